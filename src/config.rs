@@ -1,0 +1,207 @@
+//! What the gateway was told to do. `File` (config/file.rs) is the YAML shape; [`Config`] is what is left when there is
+//! nothing left to validate.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything the gateway needs to start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub listen: Listen,
+    pub advertise: Advertise,
+    /// Where `/metrics`, `/livez`, `/readyz` and `/topology` are served.
+    pub admin: SocketAddr,
+    pub discovery: Discovery,
+    pub views: Views,
+    pub limits: Limits,
+    pub timeouts: Timeouts,
+    pub probe: Probe,
+    pub client_tls: Option<ClientTls>,
+    pub node_tls: Option<NodeTls>,
+    pub drain: Drain,
+    pub log: Log,
+}
+
+/// `listen: 0.0.0.0:9042-9061`. With `first == 0` (tests only) every port is chosen by the system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listen {
+    pub address: IpAddr,
+    pub first: u16,
+    pub last: u16,
+}
+
+/// What rows and events carry in place of a node's own address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Advertise {
+    Addresses {
+        ipv4: Option<std::net::Ipv4Addr>,
+        ipv6: Option<std::net::Ipv6Addr>,
+    },
+    /// A DNS name, resolved and kept fresh.
+    Name(String),
+}
+
+/// Where nodes come from. The Kubernetes watch will be one more variant.
+#[derive(Clone, Debug)]
+pub enum Discovery {
+    /// `nodes:`, a fixed list.
+    Nodes(Vec<ListedNode>),
+    /// `contact_points:`, ask a running cluster.
+    ContactPoints(ContactPoints),
+}
+
+/// One entry of `nodes:`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedNode {
+    pub name: String,
+    /// `host:port`; a host that is a DNS name is resolved at start and again when a dial fails.
+    pub address: HostPort,
+    /// Given, or first + position in the list.
+    pub port: u16,
+}
+
+/// A host (name or address, without brackets) and a port.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HostPort {
+    pub host: String,
+    pub port: u16,
+}
+
+/// `contact_points:`.
+#[derive(Clone, Debug)]
+pub struct ContactPoints {
+    pub addresses: Vec<HostPort>,
+    /// Keeps host_id → port across restarts.
+    pub state_file: Option<PathBuf>,
+}
+
+/// Which View a driver gets, by the DRIVER_NAME of its STARTUP.
+#[derive(Clone, Debug)]
+pub struct Views {
+    /// For a DRIVER_NAME that no rule matches.
+    pub default: ViewName,
+    /// First match wins; the built-in families come after the user's own rules.
+    pub rules: Vec<ViewRule>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ViewRule {
+    /// Matches a DRIVER_NAME that contains it, ASCII case ignored.
+    pub driver: String,
+    pub view: ViewName,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ViewName {
+    NodePorts,
+    SingleNode,
+}
+
+/// Every limit has a name, a number and a reason.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Open client connections in all.
+    pub connections: usize,
+    /// Open client connections of one node port.
+    pub connections_per_node: usize,
+    /// Longest frame body, in bytes; longer ones get the protocol's own error.
+    pub frame: u32,
+    /// Longest frame held whole because it must change, in bytes.
+    pub held_frame: usize,
+    /// All bytes held in the process.
+    pub held_total: usize,
+}
+
+#[derive(Clone, Debug)]
+pub struct Timeouts {
+    /// From accept to READY or AUTHENTICATE, dial included.
+    pub setup: Duration,
+    /// TCP (and TLS) connect to a node.
+    pub dial: Duration,
+    /// A half-closed and silent connection is closed after this.
+    pub half_closed: Duration,
+    /// How long a connection may wait for room in the hold budget.
+    pub hold: Duration,
+}
+
+/// The gateway's own connection to each node.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    /// Between two OPTIONS.
+    pub interval: Duration,
+    /// Silence after which a node counts as dead.
+    pub silence: Duration,
+    pub credentials: Option<Credentials>,
+}
+
+#[derive(Clone)]
+pub struct Credentials {
+    pub username: String,
+    pub password_file: PathBuf,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials")
+            .field("username", &self.username)
+            .field("password_file", &self.password_file)
+            .finish()
+    }
+}
+
+/// TLS that clients see.
+#[derive(Clone, Debug)]
+pub struct ClientTls {
+    /// PEM: the certificate and its chain.
+    pub certificate: PathBuf,
+    /// PEM: PKCS#8, PKCS#1 or SEC1.
+    pub key: PathBuf,
+}
+
+/// TLS towards the nodes.
+#[derive(Clone, Debug)]
+pub struct NodeTls {
+    /// PEM: the CAs that sign the nodes' certificates. Required unless `verify` is `Off`.
+    pub ca: Option<PathBuf>,
+    pub verify: Verify,
+    /// The name that certificates must carry, for `Verify::Full`; the dialled host otherwise.
+    pub server_name: Option<String>,
+    /// The gateway's own certificate, where nodes require one.
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verify {
+    /// Chain and name.
+    Full,
+    /// Chain only.
+    Ca,
+    Off,
+}
+
+#[derive(Clone, Debug)]
+pub struct Drain {
+    /// Not ready, still accepting.
+    pub delay: Duration,
+    /// Closing connections, staggered, is spread over this.
+    pub spread: Duration,
+    /// After this everything is closed.
+    pub deadline: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// A `tracing` filter: `info`, or `cqlgate::proxy=debug,info`.
+    pub level: String,
+    pub format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Human on a terminal, JSON otherwise.
+    Auto,
+    Human,
+    Json,
+}

@@ -1,0 +1,12 @@
+//! What a connection's handshake settled. Made once, at READY or AUTHENTICATE; never changes afterwards.
+
+use super::compression::Compression;
+use super::frame::Version;
+
+/// The constants of one established connection, copied by both directions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Session {
+    pub version: Version,
+    /// From STARTUP's COMPRESSION option. In v3 and v4 it compresses bodies, in v5 (LZ4 only) segments.
+    pub compression: Option<Compression>,
+}

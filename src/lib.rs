@@ -1,0 +1,41 @@
+//! cqlgate: the front door for Apache Cassandra on Kubernetes.
+//!
+//! One external address in front of a cluster; each node is a port of that address. Unmodified drivers
+//! discover every node, keep token-aware routing, and never see an address they cannot dial.
+//!
+//! # One picture
+//!
+//! ```text
+//!       Kubernetes watch            a YAML list             contact points
+//!             └───────────── discovery (one of them) ─────────┘
+//!                                        │  watch<Arc<Nodes>>          what exists: identity, address, alive?
+//!                                        ▼
+//!                             topology: Nodes + ports + host ids
+//!                                        │  watch<Arc<Topology>>       what clients may be told
+//!             ┌──────────────────────────┼───────────────────────────┐
+//!             ▼                          ▼                           ▼
+//!       proxy::listener            proxy::relay                 admin
+//!       accepted port → node       rows and events rewritten    /metrics /livez /readyz /topology
+//!                                  through a View
+//!
+//! client ══TCP/TLS══▶ listener :9042+n ══▶ handshake ══▶ ┌ requests  ─▶ ┐ ══TCP/TLS══▶ node:9042
+//!                                                        └ ◀─ responses ┘
+//! ```
+//!
+//! # Floors: who may import whom (`tests/floors.rs` reads the `use` lines and keeps it)
+//!
+//! ```text
+//!  4  main, cli, gateway, demo               start-up; gateway.rs is the only module that knows everyone
+//!  3  discovery   proxy   admin              the outside world: tokio, rustls, hyper
+//!  2  rewrite                                meaning: cql × topology; bytes in, decision out; no I/O
+//!  1  cql        topology                    words of the protocol │ facts about the cluster
+//!  0  config   metrics   telemetry   shutdown
+//! ```
+//!
+//! `cql`, `topology` and `rewrite` have no async, no socket, no clock. Each piece of state has one writer;
+//! everyone else holds an immutable snapshot received through a `watch`.
+
+pub mod config;
+pub mod cql;
+pub mod rewrite;
+pub mod topology;

@@ -1,0 +1,1 @@
+//! Meaning: cql × topology. Bytes in, decision out; no I/O, no clock.

@@ -1,0 +1,80 @@
+//! One node as clients may know it: its identity, its port, where it lives now.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use uuid::Uuid;
+
+/// By what a port is kept: the listed name, the pod's name, or (contact points) the host_id as text. Never an address.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(pub Arc<str>);
+
+impl NodeId {
+    pub fn new(name: &str) -> Self {
+        Self(Arc::from(name))
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// `system.local.host_id`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HostId(pub Uuid);
+
+impl fmt::Display for HostId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.as_hyphenated())
+    }
+}
+
+/// What is known of a node's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NodeState {
+    /// Exists, has a port, was never reached (or not since its identity changed). Not told to clients.
+    Pending,
+    /// A dial through its port succeeds, as far as the last probe knows.
+    Up,
+    /// Was up; now dead (refused, reset, silent too long, or its pod is gone for the moment). Its row stays.
+    Down,
+    /// Has left the cluster. Its port is in quarantine, its last address a tombstone.
+    Gone,
+}
+
+/// One node with a port. A node never changes in place: the next snapshot holds a new value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    pub id: NodeId,
+    /// The port of the external address that stands for this node, and for no other before a quarantine ends.
+    pub port: u16,
+    /// Where the gateway dials it.
+    pub address: SocketAddr,
+    /// What the node's rows and events call it (`rpc_address`/`native_address` and port); unlike `address` where the node
+    /// advertises another one. `None` until learned: then `address` stands for it.
+    pub native: Option<SocketAddr>,
+    pub host_id: Option<HostId>,
+    pub data_center: Option<Arc<str>>,
+    pub rack: Option<Arc<str>>,
+    pub state: NodeState,
+    /// When `state` was entered.
+    pub since: SystemTime,
+    /// Grows whenever connections to the former life must be closed: address or host_id changed, or it went down.
+    pub incarnation: u64,
+}
+
+impl Node {
+    /// The address:port by which the node's own rows and events name it.
+    pub fn native_address(&self) -> SocketAddr {
+        self.native.unwrap_or(self.address)
+    }
+
+    /// True when clients have been, or may be, told that this node exists.
+    pub fn is_announced(&self) -> bool {
+        matches!(self.state, NodeState::Up | NodeState::Down)
+    }
+}
