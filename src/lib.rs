@@ -37,5 +37,6 @@
 
 pub mod config;
 pub mod cql;
+pub mod metrics;
 pub mod rewrite;
 pub mod topology;

@@ -1,0 +1,289 @@
+//! Every number that the gateway shows, declared on one page, so that names, units and help texts can be read at once.
+//!
+//! Names follow Prometheus: prefix `cqlgate_`, base units, `_total` for counters. Label values are closed sets
+//! ([`labels`]), names of nodes from discovery, or bounded ([`drivers`]); never what a client sent. Handles with labels
+//! are looked up once per connection; the relay adds its sums once per poll.
+
+pub mod drivers;
+pub mod labels;
+pub mod node;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus::core::Collector;
+use prometheus::process_collector::ProcessCollector;
+use prometheus::{
+    Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+pub use drivers::DriverMetrics;
+pub use labels::{
+    ClosedBy, DialFailure, EventAction, EventKind, HiddenRow, Lifecycle, Refused, RefusedRequest, State, Table,
+};
+pub use node::NodeMetrics;
+
+/// Content type of [`Metrics::render`].
+pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+/// Bounds in seconds for connects, handshakes and probes.
+const SECONDS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// Made once at start, shared by everyone.
+pub struct Metrics {
+    registry: Registry,
+    families: node::NodeFamilies,
+    nodes: Mutex<HashMap<String, Arc<NodeMetrics>>>,
+    drivers: drivers::Drivers,
+    refused: IntCounterVec,
+    requests_refused: IntCounterVec,
+    rewrites: IntCounterVec,
+    rows_hidden: IntCounterVec,
+    events: IntCounterVec,
+    lifecycle: IntGaugeVec,
+    /// Bytes of frames held whole, over all connections.
+    pub held_bytes: IntGauge,
+    /// EXECUTEs whose skip-metadata flag was cleared so that the answer describes itself.
+    pub statements_redescribed: IntCounter,
+    /// Generation of the topology that clients see now.
+    pub topology_generation: IntGauge,
+    /// Unix time in seconds when discovery last heard of the cluster; `time() -` it is the staleness.
+    pub discovery_refreshed: Gauge,
+    /// Complete readings of the list of nodes.
+    pub discovery_relists: IntCounter,
+    /// Changes of the address that clients are told to dial.
+    pub advertised_changes: IntCounter,
+    /// 1 while `/readyz` says yes.
+    pub ready: IntGauge,
+}
+
+impl Metrics {
+    pub fn new() -> Arc<Self> {
+        let registry = Registry::new();
+        let r = &registry;
+        let metrics = Self {
+            families: node::NodeFamilies::declare(r),
+            nodes: Mutex::default(),
+            drivers: drivers::Drivers::declare(r),
+            refused: counters(
+                r,
+                "cqlgate_connections_refused_total",
+                "Client connections that ended before they were relayed, by reason.",
+                &["reason"],
+            ),
+            requests_refused: counters(
+                r,
+                "cqlgate_requests_refused_total",
+                "Requests answered with an ERROR of the gateway's own, by reason.",
+                &["reason"],
+            ),
+            rewrites: counters(
+                r,
+                "cqlgate_rewrites_total",
+                "Results of system tables that were rewritten, by table.",
+                &["table"],
+            ),
+            rows_hidden: counters(
+                r,
+                "cqlgate_rows_hidden_total",
+                "Rows of other nodes that clients were not shown, by reason.",
+                &["reason"],
+            ),
+            events: counters(
+                r,
+                "cqlgate_events_total",
+                "Events on their way to one client each, by what they say and what became of them.",
+                &["event", "action"],
+            ),
+            lifecycle: gauges(
+                r,
+                "cqlgate_lifecycle_state",
+                "1 for the phase that the process is in, 0 for the others.",
+                &["state"],
+            ),
+            held_bytes: gauge(r, "cqlgate_held_bytes", "Bytes of frames held whole because they may have to change."),
+            statements_redescribed: counter(
+                r,
+                "cqlgate_statements_redescribed_total",
+                "EXECUTEs whose skip-metadata flag was cleared so that the answer describes itself.",
+            ),
+            topology_generation: gauge(r, "cqlgate_topology_generation", "Grows with every change shown to clients."),
+            discovery_refreshed: declared(
+                r,
+                Gauge::new(
+                    "cqlgate_discovery_refreshed_timestamp_seconds",
+                    "When discovery last heard of the cluster, as Unix time.",
+                ),
+            ),
+            discovery_relists: counter(r, "cqlgate_discovery_relists_total", "Complete readings of the list of nodes."),
+            advertised_changes: counter(
+                r,
+                "cqlgate_advertised_address_changes_total",
+                "Changes of the address that clients are told to dial.",
+            ),
+            ready: gauge(r, "cqlgate_ready", "1 while /readyz says yes."),
+            registry,
+        };
+        let build =
+            gauges(&metrics.registry, "cqlgate_build_info", "Always 1; the version is in the label.", &["version"]);
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        register(&metrics.registry, ProcessCollector::for_self());
+        metrics.set_lifecycle(Lifecycle::Starting);
+        Arc::new(metrics)
+    }
+
+    /// The counters of one node, by the name that discovery gave it; made when asked for the first time.
+    pub fn node(&self, name: &str) -> Arc<NodeMetrics> {
+        let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(node) = nodes.get(name) {
+            return Arc::clone(node);
+        }
+        let node = Arc::new(self.families.of(name));
+        nodes.insert(name.to_owned(), Arc::clone(&node));
+        node
+    }
+
+    /// Takes the series of a node away whose port is no longer its own. Connections that still count do so unseen.
+    pub fn forget_node(&self, name: &str) {
+        if let Some(node) = self.nodes.lock().unwrap_or_else(PoisonError::into_inner).remove(name) {
+            self.families.forget(&node);
+        }
+    }
+
+    /// The counters for a driver; both arguments as STARTUP has them, of any content.
+    pub fn driver(&self, driver_name: Option<&str>, driver_version: Option<&str>) -> DriverMetrics {
+        self.drivers.of(drivers::family(driver_name), driver_version)
+    }
+
+    pub fn connection_refused(&self, reason: Refused) {
+        self.refused.with_label_values(&[reason.as_str()]).inc();
+    }
+
+    pub fn request_refused(&self, reason: RefusedRequest) {
+        self.requests_refused.with_label_values(&[reason.as_str()]).inc();
+    }
+
+    pub fn rewritten(&self, table: Table) {
+        self.rewrites.with_label_values(&[table.as_str()]).inc();
+    }
+
+    pub fn rows_hidden(&self, reason: HiddenRow, rows: u64) {
+        self.rows_hidden.with_label_values(&[reason.as_str()]).inc_by(rows);
+    }
+
+    pub fn event(&self, kind: EventKind, action: EventAction) {
+        self.events.with_label_values(&[kind.as_str(), action.as_str()]).inc();
+    }
+
+    pub fn set_lifecycle(&self, now: Lifecycle) {
+        for state in Lifecycle::ALL {
+            self.lifecycle.with_label_values(&[state.as_str()]).set(i64::from(*state == now));
+        }
+    }
+
+    /// The text that Prometheus reads, of type [`CONTENT_TYPE`].
+    pub fn render(&self) -> Result<String, prometheus::Error> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
+    declared(registry, IntCounter::new(name, help))
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
+    declared(registry, IntGauge::new(name, help))
+}
+
+fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    declared(registry, IntCounterVec::new(Opts::new(name, help), labels))
+}
+
+fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+    declared(registry, IntGaugeVec::new(Opts::new(name, help), labels))
+}
+
+fn histograms(registry: &Registry, name: &str, help: &str, labels: &[&str], bounds: &[f64]) -> HistogramVec {
+    declared(registry, HistogramVec::new(HistogramOpts::new(name, help).buckets(bounds.to_vec()), labels))
+}
+
+/// Adds a family to the registry. Only the constants of this page can make it fail, so every test would see it.
+#[allow(clippy::expect_used)]
+fn declared<C: Collector + Clone + 'static>(registry: &Registry, family: Result<C, prometheus::Error>) -> C {
+    let family = family.expect("a metric's name and labels are valid");
+    register(registry, family.clone());
+    family
+}
+
+#[allow(clippy::expect_used)]
+fn register(registry: &Registry, collector: impl Collector + 'static) {
+    registry.register(Box::new(collector)).expect("a metric is declared once");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(metrics: &Metrics, start: &str) -> Option<String> {
+        metrics.render().unwrap().lines().find(|line| line.starts_with(start)).map(str::to_owned)
+    }
+
+    #[test]
+    fn counts_by_node_who_and_why() {
+        let metrics = Metrics::new();
+        let node = metrics.node("cassandra-0");
+        node.bytes_to_node.inc_by(4096);
+        metrics.node("cassandra-0").bytes_to_node.inc_by(1);
+        node.closed(ClosedBy::Gateway, "drain");
+        assert_eq!(
+            line(&metrics, "cqlgate_to_node_bytes_total").unwrap(),
+            "cqlgate_to_node_bytes_total{node=\"cassandra-0\"} 4097"
+        );
+        assert_eq!(
+            line(&metrics, "cqlgate_connections_closed_total").unwrap(),
+            "cqlgate_connections_closed_total{by=\"gateway\",node=\"cassandra-0\",why=\"drain\"} 1"
+        );
+    }
+
+    #[test]
+    fn node_is_in_one_state() {
+        let metrics = Metrics::new();
+        let node = metrics.node("a");
+        node.set_state(State::Up);
+        node.set_state(State::Down);
+        let text = metrics.render().unwrap();
+        let set: Vec<_> = text.lines().filter(|l| l.starts_with("cqlgate_node_state{") && l.ends_with(" 1")).collect();
+        assert_eq!(set, ["cqlgate_node_state{node=\"a\",state=\"down\"} 1"]);
+    }
+
+    #[test]
+    fn forgotten_node_leaves_no_series() {
+        let metrics = Metrics::new();
+        let node = metrics.node("leaver");
+        node.set_state(State::Gone);
+        node.closed(ClosedBy::Node, "eof");
+        node.dial_failed(DialFailure::Refused);
+        node.dial_seconds.observe(0.1);
+        node.port.set(9042);
+        assert!(metrics.render().unwrap().contains("leaver"));
+        metrics.forget_node("leaver");
+        assert!(!metrics.render().unwrap().contains("leaver"));
+    }
+
+    #[test]
+    fn names_and_help_follow_the_conventions() {
+        let metrics = Metrics::new();
+        metrics.node("a").closed(ClosedBy::Client, "eof");
+        for family in metrics.registry.gather() {
+            let name = family.name();
+            assert!(name.starts_with("cqlgate_") || name.starts_with("process_"), "{name}");
+            assert!(family.help().ends_with('.') || name.starts_with("process_"), "{name}: {}", family.help());
+            let counter = family.get_field_type() == prometheus::proto::MetricType::COUNTER;
+            assert_eq!(name.ends_with("_total"), counter, "{name}");
+            let histogram = family.get_field_type() == prometheus::proto::MetricType::HISTOGRAM;
+            assert!(!histogram || name.ends_with("_seconds") || name.ends_with("_bytes"), "{name}");
+        }
+        assert!(line(&metrics, "process_open_fds").is_some());
+        assert!(line(&metrics, "cqlgate_build_info{version=").is_some());
+    }
+}

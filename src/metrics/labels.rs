@@ -1,0 +1,133 @@
+//! The values that labels may take. A closed set each: nothing that came from a socket becomes a label.
+
+/// An enum whose variants are the values of one label.
+macro_rules! label {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$variant_doc])* $variant,)+ }
+
+        impl $name {
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// The label's value.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+        }
+    };
+}
+
+label! {
+    /// Who ended a connection.
+    ClosedBy { Client = "client", Node = "node", Gateway = "gateway", }
+}
+
+label! {
+    /// Why a connection was refused before it was relayed.
+    Refused {
+        ConnectionLimit = "connection_limit",
+        NodeConnectionLimit = "node_connection_limit",
+        NoLiveNode = "no_live_node",
+        /// The first bytes are no CQL frame (nor TLS where it is expected).
+        NotCql = "not_cql",
+        Tls = "tls",
+        SetupDeadline = "setup_deadline",
+        DialFailed = "dial_failed",
+        Draining = "draining",
+    }
+}
+
+label! {
+    /// Why a node could not be dialled.
+    DialFailure {
+        Refused = "refused",
+        Reset = "reset",
+        Timeout = "timeout",
+        Unreachable = "unreachable",
+        Tls = "tls",
+        /// A name that could not be resolved.
+        Dns = "dns",
+        /// Somebody answers, but it is not the node that it should be.
+        Identity = "identity",
+        Other = "other",
+    }
+}
+
+impl DialFailure {
+    /// The label for an operating system's error while connecting.
+    pub fn of(error: &std::io::Error) -> Self {
+        use std::io::ErrorKind;
+        match error.kind() {
+            ErrorKind::ConnectionRefused => Self::Refused,
+            ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::UnexpectedEof => Self::Reset,
+            ErrorKind::TimedOut => Self::Timeout,
+            ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable | ErrorKind::AddrNotAvailable => {
+                Self::Unreachable
+            }
+            ErrorKind::InvalidData => Self::Tls,
+            _ => Self::Other,
+        }
+    }
+}
+
+label! {
+    /// `NodeState` of `topology::node`.
+    State { Pending = "pending", Up = "up", Down = "down", Gone = "gone", }
+}
+
+label! {
+    /// A system table whose rows are rewritten.
+    Table { Local = "local", Peers = "peers", PeersV2 = "peers_v2", }
+}
+
+label! {
+    /// `HiddenReason` of `topology`.
+    HiddenRow {
+        NoPort = "no_port",
+        NotAnnounced = "not_announced",
+        /// The View shows no row of another node.
+        View = "view",
+        /// An address that a known node has left.
+        FormerAddress = "former_address",
+    }
+}
+
+label! {
+    /// What an EVENT says (native_protocol_v5.spec §4.2.6).
+    EventKind {
+        Up = "UP",
+        Down = "DOWN",
+        NewNode = "NEW_NODE",
+        RemovedNode = "REMOVED_NODE",
+        MovedNode = "MOVED_NODE",
+        SchemaChange = "SCHEMA_CHANGE",
+        Other = "other",
+    }
+}
+
+label! {
+    /// What became of an EVENT on its way to one client.
+    EventAction {
+        Passed = "passed",
+        /// Made by the gateway, which knew first.
+        Added = "added",
+        /// Waits until the node is announced.
+        Held = "held",
+        Swallowed = "swallowed",
+    }
+}
+
+label! {
+    /// Why a request got an ERROR of the gateway's own.
+    RefusedRequest {
+        /// A projection of an address in a form that cannot be rewritten.
+        InternalAddress = "internal_address",
+        FrameTooLong = "frame_too_long",
+    }
+}
+
+label! {
+    /// Phases of the process.
+    Lifecycle { Starting = "starting", Running = "running", Draining = "draining", Stopping = "stopping", }
+}
