@@ -1,0 +1,147 @@
+"""Namespaces, bridges, addresses, and the guard in each client's namespace.
+
+Two bridges: `cqlgn` joins the nodes and the gateway (this machine's root namespace too, so that the rig and a capture
+program can reach the nodes), `cqlgc` joins the gateway and the driver programs. Nothing forwards between them: what a
+client can reach is the gateway's address. A client has a default route all the same, because a packet that has no
+route is never counted: it goes to the guard, an nft rule that counts and rejects everything but the gateway.
+
+Everything that is made here is named `cqlg…`, so that `clear` can remove what an earlier run left, whatever its end was.
+"""
+import fcntl
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+from . import cache
+
+NODES = "10.213.77"
+CLIENTS = "10.213.78"
+GATEWAY_INSIDE = f"{NODES}.100"
+GATEWAY = f"{CLIENTS}.1"
+LOCK = Path("/tmp/cqlgate-real.lock")
+
+
+def ip(*args, check=True):
+    return subprocess.run(["ip", *args], check=check, capture_output=True, text=True).stdout
+
+
+class Busy(Exception):
+    """Another rig holds the lock; its pid is the message's last word."""
+
+
+def lock():
+    """Holds the machine's only rig until this process ends. Returns the open file: keep it."""
+    held = open(LOCK, "a+")
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        held.seek(0)
+        raise Busy(f"another rig is running, pid {held.read().strip()}") from None
+    held.truncate(0)
+    held.write(str(os.getpid()))
+    held.flush()
+    return held
+
+
+def namespaces():
+    return [line.split()[0] for line in ip("netns", "list").splitlines() if line.startswith("cqlg")]
+
+
+def clear():
+    """Kills what runs in our namespaces (by pid) and removes them and the bridges."""
+    for name in namespaces():
+        for pid in ip("netns", "pids", name, check=False).split():
+            try:
+                os.kill(int(pid), signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        ip("netns", "del", name, check=False)
+    for line in ip("-o", "link", "show").splitlines():
+        name = line.split(":")[1].strip().split("@")[0]
+        if name.startswith("cqlg"):
+            ip("link", "del", name, check=False)
+
+
+def bridges():
+    ip("link", "add", "cqlgn", "type", "bridge")
+    ip("addr", "add", f"{NODES}.1/24", "dev", "cqlgn")
+    ip("link", "set", "cqlgn", "up")
+    ip("link", "add", "cqlgc", "type", "bridge")
+    ip("link", "set", "cqlgc", "up")
+
+
+def namespace(name):
+    """`cqlg-NAME` with a working loopback."""
+    full = f"cqlg-{name}"
+    if full in namespaces():
+        ip("netns", "del", full)
+    ip("netns", "add", full)
+    ip("-n", full, "link", "set", "lo", "up")
+    return full
+
+
+def attach(full, bridge, address, device="eth0", default=None):
+    """One leg of namespace `full` on `bridge`; `address` with its prefix length."""
+    outer = f"cqlg{full[5:]}{device[-1]}"[:15]
+    # A deleted namespace gives its interfaces back some time later.
+    ip("link", "del", outer, check=False)
+    ip("link", "add", outer, "type", "veth", "peer", "name", device, "netns", full)
+    ip("link", "set", outer, "master", bridge, "up")
+    ip("-n", full, "addr", "add", address, "dev", device)
+    ip("-n", full, "link", "set", device, "up")
+    if default:
+        ip("-n", full, "route", "add", "default", "via", default)
+    return outer
+
+
+def move(full, old, new, default):
+    """Node namespace `full` gives up address `old` for `new` (both without prefix length)."""
+    ip("-n", full, "addr", "del", f"{old}/24", "dev", "eth0")
+    ip("-n", full, "addr", "add", f"{new}/24", "dev", "eth0")
+    ip("-n", full, "route", "replace", "default", "via", default)
+
+
+def gateway_namespace():
+    full = namespace("gw")
+    attach(full, "cqlgn", f"{GATEWAY_INSIDE}/24")
+    attach(full, "cqlgc", f"{GATEWAY}/24", device="eth1")
+    return full
+
+
+class Client:
+    """A namespace for one driver program. `leaked()` counts its packets to anything but the gateway."""
+
+    def __init__(self, name, number, direct=False):
+        self.direct = direct
+        self.full = namespace(name)
+        if direct:
+            attach(self.full, "cqlgn", f"{NODES}.{200 + number}/24", default=f"{NODES}.1")
+            return
+        attach(self.full, "cqlgc", f"{CLIENTS}.{10 + number}/24", default=GATEWAY)
+        rules = (
+            "table inet guard { counter leaked { } chain out { type filter hook output priority 0; "
+            f"oif lo accept; ip daddr {GATEWAY} accept; "
+            # Neighbour and router solicitations of IPv6 are the kernel's, not the driver's.
+            "icmpv6 type { nd-neighbor-solicit, nd-router-solicit, mld2-listener-report } accept; "
+            "counter name leaked reject; } }"
+        )
+        self._nft(rules)
+
+    def _nft(self, *command):
+        return subprocess.run(
+            ["ip", "netns", "exec", self.full, *cache.nft(), *command], check=True, capture_output=True, text=True
+        ).stdout
+
+    def leaked(self):
+        if self.direct:
+            return 0
+        for item in json.loads(self._nft("-j", "list counters"))["nftables"]:
+            if "counter" in item:
+                return item["counter"]["packets"]
+        raise RuntimeError("the guard's counter is gone")
+
+    def reset(self):
+        if not self.direct:
+            self._nft("reset counters")
