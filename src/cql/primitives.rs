@@ -313,8 +313,11 @@ impl<'a> Writer<'a> {
 
     /// [string]
     pub fn string(&mut self, text: &str) -> &mut Self {
-        let text = text.get(..text.floor_char_boundary(usize::from(u16::MAX))).unwrap_or_default();
-        self.short_bytes(text.as_bytes())
+        let mut end = text.len().min(usize::from(u16::MAX));
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        self.short_bytes(text.get(..end).unwrap_or_default().as_bytes())
     }
 
     /// [long string]
@@ -404,7 +407,7 @@ mod tests {
     fn inet_is_length_address_and_int_port() {
         let bytes = [4, 10, 77, 0, 11, 0, 0, 0x23, 0x52];
         check(&bytes, |r| r.inet("address"), SocketAddr::from(([10, 77, 0, 11], 9042)));
-        assert_eq!(written(|w| drop(w.inet(SocketAddr::from(([10, 77, 0, 11], 9042))))), bytes);
+        assert_eq!(written(|w| _ = w.inet(SocketAddr::from(([10, 77, 0, 11], 9042)))), bytes);
         let v6 = SocketAddr::new("fd00::1".parse().unwrap(), 65535);
         check(&written(|w| _ = w.inet(v6)), |r| r.inet("address"), v6);
     }
