@@ -74,7 +74,170 @@ pub struct Topology {
     pub nodes: Vec<Arc<Node>>,
     pub hidden: Vec<Hidden>,
     by_port: HashMap<u16, usize>,
+    by_id: HashMap<NodeId, usize>,
     by_host_id: HashMap<HostId, usize>,
     by_native: HashMap<SocketAddr, usize>,
     former: HashMap<SocketAddr, usize>,
+}
+
+impl Topology {
+    /// A picture of `nodes`, each with a port, an id and (where known) a host_id of its own; of two that share one, the later
+    /// in the list is the one found. No former addresses, nothing hidden.
+    pub fn new(generation: u64, advertised: Advertised, nodes: impl IntoIterator<Item = Node>) -> Self {
+        let mut nodes: Vec<Arc<Node>> = nodes.into_iter().map(Arc::new).collect();
+        nodes.sort_by_key(|node| node.port);
+        let mut topology = Self { generation, advertised, ..Self::default() };
+        for (index, node) in nodes.iter().enumerate() {
+            topology.by_port.insert(node.port, index);
+            topology.by_id.insert(node.id.clone(), index);
+            if let Some(host_id) = node.host_id.filter(|_| node.state != NodeState::Gone) {
+                topology.by_host_id.insert(host_id, index);
+            }
+        }
+        for (index, node) in nodes.iter().enumerate() {
+            if let (Some(host_id), NodeState::Gone) = (node.host_id, node.state) {
+                topology.by_host_id.entry(host_id).or_insert(index);
+            }
+            let address = canonical(node.native_address());
+            if node.state == NodeState::Gone {
+                topology.former.insert(address, index);
+                continue;
+            }
+            // Two nodes can be listed at one address while DNS catches up: the one that answers there is meant.
+            let before = topology.by_native.get(&address).and_then(|&i| nodes.get(i));
+            if before.is_none_or(|before| before.state != NodeState::Up) {
+                topology.by_native.insert(address, index);
+            }
+        }
+        topology.nodes = nodes;
+        topology
+    }
+
+    /// The same picture with addresses that nodes have left; one named twice belongs to the last that left it.
+    pub fn with_former(mut self, former: impl IntoIterator<Item = (SocketAddr, NodeId)>) -> Self {
+        for (address, id) in former {
+            if let Some(&index) = self.by_id.get(&id) {
+                self.former.insert(canonical(address), index);
+            }
+        }
+        self
+    }
+
+    /// The same picture with the rows that clients are not shown.
+    pub fn with_hidden(mut self, hidden: Vec<Hidden>) -> Self {
+        self.hidden = hidden;
+        self
+    }
+
+    /// The node that a port of the external address stands for, in whatever state.
+    pub fn node_at_port(&self, port: u16) -> Option<&Arc<Node>> {
+        self.at(self.by_port.get(&port))
+    }
+
+    pub fn node_by_id(&self, id: &NodeId) -> Option<&Arc<Node>> {
+        self.at(self.by_id.get(id))
+    }
+
+    /// The node known by this `system.local.host_id`; a node that is gone only when no other has it now.
+    pub fn node_by_host_id(&self, host_id: HostId) -> Option<&Arc<Node>> {
+        self.at(self.by_host_id.get(&host_id))
+    }
+
+    /// Whose native address:port this is or was (rows of `peers_v2` and `local`, events). A node that lives there now is
+    /// meant before any that has left. IPv4-mapped IPv6 counts as IPv4.
+    pub fn map_native(&self, address: SocketAddr) -> Mapped<'_> {
+        let address = canonical(address);
+        if let Some(node) = self.at(self.by_native.get(&address)) {
+            return Mapped::Current(node);
+        }
+        match self.at(self.former.get(&address)) {
+            Some(node) if node.state == NodeState::Gone => Mapped::Gone(node),
+            Some(node) => Mapped::Former(node),
+            None => Mapped::Unknown,
+        }
+    }
+
+    /// The same for an address without a port (rows of `system.peers`): `Unknown` too when two nodes share the address.
+    pub fn map_native_ip(&self, address: IpAddr) -> Mapped<'_> {
+        let address = address.to_canonical();
+        let mut current = self.by_native.iter().filter(|(native, _)| native.ip() == address);
+        match (current.next(), current.next()) {
+            (Some((native, _)), None) => self.map_native(*native),
+            (Some(_), Some(_)) => Mapped::Unknown,
+            (None, _) => {
+                let mut former = self.former.keys().filter(|native| native.ip() == address);
+                match (former.next(), former.next()) {
+                    (Some(native), None) => self.map_native(*native),
+                    _ => Mapped::Unknown,
+                }
+            }
+        }
+    }
+
+    /// Every native address:port that must not reach a client: present, former and gone, each once, in no order.
+    pub fn internal_addresses(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        let left = self.former.keys().filter(|address| !self.by_native.contains_key(address));
+        self.by_native.keys().chain(left).copied()
+    }
+
+    fn at(&self, index: Option<&usize>) -> Option<&Arc<Node>> {
+        index.and_then(|&index| self.nodes.get(index))
+    }
+
+    /// True when a reader could tell the two apart, the generation aside.
+    pub fn differs_from(&self, other: &Self) -> bool {
+        self.advertised != other.advertised
+            || self.nodes != other.nodes
+            || self.hidden != other.hidden
+            || self.former != other.former
+    }
+}
+
+/// IPv4-mapped IPv6 as IPv4, scope and flow left out, so that one node has one key.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reused_address_belongs_to_the_node_that_lives_there() {
+        let old = "10.0.0.1:9042".parse().unwrap();
+        let a = Node { address: "10.0.0.9:9042".parse().unwrap(), ..Node::example("a", 9042, "10.0.0.9:9042") };
+        let b = Node::example("b", 9043, "10.0.0.1:9042");
+        let topology = Topology::new(1, Advertised::default(), [a, b]).with_former([(old, NodeId::new("a"))]);
+        assert!(matches!(topology.map_native(old), Mapped::Current(node) if node.port == 9043));
+    }
+
+    #[test]
+    fn addresses_map_to_present_former_and_gone_nodes() {
+        let gone = Node { state: NodeState::Gone, ..Node::example("c", 9044, "10.0.0.3:9042") };
+        let nodes = [Node::example("a", 9042, "10.0.0.1:9042"), gone];
+        let topology = Topology::new(1, Advertised::default(), nodes)
+            .with_former([("10.0.0.7:9042".parse().unwrap(), NodeId::new("a"))]);
+        let port = |address: &str| match topology.map_native(address.parse().unwrap()) {
+            Mapped::Current(node) => ("current", node.port),
+            Mapped::Former(node) => ("former", node.port),
+            Mapped::Gone(node) => ("gone", node.port),
+            Mapped::Unknown => ("unknown", 0),
+        };
+        assert_eq!(port("10.0.0.1:9042"), ("current", 9042));
+        assert_eq!(port("[::ffff:10.0.0.1]:9042"), ("current", 9042));
+        assert_eq!(port("10.0.0.1:9043"), ("unknown", 0));
+        assert_eq!(port("10.0.0.7:9042"), ("former", 9042));
+        assert_eq!(port("10.0.0.3:9042"), ("gone", 9044));
+        assert!(
+            matches!(topology.map_native_ip("10.0.0.1".parse().unwrap()), Mapped::Current(node) if node.port == 9042)
+        );
+        assert_eq!(topology.internal_addresses().count(), 3);
+    }
+
+    #[test]
+    fn an_address_shared_by_two_ports_is_unknown_without_its_port() {
+        let nodes = [Node::example("a", 9042, "10.0.0.1:9042"), Node::example("b", 9043, "10.0.0.1:9043")];
+        let topology = Topology::new(1, Advertised::default(), nodes);
+        assert_eq!(topology.map_native_ip("10.0.0.1".parse().unwrap()), Mapped::Unknown);
+    }
 }

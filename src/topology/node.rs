@@ -63,6 +63,9 @@ pub struct Node {
     pub state: NodeState,
     /// When `state` was entered.
     pub since: SystemTime,
+    /// Told of long enough (`Options::grace`) for every node of the cluster to show its row: a NEW_NODE that the gateway makes
+    /// itself waits for this.
+    pub settled: bool,
     /// Grows whenever connections to the former life must be closed: address or host_id changed, or it went down.
     pub incarnation: u64,
 }
@@ -76,5 +79,23 @@ impl Node {
     /// True when clients have been, or may be, told that this node exists.
     pub fn is_announced(&self) -> bool {
         matches!(self.state, NodeState::Up | NodeState::Down)
+    }
+
+    /// An up and settled node for tests: host_id made from the port, everything else empty.
+    #[cfg(test)]
+    pub fn example(id: &str, port: u16, address: &str) -> Self {
+        Self {
+            id: NodeId::new(id),
+            port,
+            address: address.parse().unwrap(),
+            native: None,
+            host_id: Some(HostId(Uuid::from_u128(u128::from(port)))),
+            data_center: None,
+            rack: None,
+            state: NodeState::Up,
+            since: SystemTime::UNIX_EPOCH,
+            settled: true,
+            incarnation: 1,
+        }
     }
 }

@@ -1,1 +1,306 @@
-//! (to be written)
+//! Who has which port of the external address. Pure: the time comes from the caller.
+//!
+//! A port is kept by identity: the same node always has the same port, and no other node has it before a quarantine has
+//! ended, because drivers remember `host_id → address:port` for as long as they live and would take the newcomer for the
+//! node that they knew. Nothing here moves a port from a node that has one.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use thiserror::Error;
+
+use super::NodeId;
+
+/// How long the port of a node that left is given to nobody else. A day outlives the sessions of nightly batch jobs, which
+/// are the clients that may not have read `peers` since the node left; the node itself gets its port back at any time.
+pub const DEFAULT_QUARANTINE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Why a port cannot be given; each names the configuration key that decides it.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum PortError {
+    #[error("{key}: ports {first}-{last} go beyond 65535")]
+    BeyondLastPort { key: &'static str, first: u32, last: u32 },
+    #[error("{key}: the first port {first} comes after the last port {last}")]
+    Reversed { key: &'static str, first: u32, last: u32 },
+    #[error(
+        "{key}: ports {first}-{last} are {have} ports, too few for {need} nodes ({quarantined} ports are in quarantine)"
+    )]
+    TooSmall { key: &'static str, first: u16, last: u16, have: usize, need: usize, quarantined: usize },
+    #[error("{key}: port {port} of {second} is already the port of {first}")]
+    Overlap { key: &'static str, port: u16, first: NodeId, second: NodeId },
+    #[error("{key}: port {port} of {node} is outside of the listening ports {first}-{last}")]
+    OutsideRange { key: &'static str, port: u16, node: NodeId, first: u16, last: u16 },
+    #[error("{key}: {node} has port {has} and cannot be given port {wants}")]
+    Moved { key: &'static str, node: NodeId, has: u16, wants: u16 },
+}
+
+/// The ports that are bound: consecutive ones, or (tests) those that the system chose. Ascending, at least one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortRange {
+    ports: Vec<u16>,
+}
+
+impl PortRange {
+    /// `first..=last`; numbers are wider than a port so that the error can name what the user wrote.
+    pub fn new(first: u32, last: u32) -> Result<Self, PortError> {
+        if first > last {
+            return Err(PortError::Reversed { key: "listen", first, last });
+        }
+        let beyond = PortError::BeyondLastPort { key: "listen", first, last };
+        let (Ok(first), Ok(last)) = (u16::try_from(first), u16::try_from(last)) else { return Err(beyond) };
+        Ok(Self { ports: (first..=last).collect() })
+    }
+
+    /// The ports that the system chose for sockets bound to port 0; `None` when there are none.
+    pub fn of_bound(mut ports: Vec<u16>) -> Option<Self> {
+        ports.sort_unstable();
+        ports.dedup();
+        (!ports.is_empty()).then_some(Self { ports })
+    }
+
+    pub fn contains(&self, port: u16) -> bool {
+        self.ports.binary_search(&port).is_ok()
+    }
+
+    pub fn first(&self) -> u16 {
+        self.ports.first().copied().unwrap_or_default()
+    }
+
+    pub fn last(&self) -> u16 {
+        self.ports.last().copied().unwrap_or_default()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = u16> + '_ {
+        self.ports.iter().copied()
+    }
+
+    pub fn count(&self) -> usize {
+        self.ports.len()
+    }
+}
+
+/// One node's hold on a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    pub port: u16,
+    /// When the node left; `None` while it is there.
+    pub left: Option<SystemTime>,
+}
+
+/// Node → port.
+#[derive(Clone, Debug)]
+pub struct PortMap {
+    range: PortRange,
+    quarantine: Duration,
+    claims: BTreeMap<NodeId, Claim>,
+}
+
+impl PortMap {
+    pub fn new(range: PortRange, quarantine: Duration) -> Self {
+        Self { range, quarantine, claims: BTreeMap::new() }
+    }
+
+    /// The node's port: the one it has, else `explicit`, else the lowest that nobody holds.
+    pub fn assign(&mut self, id: &NodeId, explicit: Option<u16>) -> Result<u16, PortError> {
+        let (first, last) = (self.range.first(), self.range.last());
+        if let Some(claim) = self.claims.get_mut(id) {
+            if let Some(wants) = explicit.filter(|&wants| wants != claim.port) {
+                return Err(PortError::Moved { key: "discovery.nodes", node: id.clone(), has: claim.port, wants });
+            }
+            claim.left = None;
+            return Ok(claim.port);
+        }
+        let port = match explicit {
+            Some(port) if !self.range.contains(port) => {
+                return Err(PortError::OutsideRange { key: "discovery.nodes", port, node: id.clone(), first, last });
+            }
+            Some(port) => match self.owner(port) {
+                Some(owner) => {
+                    let (first, second) = (owner.clone(), id.clone());
+                    return Err(PortError::Overlap { key: "discovery.nodes", port, first, second });
+                }
+                None => port,
+            },
+            None => self.range.iter().find(|&port| self.owner(port).is_none()).ok_or_else(|| {
+                let quarantined = self.claims.values().filter(|claim| claim.left.is_some()).count();
+                let need = self.claims.len() - quarantined + 1;
+                PortError::TooSmall { key: "listen", first, last, have: self.range.count(), need, quarantined }
+            })?,
+        };
+        self.claims.insert(id.clone(), Claim { port, left: None });
+        Ok(port)
+    }
+
+    /// The node has left: its quarantine begins, if it has not begun already.
+    pub fn release(&mut self, id: &NodeId, now: SystemTime) {
+        if let Some(claim) = self.claims.get_mut(id) {
+            claim.left.get_or_insert(now);
+        }
+    }
+
+    /// Takes a claim over from an earlier run (the state file).
+    pub fn restore(&mut self, id: NodeId, claim: Claim) -> Result<(), PortError> {
+        let port = claim.port;
+        if !self.range.contains(port) {
+            let (first, last) = (self.range.first(), self.range.last());
+            return Err(PortError::OutsideRange { key: "discovery.state_file", port, node: id, first, last });
+        }
+        if let Some(owner) = self.owner(port).filter(|&owner| *owner != id) {
+            return Err(PortError::Overlap { key: "discovery.state_file", port, first: owner.clone(), second: id });
+        }
+        self.claims.insert(id, claim);
+        Ok(())
+    }
+
+    /// Forgets the nodes whose quarantine is over, and names them.
+    pub fn expire(&mut self, now: SystemTime) -> Vec<NodeId> {
+        let over = |claim: &Claim| claim.left.is_some_and(|left| left + self.quarantine <= now);
+        let names = self.claims.iter().filter(|(_, claim)| over(claim)).map(|(id, _)| id.clone());
+        let names: Vec<NodeId> = names.collect();
+        for id in &names {
+            self.claims.remove(id);
+        }
+        names
+    }
+
+    /// When the next quarantine ends.
+    pub fn deadline(&self) -> Option<SystemTime> {
+        self.claims.values().filter_map(|claim| claim.left).min().map(|left| left + self.quarantine)
+    }
+
+    pub fn claims(&self) -> &BTreeMap<NodeId, Claim> {
+        &self.claims
+    }
+
+    pub fn range(&self) -> &PortRange {
+        &self.range
+    }
+
+    fn owner(&self, port: u16) -> Option<&NodeId> {
+        self.claims.iter().find(|(_, claim)| claim.port == port).map(|(id, _)| id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeSet, HashMap};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn map(first: u32, last: u32) -> PortMap {
+        PortMap::new(PortRange::new(first, last).unwrap(), Duration::from_secs(100))
+    }
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    fn check_error(result: Result<impl std::fmt::Debug, PortError>, expected: &str) {
+        assert_eq!(result.unwrap_err().to_string(), expected);
+    }
+
+    #[test]
+    fn errors_name_the_key_and_the_numbers() {
+        check_error(PortRange::new(65000, 70000), "listen: ports 65000-70000 go beyond 65535");
+        check_error(PortRange::new(9050, 9042), "listen: the first port 9050 comes after the last port 9042");
+        let mut ports = map(9042, 9043);
+        ports.assign(&NodeId::new("a"), Some(9042)).unwrap();
+        check_error(
+            ports.assign(&NodeId::new("b"), Some(9042)),
+            "discovery.nodes: port 9042 of b is already the port of a",
+        );
+        check_error(
+            ports.assign(&NodeId::new("b"), Some(9999)),
+            "discovery.nodes: port 9999 of b is outside of the listening ports 9042-9043",
+        );
+        check_error(
+            ports.assign(&NodeId::new("a"), Some(9043)),
+            "discovery.nodes: a has port 9042 and cannot be given port 9043",
+        );
+        ports.assign(&NodeId::new("b"), None).unwrap();
+        ports.release(&NodeId::new("b"), at(1));
+        check_error(
+            ports.assign(&NodeId::new("c"), None),
+            "listen: ports 9042-9043 are 2 ports, too few for 2 nodes (1 ports are in quarantine)",
+        );
+    }
+
+    #[test]
+    fn a_port_in_quarantine_returns_to_its_own_node_only() {
+        let mut ports = map(9042, 9042);
+        let (a, b) = (NodeId::new("a"), NodeId::new("b"));
+        assert_eq!(ports.assign(&a, None), Ok(9042));
+        ports.release(&a, at(10));
+        assert!(ports.assign(&b, None).is_err());
+        assert_eq!(ports.assign(&a, None), Ok(9042));
+        ports.release(&a, at(20));
+        ports.release(&a, at(90));
+        assert_eq!(ports.deadline(), Some(at(120)));
+        assert_eq!(ports.expire(at(119)), vec![]);
+        assert_eq!(ports.expire(at(120)), vec![a]);
+        assert_eq!(ports.assign(&b, None), Ok(9042));
+    }
+
+    #[test]
+    fn claims_of_an_earlier_run_are_kept() {
+        let mut ports = map(9042, 9044);
+        ports.restore(NodeId::new("b"), Claim { port: 9042, left: None }).unwrap();
+        assert_eq!(ports.assign(&NodeId::new("a"), None), Ok(9043));
+        assert_eq!(ports.assign(&NodeId::new("b"), None), Ok(9042));
+        check_error(
+            ports.restore(NodeId::new("c"), Claim { port: 9042, left: None }),
+            "discovery.state_file: port 9042 of c is already the port of b",
+        );
+        check_error(
+            ports.restore(NodeId::new("c"), Claim { port: 1, left: None }),
+            "discovery.state_file: port 1 of c is outside of the listening ports 9042-9044",
+        );
+    }
+
+    #[derive(Clone, Debug)]
+    enum Act {
+        Assign(u8, Option<u16>),
+        Release(u8),
+        Expire,
+    }
+
+    fn act() -> impl Strategy<Value = Act> {
+        let node = 0u8..12;
+        prop_oneof![
+            (node.clone(), prop::option::weighted(0.2, 9040u16..9052)).prop_map(|(n, p)| Act::Assign(n, p)),
+            node.prop_map(Act::Release),
+            Just(Act::Expire),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn ports_are_unique_in_range_and_never_move(acts in prop::collection::vec(act(), 1..200)) {
+            let mut ports = map(9042, 9049);
+            let mut known: HashMap<NodeId, u16> = HashMap::new();
+            for (second, act) in (0u64..).zip(acts) {
+                let now = at(second * 7);
+                match act {
+                    Act::Assign(n, explicit) => {
+                        let id = NodeId::new(&format!("n{n}"));
+                        if let Ok(port) = ports.assign(&id, explicit) {
+                            prop_assert_eq!(*known.entry(id).or_insert(port), port);
+                        }
+                    }
+                    Act::Release(n) => ports.release(&NodeId::new(&format!("n{n}")), now),
+                    Act::Expire => for id in ports.expire(now) {
+                        known.remove(&id);
+                    },
+                }
+                let held: BTreeSet<u16> = ports.claims().values().map(|claim| claim.port).collect();
+                prop_assert_eq!(held.len(), ports.claims().len());
+                prop_assert!(held.iter().all(|&port| ports.range().contains(port)));
+                for (id, port) in &known {
+                    prop_assert_eq!(ports.claims().get(id).map(|claim| claim.port), Some(*port));
+                }
+            }
+        }
+    }
+}
