@@ -1,1 +1,90 @@
-//! Meaning: cql × topology. Bytes in, decision out; no I/O, no clock.
+//! Meaning: cql × topology. Bytes in, decision out; no I/O, no clock, no logging above trace.
+//!
+//! One question drives the data path: *what shall happen to the next bytes?* The relay knows no CQL; it asks
+//! [`Conversation::request`] or [`Conversation::response`], writes what the [`Step`] says, advances, and reads again.
+//!
+//! ```text
+//! relay ── bytes ──▶ walk::{frames, segments} ── one frame ──▶ requests / responses ── Verdict ──▶ Step
+//! ```
+//!
+//! Most frames cost a nine-byte look and are never held: a large one streams through while it still arrives. Only a frame
+//! that must change is held whole, up to a cap.
+
+pub mod conversation;
+pub mod events;
+pub mod handshake;
+pub mod requests;
+pub mod responses;
+pub mod statements;
+pub mod streams;
+pub mod system_tables;
+pub mod view;
+pub mod walk;
+
+pub use conversation::{Conversation, Surroundings};
+
+/// What shall happen to the next bytes.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing can be decided before this many bytes (counted from the first undecided one) are there.
+    Wait { need: usize },
+    /// This many bytes pass as they are.
+    Pass(usize),
+    /// This many bytes are consumed; these are written in their place.
+    Replace(usize, Vec<u8>),
+    /// The connection ends.
+    Fail(Failure),
+}
+
+/// Why a conversation cannot go on, and the last frame that the client gets.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub why: Why,
+    /// The protocol's own error for the client, ready for the wire.
+    pub reply: Option<Vec<u8>>,
+}
+
+impl From<Why> for Failure {
+    fn from(why: Why) -> Self {
+        Self { why, reply: None }
+    }
+}
+
+/// Why a conversation cannot go on; `as_str` is the metric's label value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Why {
+    /// A body longer than the configured limit.
+    FrameTooLong,
+    /// A frame that must change is longer than the cap for held frames.
+    HeldFrameTooLong,
+    /// A v5 segment header whose CRC24 is wrong: the stream cannot be trusted any more.
+    HeaderChecksum,
+    /// A v5 segment from the node whose CRC32 is wrong.
+    PayloadChecksum,
+    /// Bytes that no frame or segment can be made of.
+    Malformed,
+    /// A response bit in a request, or none in a response.
+    WrongDirection,
+    /// A compressed body or segment that does not decompress.
+    Compression,
+    /// A system table's answer that cannot be rewritten; the raw bytes would show an internal address.
+    Unrewritable,
+    /// A node answered without metadata although it was asked for.
+    MetadataMissing,
+}
+
+impl Why {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::FrameTooLong => "frame_too_long",
+            Self::HeldFrameTooLong => "held_frame_too_long",
+            Self::HeaderChecksum => "segment_header_checksum",
+            Self::PayloadChecksum => "segment_payload_checksum",
+            Self::Malformed => "malformed",
+            Self::WrongDirection => "wrong_direction",
+            Self::Compression => "compression",
+            Self::Unrewritable => "unrewritable",
+            Self::MetadataMissing => "metadata_missing",
+        }
+    }
+}

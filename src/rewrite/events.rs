@@ -1,0 +1,246 @@
+//! One truth about nodes for one control connection.
+//!
+//! What a node says of another in an EVENT, and what the gateway knows of it, meet here. A client is told of a node only by
+//! the address:port that rows show for it; that it is up only while a dial through that port would succeed; and never the
+//! same state twice in a row. Nobody's raw address ever passes.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use crate::cql::message::event::{STATUS_CHANGE, TOPOLOGY_CHANGE};
+use crate::cql::message::{Event, NodeChange, Register};
+use crate::topology::{HostId, Mapped, Node, NodeState, Topology};
+
+/// Addresses of which a node spoke before the topology knew them, per connection.
+const MAX_UNKNOWN: usize = 64;
+
+/// The event types of REGISTER that speak of nodes; only these are ever added by the gateway.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RegisteredTypes {
+    pub status_change: bool,
+    pub topology_change: bool,
+}
+
+impl RegisteredTypes {
+    pub fn of(register: &Register<'_>) -> Self {
+        Self { status_change: register.has(STATUS_CHANGE), topology_change: register.has(TOPOLOGY_CHANGE) }
+    }
+
+    fn has(self, change: NodeChange) -> bool {
+        match change {
+            NodeChange::Up | NodeChange::Down => self.status_change,
+            NodeChange::NewNode | NodeChange::RemovedNode | NodeChange::MovedNode => self.topology_change,
+        }
+    }
+}
+
+/// What this client was told of one node.
+#[derive(Clone, Copy, Debug, Default)]
+struct Told {
+    present: bool,
+    up: bool,
+    /// The gateway saw for itself that the node is down; then its own look also says when it is up again.
+    seen_down: bool,
+    /// The node this client is connected to has spoken of it as new: its rows show it.
+    spoken_of: bool,
+    /// Removed by a node's word; it is new again only by a node's word, or in another life.
+    removed: bool,
+    incarnation: u64,
+    host_id: Option<HostId>,
+}
+
+/// What became of a node's event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// These are told, in this order.
+    Tell(Vec<(NodeChange, SocketAddr)>),
+    /// Kept until the node is announced.
+    Held,
+    Swallowed,
+}
+
+/// What one control connection was told.
+#[derive(Debug, Default)]
+pub struct Announcer {
+    types: RegisteredTypes,
+    told: HashMap<u16, Told>,
+    unknown: Vec<SocketAddr>,
+}
+
+impl Announcer {
+    /// The client registered. What it can read in rows now counts as told.
+    pub fn register(&mut self, types: RegisteredTypes, topology: &Topology) {
+        self.types.status_change |= types.status_change;
+        self.types.topology_change |= types.topology_change;
+        for node in &topology.nodes {
+            self.told.entry(node.port).or_insert(Told {
+                present: node.is_announced(),
+                up: node.state == NodeState::Up,
+                seen_down: node.state == NodeState::Down,
+                incarnation: node.incarnation,
+                host_id: node.host_id,
+                ..Told::default()
+            });
+        }
+    }
+
+    /// What the client is told when its node sends `event`, which names an address. `told_as` is the address:port that rows
+    /// show for a node, `None` for one that this client is not told of.
+    pub fn on_event(
+        &mut self,
+        event: &Event<'_>,
+        topology: &Topology,
+        told_as: impl Fn(&Node) -> Option<SocketAddr>,
+    ) -> Outcome {
+        let &Event::Node { change, address } = event else { return Outcome::Swallowed };
+        match topology.map_native(address) {
+            Mapped::Current(node) => match told_as(node) {
+                Some(as_address) => self.on_change(change, node, as_address),
+                None => Outcome::Swallowed,
+            },
+            Mapped::Gone(node) if matches!(change, NodeChange::Down | NodeChange::RemovedNode) => match told_as(node) {
+                Some(as_address) => self.on_change(change, node, as_address),
+                None => Outcome::Swallowed,
+            },
+            Mapped::Former(_) => Outcome::Swallowed,
+            Mapped::Gone(_) | Mapped::Unknown => match change {
+                NodeChange::Up | NodeChange::NewNode => self.hold(address),
+                NodeChange::Down | NodeChange::RemovedNode | NodeChange::MovedNode => {
+                    self.unknown.retain(|&held| held != address);
+                    Outcome::Swallowed
+                }
+            },
+        }
+    }
+
+    fn hold(&mut self, address: SocketAddr) -> Outcome {
+        if !self.unknown.contains(&address) {
+            if self.unknown.len() >= MAX_UNKNOWN {
+                self.unknown.remove(0);
+            }
+            self.unknown.push(address);
+        }
+        Outcome::Held
+    }
+
+    fn on_change(&mut self, change: NodeChange, node: &Node, as_address: SocketAddr) -> Outcome {
+        let told = self.told.entry(node.port).or_default();
+        let is_up = node.state == NodeState::Up;
+        let mut changes = Vec::new();
+        match change {
+            NodeChange::NewNode | NodeChange::Up if !is_up => {
+                told.spoken_of = true;
+                return Outcome::Held;
+            }
+            NodeChange::NewNode if !told.present => {
+                told.present = true;
+                changes.push(change);
+            }
+            NodeChange::Up if !told.up => {
+                if !told.present {
+                    changes.push(NodeChange::NewNode);
+                }
+                (told.present, told.up) = (true, true);
+                changes.push(change);
+            }
+            NodeChange::Down if told.present && told.up => {
+                told.up = false;
+                changes.push(change);
+            }
+            NodeChange::RemovedNode if told.present => {
+                *told = Told { removed: true, ..Told::default() };
+                changes.push(change);
+            }
+            NodeChange::MovedNode if told.present => changes.push(change),
+            _ => {}
+        }
+        if !matches!(change, NodeChange::RemovedNode) {
+            told.removed &= !told.present;
+        }
+        told.incarnation = node.incarnation;
+        told.host_id = node.host_id.or(told.host_id);
+        self.outcome(changes, as_address)
+    }
+
+    fn outcome(&self, changes: Vec<NodeChange>, as_address: SocketAddr) -> Outcome {
+        let told: Vec<_> =
+            changes.into_iter().filter(|&change| self.types.has(change)).map(|change| (change, as_address)).collect();
+        if told.is_empty() { Outcome::Swallowed } else { Outcome::Tell(told) }
+    }
+
+    /// What the client is told because the topology changed: what the gateway knows first, and what was held.
+    pub fn on_topology(
+        &mut self,
+        topology: &Topology,
+        told_as: impl Fn(&Node) -> Option<SocketAddr>,
+    ) -> Vec<(NodeChange, SocketAddr)> {
+        self.unknown.retain(|&address| match topology.map_native(address) {
+            Mapped::Current(node) => {
+                self.told.entry(node.port).or_default().spoken_of = true;
+                false
+            }
+            Mapped::Former(_) => false,
+            Mapped::Gone(_) | Mapped::Unknown => true,
+        });
+        self.told.retain(|&port, _| topology.node_at_port(port).is_some());
+        let mut events = Vec::new();
+        for node in &topology.nodes {
+            let Some(as_address) = told_as(node) else { continue };
+            let told = self.told.entry(node.port).or_default();
+            for change in told.catch_up(node) {
+                if self.types.has(change) {
+                    events.push((change, as_address));
+                }
+            }
+        }
+        events
+    }
+}
+
+impl Told {
+    /// The changes that bring the client from what it was told to what the gateway knows.
+    fn catch_up(&mut self, node: &Node) -> Vec<NodeChange> {
+        let mut changes = Vec::new();
+        let replaced = matches!((self.host_id, node.host_id), (Some(told), Some(now)) if told != now);
+        if replaced && self.present {
+            changes.push(NodeChange::RemovedNode);
+            *self = Self { spoken_of: true, ..Self::default() };
+        }
+        let lives_anew = node.incarnation > self.incarnation;
+        match node.state {
+            NodeState::Up if !self.present => {
+                let may_return = !self.removed || lives_anew || self.spoken_of;
+                if may_return && (self.spoken_of || node.settled) {
+                    changes.extend([NodeChange::NewNode, NodeChange::Up]);
+                    *self = Self { present: true, up: true, ..Self::default() };
+                } else if self.removed {
+                    return changes;
+                }
+            }
+            NodeState::Up if self.up && lives_anew => changes.extend([NodeChange::Down, NodeChange::Up]),
+            NodeState::Up if !self.up && (self.seen_down || self.spoken_of || lives_anew) => {
+                changes.push(NodeChange::Up);
+                (self.up, self.seen_down, self.spoken_of) = (true, false, false);
+            }
+            NodeState::Up => {}
+            NodeState::Down | NodeState::Pending => {
+                if self.present && self.up {
+                    changes.push(NodeChange::Down);
+                }
+                (self.up, self.seen_down) = (false, self.present);
+            }
+            NodeState::Gone => {
+                if self.present {
+                    changes.push(NodeChange::RemovedNode);
+                }
+                *self = Self::default();
+            }
+        }
+        self.incarnation = node.incarnation;
+        self.host_id = node.host_id.or(self.host_id);
+        changes
+    }
+}
+
+#[cfg(test)]
+mod tests;

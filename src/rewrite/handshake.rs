@@ -1,0 +1,235 @@
+//! Before READY or AUTHENTICATE: whole frames, one at a time, each passed byte for byte, until the node says that a version
+//! is established. What was settled by then never changes.
+//!
+//! Negotiation belongs to the two sides: unknown versions and opcodes pass (native_protocol_v5.spec §2.1; drivers read the
+//! node's own error text). Only a version that this crate cannot parse is never established.
+
+use super::responses::without_shard_aware_ports;
+use crate::cql::compression::Compression;
+use crate::cql::frame::{Flags, HEADER_LEN, Header, Opcode, Version, encode_frame};
+use crate::cql::message::{self, Startup, error_code};
+use crate::cql::session::Session;
+
+/// The longest body before a connection is established; OPTIONS is empty, STARTUP some hundred bytes (Java 4's holds JSON).
+pub const MAX_SETUP_BODY: u32 = 128 * 1024;
+/// v1 and v2 had a one-byte stream id (native_protocol_v2.spec §2).
+const OLD_HEADER_LEN: usize = 8;
+
+/// What shall happen next.
+#[derive(Debug, PartialEq)]
+pub enum Next {
+    /// Too few bytes; this many, counted from the start, are needed.
+    Wait { need: usize },
+    /// This many bytes go to the other side.
+    Forward(usize),
+    /// This many bytes are consumed, these go to the other side.
+    Replace(usize, Vec<u8>),
+    /// This many bytes go to the client, and the connection is established.
+    Established(usize, Settled),
+    /// The connection ends; the client gets these bytes first.
+    Refuse { why: Refusal, reply: Vec<u8> },
+}
+
+/// What the handshake settled.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settled {
+    pub session: Session,
+    pub driver_name: Option<String>,
+    pub driver_version: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// The first bytes are not CQL: a scanner, TLS on a plain port, a load balancer's probe.
+    NotCql,
+    FrameTooLong,
+    /// The node agreed to a version or compression that the gateway does not parse.
+    Unsupported,
+    WrongDirection,
+}
+
+/// The state of a handshake.
+#[derive(Debug, Default)]
+pub struct Handshake {
+    startup: Option<Pending>,
+    /// A first frame was accepted as CQL.
+    is_cql: bool,
+}
+
+/// A STARTUP that waits for its answer: what of it is worth keeping.
+#[derive(Debug, Default)]
+struct Pending {
+    version: u8,
+    compression: Option<String>,
+    driver_name: Option<String>,
+    driver_version: Option<String>,
+}
+
+impl Pending {
+    fn new(version: u8, startup: Option<&Startup<'_>>) -> Self {
+        let option = |name| startup.and_then(|startup| startup.get(name)).map(str::to_owned);
+        Self {
+            version,
+            compression: option("COMPRESSION").filter(|name| !name.is_empty()),
+            driver_name: option("DRIVER_NAME"),
+            driver_version: option("DRIVER_VERSION"),
+        }
+    }
+}
+
+impl Handshake {
+    /// The client is not read while its STARTUP is unanswered: the answer says how its next bytes are to be read.
+    pub fn reads_client(&self) -> bool {
+        self.startup.is_none()
+    }
+
+    /// What shall happen to `bytes` from the client.
+    pub fn client(&mut self, bytes: &[u8]) -> Next {
+        let Some(header) = AnyHeader::peek(bytes) else {
+            return match bytes.first() {
+                Some(&first) if !self.is_cql && !is_version(first) => refuse(Refusal::NotCql),
+                Some(1 | 2) => Next::Wait { need: OLD_HEADER_LEN },
+                _ => Next::Wait { need: HEADER_LEN },
+            };
+        };
+        if !self.is_cql && !header.looks_like_cql() {
+            return refuse(Refusal::NotCql);
+        }
+        if header.version & 0x80 != 0 {
+            return refuse(Refusal::WrongDirection);
+        }
+        if header.length > MAX_SETUP_BODY {
+            let text =
+                format!("Frame body of {} bytes exceeds the maximum of {MAX_SETUP_BODY} before READY", header.length);
+            return Next::Refuse { why: Refusal::FrameTooLong, reply: protocol_error(header, &text) };
+        }
+        self.is_cql = true;
+        let Some(frame) = bytes.get(..header.frame_len()) else {
+            return Next::Wait { need: header.frame_len() };
+        };
+        if header.opcode == Opcode::STARTUP {
+            let startup = frame.get(header.len..).and_then(|body| Startup::parse(body).ok());
+            self.startup = Some(Pending::new(header.version, startup.as_ref()));
+        }
+        Next::Forward(frame.len())
+    }
+
+    /// What shall happen to `bytes` from the node.
+    pub fn node(&mut self, bytes: &[u8]) -> Next {
+        let Some(header) = AnyHeader::peek(bytes) else {
+            return Next::Wait { need: HEADER_LEN };
+        };
+        if header.version & 0x80 == 0 {
+            return refuse(Refusal::WrongDirection);
+        }
+        if header.length > MAX_SETUP_BODY {
+            return refuse(Refusal::FrameTooLong);
+        }
+        let Some(frame) = bytes.get(..header.frame_len()) else {
+            return Next::Wait { need: header.frame_len() };
+        };
+        let body = frame.get(header.len..).unwrap_or_default();
+        match header.opcode {
+            Opcode::READY | Opcode::AUTHENTICATE => self.established(header, frame.len()),
+            Opcode::SUPPORTED => match without_shard_aware_ports(body) {
+                Some(body) => match Header::peek(frame) {
+                    Some(header) => Next::Replace(frame.len(), encode_frame(header, &body)),
+                    None => Next::Forward(frame.len()),
+                },
+                None => Next::Forward(frame.len()),
+            },
+            _ => {
+                self.startup = None;
+                Next::Forward(frame.len())
+            }
+        }
+    }
+
+    fn established(&mut self, header: AnyHeader, len: usize) -> Next {
+        let startup = self.startup.take().unwrap_or(Pending { version: header.version & 0x7f, ..Pending::default() });
+        let version = Version::from_byte(header.version).filter(|version| version.number() == startup.version);
+        let compression = match startup.compression.as_deref().map(Compression::from_name) {
+            None => Some(None),
+            Some(Some(Compression::Snappy)) if version == Some(Version::V5) => None,
+            Some(known) => known.map(Some),
+        };
+        match (version, compression) {
+            (Some(version), Some(compression)) => {
+                let session = Session { version, compression };
+                let Pending { driver_name, driver_version, .. } = startup;
+                Next::Established(len, Settled { session, driver_name, driver_version })
+            }
+            _ => {
+                let number = header.version & 0x7f;
+                let text = format!(
+                    "Invalid or unsupported protocol version ({number}); supported versions are (3/v3, 4/v4, 5/v5)"
+                );
+                Next::Refuse {
+                    why: Refusal::Unsupported,
+                    reply: protocol_error(AnyHeader { version: 5, ..header }, &text),
+                }
+            }
+        }
+    }
+}
+
+/// A header of any version, as far as all agree.
+#[derive(Clone, Copy)]
+struct AnyHeader {
+    version: u8,
+    stream: i16,
+    opcode: Opcode,
+    length: u32,
+    /// Of the header itself, in bytes.
+    len: usize,
+}
+
+impl AnyHeader {
+    fn peek(bytes: &[u8]) -> Option<Self> {
+        if matches!(bytes.first()? & 0x7f, 1 | 2) {
+            let &[version, _, stream, opcode, l0, l1, l2, l3] = bytes.first_chunk::<OLD_HEADER_LEN>()?;
+            let length = u32::from_be_bytes([l0, l1, l2, l3]);
+            let stream = i16::from(stream as i8);
+            return Some(Self { version, stream, opcode: Opcode(opcode), length, len: OLD_HEADER_LEN });
+        }
+        let Header { version, stream, opcode, length, .. } = Header::peek(bytes)?;
+        Some(Self { version, stream, opcode, length, len: HEADER_LEN })
+    }
+
+    /// Header and body; the length was compared with its limit.
+    fn frame_len(self) -> usize {
+        self.len + self.length as usize
+    }
+
+    /// True for anything a driver may open with. Versions that nobody parses yet are believed when they ask for OPTIONS or
+    /// STARTUP with a short body; HTTP, TLS and SSH do not.
+    fn looks_like_cql(self) -> bool {
+        let opens = matches!(self.opcode, Opcode::OPTIONS | Opcode::STARTUP) && self.length <= MAX_SETUP_BODY;
+        match self.version {
+            3..=6 => self.opcode.0 <= 0x1f,
+            _ => opens,
+        }
+    }
+}
+
+/// True for a first byte that a request can have: v1 to v15, or DSE's 0x41 and up, tried by drivers on their way down.
+fn is_version(first: u8) -> bool {
+    first & 0x80 == 0 && first != 0
+}
+
+fn refuse(why: Refusal) -> Next {
+    Next::Refuse { why, reply: Vec::new() }
+}
+
+/// ERROR 0x000A on the client's stream, in a version that it can read.
+fn protocol_error(header: AnyHeader, text: &str) -> Vec<u8> {
+    let version = Version::from_byte(header.version).unwrap_or(Version::V5);
+    let header = Header {
+        version: version.number() | 0x80,
+        flags: Flags::default(),
+        stream: header.stream,
+        opcode: Opcode::ERROR,
+        length: 0,
+    };
+    encode_frame(header, &message::Error { code: error_code::PROTOCOL_ERROR, message: text }.encode())
+}

@@ -1,0 +1,243 @@
+//! What happens to a client's requests: nearly all pass.
+//!
+//! Two things are looked at. An answer that is asked to skip its metadata names no table, so the flag is cleared unless the
+//! statement is known to be ordinary. REGISTER makes the connection a control connection.
+
+use super::conversation::{Fact, Surroundings};
+use super::events::RegisteredTypes;
+use super::streams::Streams;
+use super::walk::{Clear, Judge, Rewrite, Verdict};
+use super::{Failure, Why};
+use crate::cql::compression::Prefix;
+use crate::cql::frame::{EVENT_STREAM, Flags, HEADER_LEN, Header, Opcode, Version, encode_frame};
+use crate::cql::message::request::{self, SKIP_METADATA};
+use crate::cql::message::{Register, error_code};
+use crate::cql::primitives::{DecodeError, Reader};
+use crate::cql::session::Session;
+
+/// Decoded bytes of a compressed request that are looked at before it is held whole.
+const PREFIX: usize = 512;
+
+/// The judge of one step in the direction client → node.
+pub struct Requests<'a> {
+    pub session: Session,
+    pub around: &'a Surroundings,
+    pub streams: &'a mut Streams,
+    pub facts: &'a mut Vec<Fact>,
+    pub sent: &'a mut u64,
+    /// Answers to QUERY may get columns injected, so they are remembered.
+    pub notes_queries: bool,
+}
+
+impl Requests<'_> {
+    /// Requests that are counted: every frame with a stream of the client's.
+    fn pass(&mut self, header: Header) -> Verdict {
+        *self.sent += 1;
+        self.streams.reuse(header.stream);
+        Verdict::Pass
+    }
+
+    fn query(&mut self, header: Header, body: &[u8]) -> Verdict {
+        let verdict = match query_flags_offset(header.flags, header.length as usize, self.session.version, body) {
+            Ok(offset) => clear_skip(body, offset),
+            Err(error) if is_partial(header, body) && error.is_truncated() => {
+                return Verdict::More(body.len() + missing(error));
+            }
+            Err(_) => Verdict::Pass,
+        };
+        self.pass(header);
+        if self.notes_queries {
+            self.streams.note_query(header.stream);
+        }
+        verdict
+    }
+
+    fn execute(&mut self, header: Header, body: &[u8]) -> Verdict {
+        let (id, offset, skips) = match execute_head(header, self.session.version, body) {
+            Ok(head) => head,
+            Err(error) if is_partial(header, body) && error.is_truncated() => {
+                return Verdict::More(body.len() + missing(error));
+            }
+            Err(_) => return self.pass(header),
+        };
+        self.pass(header);
+        if !skips || self.around.statements.contains(id) {
+            return Verdict::Pass;
+        }
+        if let Ok(id) = id.try_into() {
+            self.streams.note_execute(header.stream, id);
+        }
+        self.facts.push(Fact::Redescribed);
+        clear_skip(body, offset)
+    }
+
+    /// QUERY or EXECUTE whose body is compressed: its start is decoded; it is held whole only when its flag must change.
+    fn compressed(&mut self, header: Header, body: &[u8]) -> Verdict {
+        let Some(compression) = self.session.compression else { return self.pass(header) };
+        let mut start = [0; PREFIX];
+        let whole = body.len() == header.length as usize;
+        let (decoded, starved) = match compression.decompress_prefix(body, &mut start) {
+            Ok(prefix) => {
+                (start.get(..prefix.written()).unwrap_or_default(), matches!(prefix, Prefix::NeedInput { .. }))
+            }
+            Err(_) => return self.pass(header),
+        };
+        let undecided = if starved && !whole { Verdict::More(body.len() + 1) } else { Verdict::Hold };
+        let skips = match header.opcode {
+            Opcode::EXECUTE => match execute_head(header, self.session.version, decoded) {
+                Ok((id, _, skips)) => skips && !self.around.statements.contains(id),
+                Err(_) => return undecided,
+            },
+            _ => match query_flags_offset(header.flags, usize::MAX, self.session.version, decoded)
+                .map(|offset| decoded.get(offset))
+            {
+                Ok(Some(flags)) => flags & SKIP_METADATA != 0,
+                Ok(None) | Err(_) => return undecided,
+            },
+        };
+        if skips {
+            return Verdict::Hold;
+        }
+        self.pass(header);
+        if header.opcode == Opcode::QUERY && self.notes_queries {
+            self.streams.note_query(header.stream);
+        }
+        Verdict::Pass
+    }
+
+    /// A compressed request that may skip metadata, whole: decompressed, judged again, and sent on uncompressed if changed.
+    fn rewrite_compressed(&mut self, header: Header, frame: &[u8]) -> Rewrite {
+        let Some(compression) = self.session.compression else { return Rewrite::Keep };
+        let body = frame.get(HEADER_LEN..).unwrap_or_default();
+        let Ok(mut body) = compression.decompress(body, self.around.held_frame) else {
+            return Rewrite::Fail(Why::Compression.into());
+        };
+        let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
+        let header = Header { flags: header.flags.without(Flags::COMPRESSION), length, ..header };
+        match self.judge(header, &body) {
+            Verdict::Clear(Clear { offset, bits }) => {
+                if let Some(byte) = body.get_mut(offset as usize) {
+                    *byte &= !bits;
+                }
+                Rewrite::Frame(encode_frame(header, &body))
+            }
+            Verdict::Fail(failure) => Rewrite::Fail(failure),
+            _ => Rewrite::Keep,
+        }
+    }
+
+    fn register(&mut self, header: Header, frame: &[u8]) -> Rewrite {
+        let body = frame.get(HEADER_LEN..).unwrap_or_default();
+        let decompressed;
+        let body = match self.session.compression.filter(|_| is_compressed(header, self.session.version)) {
+            None => body,
+            Some(compression) => match compression.decompress(body, self.around.held_frame) {
+                Ok(body) => {
+                    decompressed = body;
+                    &decompressed
+                }
+                Err(_) => return Rewrite::Fail(Why::Compression.into()),
+            },
+        };
+        let message = request::message_offset(header.flags, body).ok().and_then(|offset| body.get(offset..));
+        if let Some(Ok(register)) = message.map(Register::parse) {
+            self.facts.push(Fact::Registered(RegisteredTypes::of(&register)));
+        }
+        self.pass(header);
+        Rewrite::Keep
+    }
+}
+
+impl Judge for Requests<'_> {
+    fn judge(&mut self, header: Header, body: &[u8]) -> Verdict {
+        if !self.around.rewriting {
+            return self.pass(header);
+        }
+        match header.opcode {
+            Opcode::QUERY | Opcode::EXECUTE if is_compressed(header, self.session.version) => {
+                self.compressed(header, body)
+            }
+            Opcode::QUERY => self.query(header, body),
+            Opcode::EXECUTE => self.execute(header, body),
+            Opcode::REGISTER => Verdict::Hold,
+            _ => self.pass(header),
+        }
+    }
+
+    fn rewrite(&mut self, header: Header, frame: &[u8]) -> Rewrite {
+        match header.opcode {
+            Opcode::REGISTER => self.register(header, frame),
+            _ => self.rewrite_compressed(header, frame),
+        }
+    }
+
+    fn refuse(&self, header: Header) -> Option<Failure> {
+        if header.is_response() {
+            return Some(Why::WrongDirection.into());
+        }
+        (header.length > self.around.max_body).then(|| Failure {
+            why: Why::FrameTooLong,
+            reply: Some(too_long(header, self.around.max_body, self.session)),
+        })
+    }
+
+    fn held_limit(&self) -> usize {
+        self.around.held_frame
+    }
+
+    fn passes_corrupt_payload(&self) -> bool {
+        true
+    }
+}
+
+/// In v5 the flag means nothing, and Java driver 4 sets it all the same.
+pub(super) fn is_compressed(header: Header, version: Version) -> bool {
+    version != Version::V5 && header.flags.has(Flags::COMPRESSION)
+}
+
+fn is_partial(header: Header, body: &[u8]) -> bool {
+    body.len() < header.length as usize
+}
+
+/// Where in a QUERY's body the flags byte is, known as soon as the text's length is: the text itself may be long.
+fn query_flags_offset(flags: Flags, length: usize, version: Version, body: &[u8]) -> Result<usize, DecodeError> {
+    let start = request::message_offset(flags, body)?;
+    let text = Reader::new(body.get(start..).unwrap_or_default()).count("QUERY text")?;
+    let consistency_and_flags = if version >= Version::V5 { 2 + 3 } else { 2 };
+    let offset = start.saturating_add(4).saturating_add(text).saturating_add(consistency_and_flags);
+    if offset >= length {
+        return Err(DecodeError::Malformed { what: "QUERY" });
+    }
+    Ok(offset)
+}
+
+/// An EXECUTE's prepared id, where in its body the flags byte is, and whether it asks to skip metadata.
+fn execute_head(header: Header, version: Version, body: &[u8]) -> Result<(&[u8], usize, bool), DecodeError> {
+    let start = request::message_offset(header.flags, body)?;
+    let (id, flags) = request::execute_head(version, body.get(start..).unwrap_or_default())?;
+    Ok((id, start + flags.offset, flags.skips_metadata()))
+}
+
+/// How many bytes more would make a truncated field whole.
+pub(super) fn missing(error: DecodeError) -> usize {
+    match error {
+        DecodeError::Truncated { need, have, .. } => need.saturating_sub(have).max(1),
+        _ => 0,
+    }
+}
+
+/// `Clear` when the flags byte may ask for an answer without metadata, `Pass` when it is there and does not.
+fn clear_skip(body: &[u8], offset: usize) -> Verdict {
+    match (body.get(offset), u32::try_from(offset)) {
+        (Some(flags), _) if flags & SKIP_METADATA == 0 => Verdict::Pass,
+        (_, Ok(offset)) => Verdict::Clear(Clear { offset, bits: SKIP_METADATA }),
+        (_, Err(_)) => Verdict::Pass,
+    }
+}
+
+/// The protocol's own error for a frame that is too long, on the client's stream.
+fn too_long(header: Header, limit: u32, session: Session) -> Vec<u8> {
+    let text = format!("Frame body of {} bytes exceeds the maximum of {limit} bytes", header.length);
+    let stream = if header.stream == EVENT_STREAM { 0 } else { header.stream };
+    super::conversation::error_frame(session, stream, error_code::PROTOCOL_ERROR, &text)
+}

@@ -1,0 +1,113 @@
+//! v3 and v4: frames follow each other with nothing around them.
+
+use super::{Clear, Judge, Rewrite, Verdict, pass_or_wait};
+use crate::cql::frame::{HEADER_LEN, Header};
+use crate::rewrite::{Step, Why};
+
+/// Where one direction of a v3 or v4 connection stands. It holds no bytes of the stream.
+#[derive(Debug, Default)]
+pub struct FrameWalk {
+    /// Bytes of the current frame that pass without another look.
+    skip: u64,
+    /// A byte among them, counted from here, of which bits are cleared.
+    clear: Option<(u64, u8)>,
+    /// A step that waits for the bytes before it to be passed.
+    decided: Option<Box<Step>>,
+}
+
+impl FrameWalk {
+    /// True between two frames.
+    pub fn at_boundary(&self) -> bool {
+        self.skip == 0 && self.decided.is_none()
+    }
+
+    /// What shall happen to `bytes`, the undecided rest of the stream.
+    pub fn step<J: Judge>(&mut self, judge: &mut J, bytes: &[u8]) -> Step {
+        if let Some(step) = self.decided.take() {
+            return *step;
+        }
+        let mut at = 0;
+        loop {
+            match self.skip_ahead(bytes, at) {
+                Ok(next) => at = next,
+                Err(step) => return step,
+            }
+            if self.skip > 0 {
+                return pass_or_wait(at, 1);
+            }
+            let rest = bytes.get(at..).unwrap_or_default();
+            let Some(header) = Header::peek(rest) else {
+                return pass_or_wait(at, HEADER_LEN);
+            };
+            if let Some(failure) = judge.refuse(header) {
+                return self.after(at, Step::Fail(failure));
+            }
+            let whole = header.frame_len();
+            let arrived = rest.len().min(usize::try_from(whole).unwrap_or(usize::MAX));
+            let body = rest.get(HEADER_LEN..arrived).unwrap_or_default();
+            match judge.judge(header, body) {
+                Verdict::More(need) => {
+                    let need = HEADER_LEN + need.max(body.len() + 1);
+                    if need > judge.held_limit() || need as u64 > whole {
+                        return self.after(at, Step::Fail(Why::Malformed.into()));
+                    }
+                    return pass_or_wait(at, need);
+                }
+                Verdict::Pass => self.skip = whole,
+                Verdict::Clear(Clear { offset, bits }) => {
+                    self.skip = whole;
+                    self.clear = Some((HEADER_LEN as u64 + u64::from(offset), bits));
+                }
+                Verdict::Hold => {
+                    let need = match usize::try_from(whole) {
+                        Ok(need) if need <= judge.held_limit() => need,
+                        _ => return self.after(at, Step::Fail(Why::HeldFrameTooLong.into())),
+                    };
+                    let Some(frame) = rest.get(..need) else {
+                        return pass_or_wait(at, need);
+                    };
+                    match judge.rewrite(header, frame) {
+                        Rewrite::Keep => self.skip = whole,
+                        Rewrite::Frame(frame) => return self.after(at, Step::Replace(need, frame)),
+                        Rewrite::Drop => return self.after(at, Step::Replace(need, Vec::new())),
+                        Rewrite::Fail(failure) => return self.after(at, Step::Fail(failure)),
+                    }
+                }
+                Verdict::Fail(failure) => return self.after(at, Step::Fail(failure)),
+            }
+        }
+    }
+
+    /// `step`, once the `at` bytes before it have passed.
+    fn after(&mut self, at: usize, step: Step) -> Step {
+        if at == 0 {
+            return step;
+        }
+        self.decided = Some(Box::new(step));
+        Step::Pass(at)
+    }
+
+    /// Moves over bytes that are decided: `Ok(the next undecided byte)`, or the step that a byte to clear asks for.
+    fn skip_ahead(&mut self, bytes: &[u8], at: usize) -> Result<usize, Step> {
+        let pass = usize::try_from(self.skip).unwrap_or(usize::MAX).min(bytes.len() - at);
+        if let Some((offset, bits)) = self.clear.take() {
+            if offset >= pass as u64 {
+                self.clear = (self.skip > pass as u64).then(|| (offset - pass as u64, bits));
+            } else {
+                let position = at + offset as usize;
+                let byte = bytes.get(position).copied().unwrap_or_default();
+                if byte & bits != 0 {
+                    if position > 0 {
+                        self.skip -= offset;
+                        self.clear = Some((0, bits));
+                        return Err(Step::Pass(position));
+                    }
+                    self.skip -= 1;
+                    return Err(Step::Replace(1, vec![byte & !bits]));
+                }
+            }
+        }
+        self.skip -= pass as u64;
+        Ok(at + pass)
+    }
+}
