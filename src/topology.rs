@@ -5,8 +5,10 @@
 //! does a row or an event speak of, and may a client be told that it is there.
 
 pub mod diff;
+pub mod input;
 pub mod node;
 pub mod ports;
+mod record;
 pub mod state;
 
 use std::collections::HashMap;

@@ -154,7 +154,7 @@ impl PortMap {
 
     /// Forgets the nodes whose quarantine is over, and names them.
     pub fn expire(&mut self, now: SystemTime) -> Vec<NodeId> {
-        let over = |claim: &Claim| claim.left.is_some_and(|left| left + self.quarantine <= now);
+        let over = |claim: &Claim| self.ends(claim).is_some_and(|end| end <= now);
         let names = self.claims.iter().filter(|(_, claim)| over(claim)).map(|(id, _)| id.clone());
         let names: Vec<NodeId> = names.collect();
         for id in &names {
@@ -165,7 +165,7 @@ impl PortMap {
 
     /// When the next quarantine ends.
     pub fn deadline(&self) -> Option<SystemTime> {
-        self.claims.values().filter_map(|claim| claim.left).min().map(|left| left + self.quarantine)
+        self.claims.values().filter_map(|claim| self.ends(claim)).min()
     }
 
     pub fn claims(&self) -> &BTreeMap<NodeId, Claim> {
@@ -174,6 +174,11 @@ impl PortMap {
 
     pub fn range(&self) -> &PortRange {
         &self.range
+    }
+
+    /// When its quarantine ends; a time beyond what the clock can tell (a damaged state file) never comes.
+    fn ends(&self, claim: &Claim) -> Option<SystemTime> {
+        claim.left?.checked_add(self.quarantine)
     }
 
     fn owner(&self, port: u16) -> Option<&NodeId> {

@@ -1,1 +1,417 @@
-//! (to be written)
+//! The only writer of the topology: folds what was learned into the next snapshot. Pure; the time comes with each input.
+//!
+//! Facts are kept for each node ([`Record`]); after every input its state is concluded anew from all of them, so that the
+//! order in which news arrive matters as little as possible. A node is `Up` only while it answers at its present address
+//! and nothing contradicts that it is the node it should be. Two nodes never have one host_id, nor one port.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::input::{Contradiction, Found, Identity, Input, Notice, Observation};
+use super::ports::{Claim, DEFAULT_QUARANTINE, PortError, PortMap, PortRange};
+use super::record::Record;
+use super::{Advertised, Hidden, HiddenReason, HostId, Mapped, NodeId, NodeState, Topology, canonical};
+
+/// Hidden rows kept for `/topology`: enough to see what is wrong, too few to matter.
+const MAX_HIDDEN: usize = 64;
+/// A hidden row that was not seen for this long is no longer listed.
+const HIDDEN_FOR: Duration = Duration::from_secs(600);
+/// Former addresses kept for each port of the range; an event about an older one counts as unknown.
+const FORMER_PER_PORT: usize = 8;
+
+/// The two waits of the topology.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// How long the port of a node that left stays its own.
+    pub quarantine: Duration,
+    /// From a node's first `Up` until it is `settled`. Cassandra's own NEW_NODE comes within a second of the open port, and a
+    /// new row reaches the other nodes' `peers` in about as long; five leave room.
+    pub grace: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { quarantine: DEFAULT_QUARANTINE, grace: Duration::from_secs(5) }
+    }
+}
+
+/// All that is known, and the last snapshot made of it.
+#[derive(Clone, Debug)]
+pub struct State {
+    options: Options,
+    ports: PortMap,
+    records: BTreeMap<NodeId, Record>,
+    /// The last set that discovery gave; `None` until the first.
+    found: Option<Vec<Found>>,
+    /// Nodes of that set without a port, and why.
+    unplaced: BTreeMap<NodeId, (SocketAddr, Option<HostId>, PortError)>,
+    cluster_name: Option<Arc<str>>,
+    /// Addresses that nodes have left, oldest first.
+    former: Vec<(SocketAddr, NodeId)>,
+    hidden: Vec<(Hidden, SystemTime)>,
+    advertised: Advertised,
+    notices: Vec<Notice>,
+    /// Inputs so far: says which of two claims to an address is newer.
+    inputs: u64,
+    /// Lives of nodes so far: no two lives, whichever node's, share an incarnation.
+    lives: u64,
+    published: Topology,
+}
+
+impl State {
+    pub fn new(range: PortRange, options: Options) -> Self {
+        Self {
+            options,
+            ports: PortMap::new(range, options.quarantine),
+            records: BTreeMap::new(),
+            found: None,
+            unplaced: BTreeMap::new(),
+            cluster_name: None,
+            former: Vec::new(),
+            hidden: Vec::new(),
+            advertised: Advertised::default(),
+            notices: Vec::new(),
+            inputs: 0,
+            lives: 0,
+            published: Topology::default(),
+        }
+    }
+
+    /// Takes a port over from an earlier run, before the first input.
+    pub fn restore(&mut self, id: NodeId, claim: Claim) -> Result<(), PortError> {
+        self.ports.restore(id, claim)
+    }
+
+    /// Folds one input in. `Some` with the next generation when a reader could see a difference.
+    pub fn apply(&mut self, input: Input, now: SystemTime) -> Option<Topology> {
+        self.inputs += 1;
+        match input {
+            Input::Nodes(found) => {
+                self.found = Some(found);
+                self.place(now);
+            }
+            Input::Alive { id, address, identity } => {
+                if let Some(record) = self.present(&id, address) {
+                    record.answers = Some(true);
+                    record.probed = true;
+                    self.learn(&id, &identity);
+                }
+            }
+            Input::Dead { id, address, reason } => {
+                if let Some(record) = self.present(&id, address) {
+                    let news = record.answers.replace(false) != Some(false);
+                    record.probed = true;
+                    if news {
+                        self.notices.push(Notice::Died { id, address, reason });
+                    }
+                }
+            }
+            Input::Observed(Observation { port, incarnation, identity }) => {
+                let mut records = self.records.values();
+                let seen = records.find(|r| r.port == port && r.incarnation == incarnation && !r.left);
+                if let Some(id) = seen.map(|record| record.id.clone()) {
+                    self.learn(&id, &identity);
+                }
+            }
+            Input::Advertised(advertised) => self.advertised = advertised,
+            Input::Hidden(hidden) => self.hide(hidden, now),
+            Input::Tick => {}
+        }
+        self.expire(now);
+        self.conclude(now);
+        self.publish()
+    }
+
+    /// When `Input::Tick` would change something, if nothing else happens before.
+    pub fn deadline(&self) -> Option<SystemTime> {
+        let settling = self.records.values().filter(|record| !record.settled && !record.left);
+        let settles = settling.filter_map(|record| record.announced).map(|at| at + self.options.grace);
+        let fades = self.hidden.iter().map(|(_, seen)| *seen + HIDDEN_FOR);
+        settles.chain(fades).chain(self.ports.deadline()).min()
+    }
+
+    /// The last snapshot; generation 0 and empty before the first change.
+    pub fn topology(&self) -> &Topology {
+        &self.published
+    }
+
+    /// True once discovery has given a set of nodes.
+    pub fn is_discovered(&self) -> bool {
+        self.found.is_some()
+    }
+
+    /// Nodes that no probe has answered for yet, either way.
+    pub fn unprobed(&self) -> impl Iterator<Item = &NodeId> {
+        self.records.values().filter(|record| !record.probed && !record.left).map(|record| &record.id)
+    }
+
+    /// Who has which port, quarantines included: what a state file keeps.
+    pub fn claims(&self) -> &BTreeMap<NodeId, Claim> {
+        self.ports.claims()
+    }
+
+    /// What the log should say about the inputs since the last call.
+    pub fn take_notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices)
+    }
+
+    /// The record of a node that lives at `address` now; late news of another address are nobody's.
+    fn present(&mut self, id: &NodeId, address: SocketAddr) -> Option<&mut Record> {
+        let record = self.records.get_mut(id)?;
+        (!record.left && canonical(record.address) == canonical(address)).then_some(record)
+    }
+
+    /// Gives every node that was found a port and a record, and lets go of those that were not. In the order of ids, so that
+    /// ports depend on nothing but the set.
+    fn place(&mut self, now: SystemTime) {
+        let mut found = self.found.take().unwrap_or_default();
+        found.sort_by(|a, b| a.id.cmp(&b.id));
+        found.dedup_by(|a, b| a.id == b.id);
+        let missing = |id: &NodeId| found.binary_search_by(|node| node.id.cmp(id)).is_err();
+        let gone: Vec<NodeId> = self.ports.claims().keys().filter(|id| missing(id)).cloned().collect();
+        for id in gone {
+            self.ports.release(&id, now);
+            if let Some(record) = self.records.get_mut(&id).filter(|record| !record.left) {
+                record.left = true;
+                record.outlived = true;
+                let address = record.native_address();
+                self.leave(address, id);
+            }
+        }
+        let unplaced = std::mem::take(&mut self.unplaced);
+        // Ports that the user chose go first: an assigned one must not take them.
+        let (chosen, assigned): (Vec<&Found>, Vec<&Found>) = found.iter().partition(|node| node.port.is_some());
+        for node in chosen.into_iter().chain(assigned) {
+            match self.ports.assign(&node.id, node.port) {
+                Ok(port) => self.place_one(node, port, now),
+                Err(error) => {
+                    if unplaced.get(&node.id).is_none_or(|(_, _, before)| *before != error) {
+                        self.notices.push(Notice::NoPort { id: node.id.clone(), error: error.clone() });
+                    }
+                    self.unplaced.insert(node.id.clone(), (node.address, node.host_id, error));
+                }
+            }
+        }
+        self.found = Some(found);
+    }
+
+    fn place_one(&mut self, node: &Found, port: u16, now: SystemTime) {
+        let claimed = self.inputs;
+        let Some(record) = self.records.get_mut(&node.id) else {
+            self.records.insert(node.id.clone(), Record::new(node, port, claimed, now));
+            return;
+        };
+        if record.left {
+            *record = Record { incarnation: record.incarnation, ..Record::new(node, port, claimed, now) };
+            return;
+        }
+        if record.pinned != node.host_id {
+            record.pinned = node.host_id;
+            record.forget_identity();
+        }
+        let place = Identity { data_center: node.data_center.clone(), rack: node.rack.clone(), ..Identity::default() };
+        record.learn_place(&place);
+        if record.address != node.address
+            && let Some(address) = record.move_to(node.address, claimed)
+        {
+            self.leave(address, node.id.clone());
+        }
+    }
+
+    /// What a node said of itself, to a probe or to a client.
+    fn learn(&mut self, id: &NodeId, identity: &Identity) {
+        let Some(record) = self.records.get_mut(id) else { return };
+        if let Some(cluster_name) = &identity.cluster_name {
+            record.cluster_name = Some(cluster_name.clone());
+        }
+        if let Some(host_id) = identity.host_id
+            && !self.claim(id, host_id)
+        {
+            return;
+        }
+        let Some(record) = self.records.get_mut(id) else { return };
+        record.learn_place(identity);
+        let native = identity.native.filter(|native| !native.ip().is_unspecified() && native.port() != 0);
+        if let Some(native) = native
+            && let Some(before) = record.learn_native(canonical(native))
+        {
+            self.leave(before, id.clone());
+        }
+    }
+
+    /// The node says that `host_id` is its own: true when that is accepted.
+    fn claim(&mut self, id: &NodeId, host_id: HostId) -> bool {
+        let others = |record: &&Record| record.id != *id && !record.left && record.host_id == Some(host_id);
+        let owner = self.records.values().find(others).map(|o| (o.id.clone(), o.address, o.state, o.pinned));
+        let Some(record) = self.records.get_mut(id) else { return false };
+        if record.pinned.is_some_and(|pinned| pinned != host_id) {
+            record.disputed = Some(host_id);
+            return false;
+        }
+        if let Some((owner, address, state, pinned)) = owner {
+            // At one address lives one node: the newcomer is listed twice. And what was once taken from a node by one that
+            // is up is not taken back, or two names of one node would take turns for ever.
+            let taken = record.displaced.as_ref().is_some_and(|(id, by)| *id == host_id && *by == owner);
+            if canonical(address) == canonical(record.address) || pinned.is_some() || (taken && state == NodeState::Up)
+            {
+                record.disputed = Some(host_id);
+                return false;
+            }
+            if let Some(loser) = self.records.get_mut(&owner) {
+                loser.forget_identity();
+                loser.answers = None;
+                loser.displaced = Some((host_id, id.clone()));
+            }
+            self.notices.push(Notice::HostIdTaken { host_id, by: id.clone(), from: owner });
+        }
+        let Some(record) = self.records.get_mut(id) else { return false };
+        if let Some(from) = record.host_id.filter(|&from| from != host_id) {
+            let cluster_name = record.cluster_name.clone();
+            record.forget_identity();
+            record.cluster_name = cluster_name;
+            self.notices.push(Notice::Replaced { id: id.clone(), from, to: host_id });
+        }
+        record.host_id = Some(host_id);
+        record.verified = true;
+        record.disputed = None;
+        record.displaced = None;
+        true
+    }
+
+    /// `address` was the node's and is no longer.
+    fn leave(&mut self, address: SocketAddr, id: NodeId) {
+        let address = canonical(address);
+        self.former.retain(|(former, _)| *former != address);
+        self.former.push((address, id));
+        let limit = self.ports.range().count() * FORMER_PER_PORT;
+        let surplus = self.former.len().saturating_sub(limit);
+        self.former.drain(..surplus);
+    }
+
+    fn hide(&mut self, hidden: Hidden, now: SystemTime) {
+        self.hidden.retain(|(before, _)| *before != hidden);
+        if self.hidden.len() >= MAX_HIDDEN {
+            self.hidden.remove(0);
+        }
+        self.hidden.push((hidden, now));
+    }
+
+    /// Lets go of what time has ended.
+    fn expire(&mut self, now: SystemTime) {
+        let over = self.ports.expire(now);
+        for id in &over {
+            self.records.remove(id);
+            self.former.retain(|(_, owner)| owner != id);
+        }
+        if !over.is_empty() && !self.unplaced.is_empty() {
+            self.place(now);
+        }
+        self.hidden.retain(|(_, seen)| *seen + HIDDEN_FOR > now);
+    }
+
+    /// Every node's state anew, from the facts.
+    fn conclude(&mut self, now: SystemTime) {
+        self.cluster_name = self.name_of_most();
+        let contradictions: Vec<_> = self.records.values().map(|record| self.contradiction(record)).collect();
+        for (record, contradiction) in self.records.values_mut().zip(contradictions) {
+            if contradiction != record.contradiction {
+                if let (Some(why), Some(true)) = (&contradiction, record.answers) {
+                    let (id, address, why) = (record.id.clone(), record.address, why.clone());
+                    self.notices.push(Notice::Refused { id, address, why });
+                }
+                record.contradiction = contradiction;
+            }
+            let state = record.concluded();
+            if std::mem::take(&mut record.outlived) || (record.state == NodeState::Up && state != NodeState::Up) {
+                self.lives += 1;
+                record.incarnation = self.lives;
+            }
+            if state != record.state || (state == NodeState::Up && record.announced.is_none()) {
+                record.since = now;
+            }
+            record.state = state;
+            if state == NodeState::Up {
+                record.announced.get_or_insert(now);
+            }
+            record.settled |= record.announced.is_some_and(|at| at + self.options.grace <= now);
+        }
+    }
+
+    /// The cluster's name is what most nodes say; the name known before, when it has as many.
+    fn name_of_most(&self) -> Option<Arc<str>> {
+        let mut votes: BTreeMap<&Arc<str>, usize> = BTreeMap::new();
+        for name in self.records.values().filter(|r| !r.left).filter_map(|r| r.cluster_name.as_ref()) {
+            *votes.entry(name).or_default() += 1;
+        }
+        let most = votes.values().copied().max();
+        let known = self.cluster_name.as_ref();
+        match most {
+            None => known.cloned(),
+            Some(most) if known.is_some_and(|name| votes.get(name) == Some(&most)) => known.cloned(),
+            Some(most) => votes.iter().find(|&(_, count)| *count == most).map(|(name, _)| Arc::clone(name)),
+        }
+    }
+
+    fn contradiction(&self, record: &Record) -> Option<Contradiction> {
+        if record.left {
+            return None;
+        }
+        if let (Some(expected), Some(found)) = (&self.cluster_name, &record.cluster_name)
+            && expected != found
+        {
+            return Some(Contradiction::WrongCluster { expected: expected.clone(), found: found.clone() });
+        }
+        if let Some(found) = record.disputed {
+            if let Some(expected) = record.pinned {
+                return Some(Contradiction::WrongHostId { expected, found });
+            }
+            let owner = self.records.values().find(|r| r.id != record.id && !r.left && r.host_id == Some(found));
+            if let Some(owner) = owner {
+                return Some(Contradiction::HostIdOf { host_id: found, owner: owner.id.clone() });
+            }
+        }
+        let address = canonical(record.address);
+        let later = |r: &&Record| !r.left && r.claimed > record.claimed && canonical(r.address) == address;
+        let sharer = self.records.values().filter(|_| !record.verified).find(later);
+        sharer.map(|owner| Contradiction::AddressOf { owner: owner.id.clone() })
+    }
+
+    fn publish(&mut self) -> Option<Topology> {
+        let nodes = self.records.values().map(Record::to_node);
+        let next = Topology::new(self.published.generation + 1, self.advertised, nodes)
+            .with_former(self.former.iter().cloned());
+        self.hidden.retain(|(hidden, _)| !is_shown(&next, hidden));
+        let unplaced = self.unplaced.values().map(|(address, host_id, _)| Hidden {
+            host_id: *host_id,
+            address: Some(*address),
+            reason: HiddenReason::NoPort,
+        });
+        let mut hidden: Vec<Hidden> = unplaced.take(MAX_HIDDEN).collect();
+        for (seen, _) in &self.hidden {
+            if hidden.len() < MAX_HIDDEN && !hidden.contains(seen) {
+                hidden.push(seen.clone());
+            }
+        }
+        let next = next.with_hidden(hidden);
+        if !next.differs_from(&self.published) {
+            return None;
+        }
+        self.published = next.clone();
+        Some(next)
+    }
+}
+
+/// True when the row that was hidden would be shown now.
+fn is_shown(topology: &Topology, hidden: &Hidden) -> bool {
+    let by_host_id = hidden.host_id.and_then(|host_id| topology.node_by_host_id(host_id));
+    let by_address = || match hidden.address.map(|address| topology.map_native(address)) {
+        Some(Mapped::Current(node)) => Some(node.is_announced()),
+        _ => None,
+    };
+    by_host_id.map(|node| node.is_announced()).or_else(by_address).unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests;
