@@ -1,12 +1,24 @@
 //! What the gateway was told to do. `File` (config/file.rs) is the YAML shape; [`Config`] is what is left when there is
 //! nothing left to validate.
 
+pub mod file;
+pub mod marked;
+pub mod resolve;
+pub mod text;
+
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use file::File;
+pub use marked::ConfigError;
+pub use resolve::Resolved;
+
 /// Everything the gateway needs to start.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     pub listen: Listen,
     pub advertise: Advertise,
@@ -24,11 +36,19 @@ pub struct Config {
 }
 
 /// `listen: 0.0.0.0:9042-9061`. With `first == 0` (tests only) every port is chosen by the system.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Listen {
     pub address: IpAddr,
     pub first: u16,
     pub last: u16,
+}
+
+impl Listen {
+    /// How many ports there are.
+    pub fn ports(&self) -> usize {
+        usize::from(self.last.saturating_sub(self.first)) + 1
+    }
 }
 
 /// What rows and events carry in place of a node's own address.
@@ -43,7 +63,7 @@ pub enum Advertise {
 }
 
 /// Where nodes come from. The Kubernetes watch will be one more variant.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Discovery {
     /// `nodes:`, a fixed list.
     Nodes(Vec<ListedNode>),
@@ -62,14 +82,15 @@ pub struct ListedNode {
 }
 
 /// A host (name or address, without brackets) and a port.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct HostPort {
     pub host: String,
     pub port: u16,
 }
 
 /// `contact_points:`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ContactPoints {
     pub addresses: Vec<HostPort>,
     /// Keeps host_id → port across restarts.
@@ -77,7 +98,7 @@ pub struct ContactPoints {
 }
 
 /// Which View a driver gets, by the DRIVER_NAME of its STARTUP.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Views {
     /// For a DRIVER_NAME that no rule matches.
     pub default: ViewName,
@@ -85,21 +106,25 @@ pub struct Views {
     pub rules: Vec<ViewRule>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct ViewRule {
     /// Matches a DRIVER_NAME that contains it, ASCII case ignored.
     pub driver: String,
     pub view: ViewName,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum ViewName {
+    /// Each node is a port of the advertised address.
     NodePorts,
+    /// The node behind the dialled port is all there is.
     SingleNode,
 }
 
 /// Every limit has a name, a number and a reason.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
     /// Open client connections in all.
     pub connections: usize,
@@ -113,7 +138,7 @@ pub struct Limits {
     pub held_total: usize,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Timeouts {
     /// From accept to READY or AUTHENTICATE, dial included.
     pub setup: Duration,
@@ -126,7 +151,7 @@ pub struct Timeouts {
 }
 
 /// The gateway's own connection to each node.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Probe {
     /// Between two OPTIONS.
     pub interval: Duration,
@@ -135,23 +160,14 @@ pub struct Probe {
     pub credentials: Option<Credentials>,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Credentials {
     pub username: String,
     pub password_file: PathBuf,
 }
 
-impl std::fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Credentials")
-            .field("username", &self.username)
-            .field("password_file", &self.password_file)
-            .finish()
-    }
-}
-
 /// TLS that clients see.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ClientTls {
     /// PEM: the certificate and its chain.
     pub certificate: PathBuf,
@@ -160,7 +176,7 @@ pub struct ClientTls {
 }
 
 /// TLS towards the nodes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct NodeTls {
     /// PEM: the CAs that sign the nodes' certificates. Required unless `verify` is `Off`.
     pub ca: Option<PathBuf>,
@@ -172,7 +188,8 @@ pub struct NodeTls {
     pub key: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Verify {
     /// Chain and name.
     Full,
@@ -181,7 +198,7 @@ pub enum Verify {
     Off,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Drain {
     /// Not ready, still accepting.
     pub delay: Duration,
@@ -198,10 +215,26 @@ pub struct Log {
     pub format: LogFormat,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum LogFormat {
     /// Human on a terminal, JSON otherwise.
     Auto,
     Human,
     Json,
+}
+
+impl Config {
+    /// Reads and checks a file; relative paths in it count from its directory.
+    pub fn load(path: &Path) -> Result<Resolved, ConfigError> {
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::plain(format!("{name}: {error}")))?;
+        Self::parse(&name, &text, path.parent().unwrap_or(Path::new("")))
+    }
+
+    /// Reads and checks `text`; errors call it `name`, relative paths count from `base`.
+    pub fn parse(name: &str, text: &str, base: &Path) -> Result<Resolved, ConfigError> {
+        let file: File = serde_saphyr::from_str(text).map_err(|error| ConfigError::from_yaml(name, text, &error))?;
+        file.resolve(base).map_err(|error| error.marked(name, text))
+    }
 }

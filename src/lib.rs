@@ -39,4 +39,5 @@ pub mod config;
 pub mod cql;
 pub mod metrics;
 pub mod rewrite;
+pub mod telemetry;
 pub mod topology;

@@ -1,0 +1,338 @@
+//! The YAML shape. Unknown keys are refused at every level; what is absent has the default written here, nowhere else.
+//!
+//! A `File` says only that the words are right. What they mean together is checked by [`File::resolve`].
+
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::text::{BadText, Size, Time};
+use super::{HostPort, Listen, LogFormat, Verify, ViewName, ViewRule};
+
+/// The configuration of cqlgate.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// One address and a range of ports; each node of the cluster gets one of them.
+    #[serde(default = "File::listen")]
+    pub listen: Listen,
+    /// What clients dial in place of the nodes' own addresses: an IP address, a DNS name, or both families.
+    pub advertise: Advertise,
+    /// Where /metrics, /livez, /readyz, /topology and /log-level are served: an IP address and a port.
+    #[serde(default = "File::admin")]
+    pub admin: std::net::SocketAddr,
+    /// Where nodes come from: exactly one of the ways.
+    pub discovery: Discovery,
+    #[serde(default)]
+    pub views: Views,
+    #[serde(default)]
+    pub limits: Limits,
+    #[serde(default)]
+    pub timeouts: Timeouts,
+    #[serde(default)]
+    pub probe: Probe,
+    #[serde(default)]
+    pub tls: Tls,
+    #[serde(default)]
+    pub drain: Drain,
+    #[serde(default)]
+    pub log: Log,
+}
+
+impl File {
+    /// `0.0.0.0:9042-9061`.
+    pub fn listen() -> Listen {
+        Listen { address: Ipv4Addr::UNSPECIFIED.into(), first: 9042, last: 9061 }
+    }
+
+    /// `127.0.0.1:9180`.
+    pub fn admin() -> std::net::SocketAddr {
+        (Ipv4Addr::LOCALHOST, 9180).into()
+    }
+
+    /// Everything by default but what has none.
+    pub fn new(advertise: Advertise, discovery: Discovery) -> Self {
+        Self {
+            listen: Self::listen(),
+            advertise,
+            admin: Self::admin(),
+            discovery,
+            views: Views::default(),
+            limits: Limits::default(),
+            timeouts: Timeouts::default(),
+            probe: Probe::default(),
+            tls: Tls::default(),
+            drain: Drain::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+/// `advertise: 203.0.113.10`, `advertise: gateway.example.com`, or `advertise: {ipv4: …, ipv6: …}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Advertise {
+    Text(String),
+    Families(Families),
+}
+
+/// Both families; a client is told the one over which it came.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Families {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv4: Option<Ipv4Addr>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<Ipv6Addr>,
+}
+
+impl<'de> Deserialize<'de> for Advertise {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AdvertiseVisitor;
+        impl<'de> Visitor<'de> for AdvertiseVisitor {
+            type Value = Advertise;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an IP address, a DNS name, or {ipv4, ipv6}")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Advertise, E> {
+                Ok(Advertise::Text(text.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Advertise, A::Error> {
+                Families::deserialize(MapAccessDeserializer::new(map)).map(Advertise::Families)
+            }
+        }
+        deserializer.deserialize_any(AdvertiseVisitor)
+    }
+}
+
+/// Exactly one of `nodes` and `contact_points`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Discovery {
+    /// A fixed list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<Vec<ListedNode>>,
+    /// Ask a running cluster: some of its nodes, as host:port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contact_points: Option<Vec<HostPort>>,
+    /// With contact_points: keeps each node's port across restarts of the gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_file: Option<PathBuf>,
+    /// The place of the Kubernetes watch; refused by this version.
+    #[serde(default, skip_serializing)]
+    #[schemars(skip)]
+    pub kubernetes: Option<Absent>,
+}
+
+/// A key that is known and of which nothing is read.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Absent;
+
+impl<'de> Deserialize<'de> for Absent {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        IgnoredAny::deserialize(deserializer).map(|_| Self)
+    }
+}
+
+/// One node of a fixed list.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListedNode {
+    /// By what the port is kept, also when the address changes.
+    pub name: String,
+    /// Where the gateway dials the node.
+    pub address: HostPort,
+    /// A port of `listen`; first port + position in the list when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+}
+
+/// How the cluster is presented to which driver.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Views {
+    /// For a driver that no rule, and no rule built in, matches.
+    pub default: ViewName,
+    /// The first match wins; the rules built in come after these.
+    pub rules: Vec<ViewRule>,
+}
+
+impl Default for Views {
+    fn default() -> Self {
+        Self { default: ViewName::NodePorts, rules: Vec::new() }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Open client connections in all.
+    pub connections: usize,
+    /// Open client connections of one node's port.
+    pub connections_per_node: usize,
+    /// Longest frame body; a longer one is answered with the protocol's own error.
+    pub frame: Size,
+    /// Longest frame held whole because it must change.
+    pub held_frame: Size,
+    /// All bytes held in the process.
+    pub held_total: Size,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        const MIB: u64 = 1024 * 1024;
+        Self {
+            connections: 10_000,
+            connections_per_node: 4_000,
+            frame: Size(256 * MIB),
+            held_frame: Size(16 * MIB),
+            held_total: Size(256 * MIB),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timeouts {
+    /// From accept to READY or AUTHENTICATE, the dial included.
+    pub setup: Time,
+    /// TCP and TLS connect to a node.
+    pub dial: Time,
+    /// A half-closed and silent connection is closed after this.
+    pub half_closed: Time,
+    /// How long a connection may wait for room within limits.held_total.
+    pub hold: Time,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { setup: seconds(10), dial: seconds(2), half_closed: seconds(30), hold: seconds(10) }
+    }
+}
+
+/// The gateway's own connection to each node.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Probe {
+    /// Between two OPTIONS.
+    pub interval: Time,
+    /// Silence after which a node counts as dead.
+    pub silence: Time,
+    /// With a username the gateway logs in; it needs no permission beyond LOGIN.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// The password, alone in a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+}
+
+impl Default for Probe {
+    fn default() -> Self {
+        Self { interval: seconds(2), silence: seconds(10), username: None, password_file: None }
+    }
+}
+
+/// Both sides are plain when absent.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tls {
+    /// What clients see.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clients: Option<ClientTls>,
+    /// What is asked of nodes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<NodeTls>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClientTls {
+    /// PEM: the certificate and its chain.
+    pub certificate: PathBuf,
+    /// PEM: PKCS#8, PKCS#1 or SEC1.
+    pub key: PathBuf,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct NodeTls {
+    /// PEM: the CAs that sign the nodes' certificates; required unless verify is off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
+    /// full: chain and name; ca: chain, any name; off: nothing.
+    pub verify: Verify,
+    /// With verify: full, the name in the nodes' certificates where it is not the dialled host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<String>,
+    /// The gateway's own certificate, for nodes that ask for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
+}
+
+impl Default for NodeTls {
+    fn default() -> Self {
+        Self { ca: None, verify: Verify::Full, server_name: None, certificate: None, key: None }
+    }
+}
+
+/// What happens between SIGTERM and the end; each counts from the signal or from the step before.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Drain {
+    /// Not ready, still accepting: the time a load balancer needs to notice.
+    pub delay: Time,
+    /// Connections are then closed one after the other, over this time.
+    pub spread: Time,
+    /// Everything is closed when this has passed since the signal.
+    pub deadline: Time,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self { delay: seconds(0), spread: seconds(5), deadline: seconds(30) }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// A level, or levels by module: info, or cqlgate::proxy=debug,info.
+    pub level: String,
+    /// auto: human on a terminal, JSON otherwise.
+    pub format: LogFormat,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), format: LogFormat::Auto }
+    }
+}
+
+fn seconds(count: u64) -> Time {
+    Time(Duration::from_secs(count))
+}
+
+/// The JSON schema of [`File`], as text that ends with a line break.
+pub fn schema() -> String {
+    let schema = schemars::schema_for!(File);
+    format!("{:#}\n", schema.to_value())
+}
+
+impl std::str::FromStr for Advertise {
+    type Err = BadText;
+
+    fn from_str(text: &str) -> Result<Self, BadText> {
+        Ok(Self::Text(text.to_owned()))
+    }
+}

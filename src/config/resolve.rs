@@ -1,0 +1,434 @@
+//! From [`File`] to [`Config`]: whether the words mean something together. Every problem is found at once and names its
+//! key and the numbers; nothing is left to validate afterwards.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::file::{self, File};
+use super::marked::{ConfigError, Problem};
+use super::text::{Size, is_name};
+use super::{
+    Advertise, ClientTls, Config, ContactPoints, Credentials, Discovery, Drain, Limits, ListedNode, Log, NodeTls,
+    Probe, Timeouts, Verify, Views,
+};
+
+/// 256 MiB: the longest body that the protocol allows (native_protocol_v4.spec §2.5).
+const LONGEST_FRAME: u64 = 256 * 1024 * 1024;
+
+/// A configuration with nothing left to validate, and what is odd about it.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    pub config: Config,
+    /// For the log: allowed, but seldom meant.
+    pub warnings: Vec<String>,
+}
+
+#[derive(Default)]
+struct Findings {
+    problems: Vec<Problem>,
+    warnings: Vec<String>,
+}
+
+impl Findings {
+    fn problem(&mut self, key: impl Into<String>, what: impl Into<String>) {
+        self.problems.push(Problem { key: key.into(), what: what.into(), place: None });
+    }
+
+    fn file(&mut self, key: &str, base: &Path, path: &Path) -> PathBuf {
+        let path = base.join(path);
+        match std::fs::metadata(&path) {
+            Ok(found) if found.is_file() => {}
+            Ok(_) => self.problem(key, format!("{} is no file", path.display())),
+            Err(error) => self.problem(key, format!("{}: {error}", path.display())),
+        }
+        path
+    }
+}
+
+impl File {
+    /// Checks and completes; relative paths count from `base`, the directory of the file.
+    pub fn resolve(&self, base: &Path) -> Result<Resolved, ConfigError> {
+        let mut findings = Findings::default();
+        let found = &mut findings;
+        let advertise = self.resolve_advertise(found);
+        let discovery = self.resolve_discovery(found, base);
+        self.check_admin(found);
+        let config = Config {
+            listen: self.listen,
+            advertise,
+            admin: self.admin,
+            discovery,
+            views: self.resolve_views(found),
+            limits: self.resolve_limits(found),
+            timeouts: self.resolve_timeouts(found),
+            probe: self.resolve_probe(found, base),
+            client_tls: self.tls.clients.as_ref().map(|tls| ClientTls {
+                certificate: found.file("tls.clients.certificate", base, &tls.certificate),
+                key: found.file("tls.clients.key", base, &tls.key),
+            }),
+            node_tls: self.tls.nodes.as_ref().map(|tls| resolve_node_tls(tls, found, base)),
+            drain: self.resolve_drain(found),
+            log: self.resolve_log(found),
+        };
+        let Findings { problems, warnings } = findings;
+        if problems.is_empty() { Ok(Resolved { config, warnings }) } else { Err(ConfigError { problems }) }
+    }
+
+    fn resolve_advertise(&self, found: &mut Findings) -> Advertise {
+        let (addresses, advertise) = match &self.advertise {
+            file::Advertise::Text(text) => match text.parse::<IpAddr>() {
+                Ok(IpAddr::V4(ip)) => (vec![ip.into()], Advertise::Addresses { ipv4: Some(ip), ipv6: None }),
+                Ok(IpAddr::V6(ip)) => (vec![ip.into()], Advertise::Addresses { ipv4: None, ipv6: Some(ip) }),
+                Err(_) => {
+                    if !is_name(text) {
+                        let hint = "write one such as 203.0.113.10 or gateway.example.com, without a port";
+                        found.problem("advertise", format!("{text:?} is no IP address or DNS name: {hint}"));
+                    }
+                    (Vec::new(), Advertise::Name(text.clone()))
+                }
+            },
+            file::Advertise::Families(both) => {
+                let addresses: Vec<_> =
+                    both.ipv4.map(IpAddr::V4).into_iter().chain(both.ipv6.map(IpAddr::V6)).collect();
+                if addresses.is_empty() {
+                    found.problem("advertise", "neither ipv4 nor ipv6 is there");
+                }
+                (addresses, Advertise::Addresses { ipv4: both.ipv4, ipv6: both.ipv6 })
+            }
+        };
+        for address in addresses {
+            if address.is_unspecified() {
+                found.problem("advertise", format!("{address} cannot be dialled: name the address that clients use"));
+            } else if address.is_loopback() {
+                found.warnings.push(format!("advertise: {address} can be dialled from this machine only"));
+            }
+        }
+        advertise
+    }
+
+    fn resolve_discovery(&self, found: &mut Findings, base: &Path) -> Discovery {
+        let discovery = &self.discovery;
+        if discovery.kubernetes.is_some() {
+            found.problem("discovery.kubernetes", "is not in this version: use nodes or contact_points");
+        }
+        match (&discovery.nodes, &discovery.contact_points) {
+            (Some(nodes), None) => {
+                if discovery.state_file.is_some() {
+                    found.problem(
+                        "discovery.state_file",
+                        "goes with contact_points; listed nodes keep their ports without it",
+                    );
+                }
+                Discovery::Nodes(self.resolve_nodes(nodes, found))
+            }
+            (None, Some(points)) => {
+                if points.is_empty() {
+                    found.problem("discovery.contact_points", "is empty");
+                }
+                let state_file = discovery.state_file.as_ref().map(|path| base.join(path));
+                if let Some(path) = &state_file {
+                    let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+                    if !directory.is_dir() {
+                        let what = format!("{}: the directory {} does not exist", path.display(), directory.display());
+                        found.problem("discovery.state_file", what);
+                    }
+                } else {
+                    found.warnings.push(
+                        "discovery.state_file is absent: nodes may get other ports when the gateway starts again"
+                            .to_owned(),
+                    );
+                }
+                Discovery::ContactPoints(ContactPoints { addresses: points.clone(), state_file })
+            }
+            (Some(_), Some(_)) => {
+                found.problem("discovery.contact_points", "and nodes exclude each other");
+                Discovery::Nodes(Vec::new())
+            }
+            (None, None) => {
+                if discovery.kubernetes.is_none() {
+                    found.problem("discovery", "needs nodes or contact_points");
+                }
+                Discovery::Nodes(Vec::new())
+            }
+        }
+    }
+
+    fn resolve_nodes(&self, nodes: &[file::ListedNode], found: &mut Findings) -> Vec<ListedNode> {
+        let (listen, ports) = (self.listen, self.listen.ports());
+        if nodes.is_empty() {
+            found.problem("discovery.nodes", "is empty");
+        }
+        if nodes.len() > ports {
+            let what = format!("{} nodes, but listen {listen} has {ports} ports", nodes.len());
+            found.problem("discovery.nodes", what);
+            return Vec::new();
+        }
+        let (mut names, mut by_port, mut addresses) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let mut listed = Vec::with_capacity(nodes.len());
+        for (index, node) in nodes.iter().enumerate() {
+            let key = format!("discovery.nodes[{index}]");
+            let position = u16::try_from(index).unwrap_or(u16::MAX);
+            let port = node.port.unwrap_or(listen.first.saturating_add(position));
+            if node.name.is_empty() {
+                found.problem(format!("{key}.name"), "is empty");
+            }
+            if !(listen.first..=listen.last).contains(&port) {
+                found.problem(format!("{key}.port"), format!("{port} is outside listen {listen}"));
+            }
+            taken(&mut names, node.name.clone(), index, &format!("{key}.name"), found);
+            taken(&mut by_port, port, index, &format!("{key}.port"), found);
+            taken(&mut addresses, node.address.clone(), index, &format!("{key}.address"), found);
+            listed.push(ListedNode { name: node.name.clone(), address: node.address.clone(), port });
+        }
+        listed
+    }
+
+    fn check_admin(&self, found: &mut Findings) {
+        let Self { admin, listen, .. } = self;
+        let same = listen.address == admin.ip() || listen.address.is_unspecified() || admin.ip().is_unspecified();
+        if same && (listen.first..=listen.last).contains(&admin.port()) {
+            found.problem("admin", format!("port {} is within listen {listen}", admin.port()));
+        }
+    }
+
+    fn resolve_views(&self, found: &mut Findings) -> Views {
+        for (index, rule) in self.views.rules.iter().enumerate() {
+            if rule.driver.is_empty() {
+                found.problem(format!("views.rules[{index}].driver"), "is empty: set views.default instead");
+            }
+        }
+        Views { default: self.views.default, rules: self.views.rules.clone() }
+    }
+
+    fn resolve_limits(&self, found: &mut Findings) -> Limits {
+        let limits = &self.limits;
+        for (key, count) in
+            [("limits.connections", limits.connections), ("limits.connections_per_node", limits.connections_per_node)]
+        {
+            if count == 0 {
+                found.problem(key, "0 lets nobody in");
+            }
+        }
+        if !(1..=LONGEST_FRAME).contains(&limits.frame.0) {
+            found.problem("limits.frame", format!("{} is not within 1B and {}", limits.frame, Size(LONGEST_FRAME)));
+        }
+        let (frame, total) = (limits.held_frame, limits.held_total);
+        if frame.0 < 64 * 1024 {
+            found.problem(
+                "limits.held_frame",
+                format!("{frame} is less than 64KiB: rows of a large cluster would not fit"),
+            );
+        }
+        if total.0 < frame.0 {
+            found.problem("limits.held_total", format!("{total} is less than limits.held_frame, {frame}"));
+        }
+        Limits {
+            connections: limits.connections,
+            connections_per_node: limits.connections_per_node,
+            frame: u32::try_from(limits.frame.0).unwrap_or(u32::MAX),
+            held_frame: usize::try_from(frame.0).unwrap_or(usize::MAX),
+            held_total: usize::try_from(total.0).unwrap_or(usize::MAX),
+        }
+    }
+
+    fn resolve_timeouts(&self, found: &mut Findings) -> Timeouts {
+        let file::Timeouts { setup, dial, half_closed, hold } = self.timeouts;
+        for (key, time) in [
+            ("timeouts.setup", setup),
+            ("timeouts.dial", dial),
+            ("timeouts.half_closed", half_closed),
+            ("timeouts.hold", hold),
+        ] {
+            if time.0 == Duration::ZERO {
+                found.problem(key, "0s leaves no time");
+            }
+        }
+        if dial.0 > setup.0 {
+            found.problem("timeouts.dial", format!("{dial} is longer than timeouts.setup, {setup}, which includes it"));
+        }
+        Timeouts { setup: setup.0, dial: dial.0, half_closed: half_closed.0, hold: hold.0 }
+    }
+
+    fn resolve_probe(&self, found: &mut Findings, base: &Path) -> Probe {
+        let file::Probe { interval, silence, username, password_file } = &self.probe;
+        if interval.0 == Duration::ZERO {
+            found.problem("probe.interval", "0s leaves no time");
+        }
+        if silence.0 < interval.0 {
+            found.problem("probe.silence", format!("{silence} is shorter than probe.interval, {interval}"));
+        }
+        let credentials = match (username, password_file) {
+            (Some(username), Some(file)) => Some(Credentials {
+                username: username.clone(),
+                password_file: found.file("probe.password_file", base, file),
+            }),
+            (None, None) => None,
+            (Some(_), None) => {
+                found.problem("probe.username", "needs probe.password_file");
+                None
+            }
+            (None, Some(_)) => {
+                found.problem("probe.password_file", "needs probe.username");
+                None
+            }
+        };
+        Probe { interval: interval.0, silence: silence.0, credentials }
+    }
+
+    fn resolve_drain(&self, found: &mut Findings) -> Drain {
+        let file::Drain { delay, spread, deadline } = self.drain;
+        if delay.0.saturating_add(spread.0) > deadline.0 {
+            let what =
+                format!("{deadline} is shorter than drain.delay and drain.spread together, {delay} and {spread}");
+            found.problem("drain.deadline", what);
+        }
+        Drain { delay: delay.0, spread: spread.0, deadline: deadline.0 }
+    }
+
+    fn resolve_log(&self, found: &mut Findings) -> Log {
+        if let Err(error) = crate::telemetry::parse_filter(&self.log.level) {
+            found.problem("log.level", error.to_string());
+        }
+        Log { level: self.log.level.clone(), format: self.log.format }
+    }
+}
+
+fn resolve_node_tls(tls: &file::NodeTls, found: &mut Findings, base: &Path) -> NodeTls {
+    if tls.verify == Verify::Off {
+        found.warnings.push("tls.nodes.verify is off: anyone between gateway and nodes can read and change".to_owned());
+    } else if tls.ca.is_none() {
+        found.problem("tls.nodes", "ca is missing: the CAs that sign the nodes' certificates");
+    }
+    match (&tls.certificate, &tls.key) {
+        (Some(_), None) => found.problem("tls.nodes.certificate", "needs tls.nodes.key"),
+        (None, Some(_)) => found.problem("tls.nodes.key", "needs tls.nodes.certificate"),
+        _ => {}
+    }
+    let mut file = |key, path: &Option<PathBuf>| path.as_ref().map(|path| found.file(key, base, path));
+    NodeTls {
+        ca: file("tls.nodes.ca", &tls.ca),
+        verify: tls.verify,
+        server_name: tls.server_name.clone(),
+        certificate: file("tls.nodes.certificate", &tls.certificate),
+        key: file("tls.nodes.key", &tls.key),
+    }
+}
+
+/// A problem where `value` is already that of another entry.
+fn taken<T: std::hash::Hash + Eq + std::fmt::Display>(
+    seen: &mut HashMap<T, usize>,
+    value: T,
+    index: usize,
+    key: &str,
+    found: &mut Findings,
+) {
+    match seen.entry(value) {
+        Entry::Occupied(first) => {
+            found.problem(key, format!("{} is already that of discovery.nodes[{}]", first.key(), first.get()));
+        }
+        Entry::Vacant(place) => {
+            place.insert(index);
+        }
+    }
+}
+
+impl From<&Config> for File {
+    /// The file that says the same, with every default written out.
+    fn from(config: &Config) -> Self {
+        use super::text::Time;
+        let advertise = match &config.advertise {
+            Advertise::Addresses { ipv4: Some(ip), ipv6: None } => file::Advertise::Text(ip.to_string()),
+            Advertise::Addresses { ipv4: None, ipv6: Some(ip) } => file::Advertise::Text(ip.to_string()),
+            Advertise::Addresses { ipv4, ipv6 } => {
+                file::Advertise::Families(file::Families { ipv4: *ipv4, ipv6: *ipv6 })
+            }
+            Advertise::Name(name) => file::Advertise::Text(name.clone()),
+        };
+        let discovery = match &config.discovery {
+            Discovery::Nodes(nodes) => file::Discovery {
+                nodes: Some(nodes.iter().map(file::ListedNode::from).collect()),
+                ..file::Discovery::default()
+            },
+            Discovery::ContactPoints(points) => file::Discovery {
+                contact_points: Some(points.addresses.clone()),
+                state_file: points.state_file.clone(),
+                ..file::Discovery::default()
+            },
+        };
+        let Limits { connections, connections_per_node, frame, held_frame, held_total } = config.limits;
+        let Timeouts { setup, dial, half_closed, hold } = config.timeouts;
+        let Drain { delay, spread, deadline } = config.drain;
+        let credentials = config.probe.credentials.as_ref();
+        Self {
+            listen: config.listen,
+            admin: config.admin,
+            views: file::Views { default: config.views.default, rules: config.views.rules.clone() },
+            limits: file::Limits {
+                connections,
+                connections_per_node,
+                frame: Size(u64::from(frame)),
+                held_frame: Size(held_frame as u64),
+                held_total: Size(held_total as u64),
+            },
+            timeouts: file::Timeouts {
+                setup: Time(setup),
+                dial: Time(dial),
+                half_closed: Time(half_closed),
+                hold: Time(hold),
+            },
+            probe: file::Probe {
+                interval: Time(config.probe.interval),
+                silence: Time(config.probe.silence),
+                username: credentials.map(|c| c.username.clone()),
+                password_file: credentials.map(|c| c.password_file.clone()),
+            },
+            tls: file::Tls {
+                clients: config
+                    .client_tls
+                    .as_ref()
+                    .map(|tls| file::ClientTls { certificate: tls.certificate.clone(), key: tls.key.clone() }),
+                nodes: config.node_tls.as_ref().map(|tls| file::NodeTls {
+                    ca: tls.ca.clone(),
+                    verify: tls.verify,
+                    server_name: tls.server_name.clone(),
+                    certificate: tls.certificate.clone(),
+                    key: tls.key.clone(),
+                }),
+            },
+            drain: file::Drain { delay: Time(delay), spread: Time(spread), deadline: Time(deadline) },
+            log: file::Log { level: config.log.level.clone(), format: config.log.format },
+            ..Self::new(advertise, discovery)
+        }
+    }
+}
+
+impl From<&ListedNode> for file::ListedNode {
+    fn from(node: &ListedNode) -> Self {
+        Self { name: node.name.clone(), address: node.address.clone(), port: Some(node.port) }
+    }
+}
+
+impl Config {
+    /// Everything by default but what has none. For the demo and for tests: nothing is checked.
+    pub fn new(listen: super::Listen, advertise: Advertise, admin: SocketAddr, discovery: Discovery) -> Self {
+        let file = File::new(file::Advertise::Text("localhost".to_owned()), file::Discovery::default());
+        let found = &mut Findings::default();
+        Self {
+            listen,
+            advertise,
+            admin,
+            discovery,
+            views: file.resolve_views(found),
+            limits: file.resolve_limits(found),
+            timeouts: file.resolve_timeouts(found),
+            probe: file.resolve_probe(found, Path::new("")),
+            client_tls: None,
+            node_tls: None,
+            drain: file.resolve_drain(found),
+            log: file.resolve_log(found),
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Logs, on standard error: human on a terminal, JSON lines otherwise. The level can be changed while the gateway runs.
+
+use std::io::{IsTerminal, stderr};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tracing::Subscriber;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::registry::Registry;
+use tracing_subscriber::reload;
+use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+
+use crate::config::{Log, LogFormat};
+
+/// A text that is no filter.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no level: write error, warn, info, debug, trace or off, for one module cqlgate::proxy=debug,info")]
+pub struct BadFilter(String);
+
+/// Reads a filter: levels, or module=level, separated by commas.
+pub fn parse_filter(text: &str) -> Result<Targets, BadFilter> {
+    // `Targets` takes a word that is no level for the name of a module, of which everything is logged.
+    for directive in text.split(',') {
+        let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level);
+        if level.trim().parse::<LevelFilter>().is_err() || level.trim().is_empty() {
+            return Err(BadFilter(directive.to_owned()));
+        }
+    }
+    text.parse().map_err(|_| BadFilter(text.to_owned()))
+}
+
+/// Reads and changes the filter of the running process.
+#[derive(Clone)]
+pub struct LogLevel {
+    filter: reload::Handle<Targets, Registry>,
+    text: Arc<Mutex<String>>,
+}
+
+impl LogLevel {
+    /// The filter as it was given last.
+    pub fn current(&self) -> String {
+        self.text.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts `text` in force at once, or changes nothing.
+    pub fn set(&self, text: &str) -> Result<(), BadFilter> {
+        let filter = parse_filter(text)?;
+        let mut current = self.text.lock().unwrap_or_else(PoisonError::into_inner);
+        self.filter.reload(filter).map_err(|_| BadFilter(text.to_owned()))?;
+        text.clone_into(&mut current);
+        Ok(())
+    }
+}
+
+/// Why logs could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    #[error(transparent)]
+    Filter(#[from] BadFilter),
+    #[error(transparent)]
+    Twice(#[from] TryInitError),
+}
+
+/// Starts logging for the whole process; once.
+pub fn init(log: &Log) -> Result<LogLevel, TelemetryError> {
+    let terminal = stderr().is_terminal();
+    let human = match log.format {
+        LogFormat::Auto => terminal,
+        LogFormat::Human => true,
+        LogFormat::Json => false,
+    };
+    let (subscriber, level) = subscriber(log, human, terminal, stderr)?;
+    subscriber.try_init()?;
+    Ok(level)
+}
+
+fn subscriber<W>(
+    log: &Log,
+    human: bool,
+    colours: bool,
+    writer: W,
+) -> Result<(impl Subscriber + Send + Sync, LogLevel), BadFilter>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let (filter, handle) = reload::Layer::new(parse_filter(&log.level)?);
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(colours);
+    let lines = if human { lines.boxed() } else { lines.json().flatten_event(true).boxed() };
+    let level = LogLevel { filter: handle, text: Arc::new(Mutex::new(log.level.clone())) };
+    Ok((Registry::default().with(lines.with_filter(filter)), level))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Lines {
+        fn take(&self) -> String {
+            String::from_utf8(std::mem::take(&mut self.0.lock().unwrap())).unwrap()
+        }
+    }
+
+    #[test]
+    fn filters_are_levels_or_modules_with_levels() {
+        for text in ["info", "off", "cqlgate::proxy=debug,info", "warn,cqlgate=trace"] {
+            assert!(parse_filter(text).is_ok(), "{text}");
+        }
+        for (text, bad) in [("verbose", "verbose"), ("", ""), ("info,", ""), ("cqlgate=loud,info", "cqlgate=loud")] {
+            assert_eq!(parse_filter(text), Err(BadFilter(bad.to_owned())));
+        }
+    }
+
+    #[test]
+    fn level_changes_while_running_and_lines_are_json() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let log = Log { level: "info".to_owned(), format: LogFormat::Json };
+        let (subscriber, level) = subscriber(&log, false, false, move || writer.clone()).unwrap();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::debug!("quiet");
+            assert_eq!(lines.take(), "");
+            level.set("debug").unwrap();
+            tracing::debug!(port = 9042, "heard");
+            let line: serde_json::Value = serde_json::from_str(&lines.take()).unwrap();
+            assert_eq!(line["message"], "heard");
+            assert_eq!(line["port"], 9042);
+            assert!(level.set("loud").is_err());
+            assert_eq!(level.current(), "debug");
+        });
+    }
+}

@@ -1,0 +1,219 @@
+//! The files of `proxy-config/` say what they mean, and errors show the user's own line.
+
+use std::path::{Path, PathBuf};
+
+use cqlgate::config::{Advertise, Config, Discovery, File, Resolved, ViewName};
+
+const HEAD: &str = "advertise: 203.0.113.10\n";
+const NODES: &str = "discovery: {nodes: [{name: a, address: 10.0.0.1}, {name: b, address: 10.0.0.2}]}\n";
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("proxy-config")
+}
+
+fn load(name: &str) -> Resolved {
+    Config::load(&folder().join(name)).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn parse(text: &str) -> Result<Resolved, String> {
+    Config::parse("gate.yaml", text, Path::new("")).map_err(|error| error.to_string())
+}
+
+/// `text` is refused with these words, and with this line of it marked.
+fn refused(text: &str, words: &str, line: usize) {
+    let Err(error) = parse(text) else { panic!("{text}\nis accepted") };
+    assert!(error.contains(words), "{text}\n{error}\ndoes not say {words}");
+    assert!(error.contains(&format!("gate.yaml:{line}:")), "{text}\n{error}\ndoes not mark line {line}");
+}
+
+#[test]
+fn nodes_file_loads() {
+    let Discovery::Nodes(nodes) = load("nodes.yaml").config.discovery else { panic!("no list") };
+    let ports: Vec<_> = nodes.iter().map(|node| (node.name.as_str(), node.port)).collect();
+    assert_eq!(ports, [("cassandra-0", 9042), ("cassandra-1", 9043), ("cassandra-2", 9044)]);
+}
+
+#[test]
+fn contact_points_file_loads() {
+    let config = load("contact-points.yaml").config;
+    assert_eq!(config.advertise, Advertise::Name("gateway.example.com".to_owned()));
+    let Discovery::ContactPoints(points) = config.discovery else { panic!("no contact points") };
+    assert_eq!(points.addresses.len(), 2);
+    assert_eq!(points.state_file, Some(folder().join("ports.json")));
+}
+
+#[test]
+fn tls_file_loads_where_its_files_are() {
+    let there = tempfile::tempdir().unwrap();
+    let file = there.path().join("tls.yaml");
+    std::fs::copy(folder().join("tls.yaml"), &file).unwrap();
+    let error = Config::load(&file).unwrap_err().to_string();
+    assert!(error.contains("tls/gateway.crt: No such file"), "{error}");
+    std::fs::create_dir(there.path().join("tls")).unwrap();
+    for name in ["gateway.crt", "gateway.key", "nodes-ca.crt"] {
+        std::fs::write(there.path().join("tls").join(name), "").unwrap();
+    }
+    let config = Config::load(&file).unwrap().config;
+    assert_eq!(config.client_tls.unwrap().key, there.path().join("tls/gateway.key"));
+    assert_eq!(config.node_tls.unwrap().ca, Some(there.path().join("tls/nodes-ca.crt")));
+}
+
+#[test]
+fn documented_defaults_are_the_defaults() {
+    let documented = load("reference.yaml").config;
+    let minimal = "advertise: 203.0.113.10\ndiscovery: {nodes: [{name: cassandra-0, address: 10.1.2.3}]}\n";
+    assert_eq!(documented, parse(minimal).unwrap().config);
+}
+
+#[test]
+fn reference_writes_every_default_out() {
+    let text = std::fs::read_to_string(folder().join("reference.yaml")).unwrap();
+    let written: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
+    let complete = serde_json::to_value(File::from(&load("reference.yaml").config)).unwrap();
+    assert_eq!(written, complete);
+}
+
+#[test]
+fn reference_mentions_every_key_of_the_schema() {
+    fn keys(schema: &serde_json::Value, found: &mut Vec<String>) {
+        if let Some(properties) = schema.get("properties").and_then(|p| p.as_object()) {
+            found.extend(properties.keys().cloned());
+        }
+        match schema {
+            serde_json::Value::Object(map) => map.values().for_each(|value| keys(value, found)),
+            serde_json::Value::Array(list) => list.iter().for_each(|value| keys(value, found)),
+            _ => {}
+        }
+    }
+    let reference = std::fs::read_to_string(folder().join("reference.yaml")).unwrap();
+    let mut found = Vec::new();
+    keys(&serde_json::from_str(&cqlgate::config::file::schema()).unwrap(), &mut found);
+    assert!(found.len() > 40, "{found:?}");
+    for key in found {
+        assert!(reference.contains(&format!("{key}:")), "{key} is not in reference.yaml");
+    }
+}
+
+#[test]
+fn schema_file_is_the_generated_one() {
+    let path = folder().join("schema.json");
+    let generated = cqlgate::config::file::schema();
+    if std::env::var_os("CQLGATE_UPDATE_SCHEMA").is_some() {
+        std::fs::write(&path, &generated).unwrap();
+    }
+    let written = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(written == generated, "run CQLGATE_UPDATE_SCHEMA=1 cargo test --test config, and look at the difference");
+}
+
+#[test]
+fn what_check_prints_loads_again() {
+    let config = load("contact-points.yaml").config;
+    let printed = serde_saphyr::to_string(&File::from(&config)).unwrap();
+    assert_eq!(parse(&printed).unwrap().config, config, "{printed}");
+}
+
+#[test]
+fn unknown_keys_are_refused_at_every_level() {
+    for (text, line) in [
+        ("bogus: 1\n", 3),
+        ("limits:\n  bogus: 1\n", 4),
+        ("timeouts:\n  bogus: 1s\n", 4),
+        ("probe:\n  bogus: 1s\n", 4),
+        ("tls:\n  bogus: {}\n", 4),
+        ("tls:\n  clients:\n    bogus: x\n", 5),
+        ("tls:\n  nodes:\n    bogus: x\n", 5),
+        ("drain:\n  bogus: 1s\n", 4),
+        ("log:\n  bogus: x\n", 4),
+        ("views:\n  bogus: x\n", 4),
+        ("views:\n  rules:\n    - {driver: x, view: single_node, bogus: 1}\n", 5),
+    ] {
+        refused(&format!("{HEAD}{NODES}{text}"), "unknown field `bogus`", line);
+    }
+    refused(&format!("{HEAD}discovery:\n  bogus: x\n"), "unknown field `bogus`", 3);
+    refused(
+        &format!("{HEAD}discovery:\n  nodes:\n    - {{name: a, address: b, bogus: 1}}\n"),
+        "unknown field `bogus`",
+        4,
+    );
+    refused(&format!("advertise: {{ipv4: 203.0.113.10, bogus: 1}}\n{NODES}"), "unknown field `bogus`", 1);
+}
+
+#[test]
+fn values_that_mean_nothing_are_refused_with_the_numbers() {
+    let nodes = |text: &str| format!("{HEAD}{NODES}{text}");
+    refused(&nodes("timeouts:\n  dial: 2\n"), "2 has no unit: write 2s, 2ms or 2m", 4);
+    refused(&nodes("timeouts:\n  dial: 20s\n"), "20s is longer than timeouts.setup, 10s", 4);
+    refused(&nodes("limits:\n  frame: 1024\n"), "1024 has no unit", 4);
+    refused(&nodes("limits:\n  frame: 1GiB\n"), "1GiB is not within 1B and 256MiB", 4);
+    refused(&nodes("limits:\n  held_total: 1MiB\n"), "1MiB is less than limits.held_frame, 16MiB", 4);
+    refused(&nodes("limits:\n  connections: -1\n"), "invalid", 4);
+    refused(&nodes("probe:\n  silence: 1s\n"), "1s is shorter than probe.interval, 2s", 4);
+    refused(&nodes("probe:\n  username: x\n"), "needs probe.password_file", 4);
+    refused(&nodes("probe:\n  username: x\n  password_file: /no/such\n"), "/no/such: No such file", 5);
+    refused(
+        &nodes("drain:\n  delay: 40s\n"),
+        "30s is shorter than drain.delay and drain.spread together, 40s and 5s",
+        3,
+    );
+    refused(&nodes("log:\n  level: loud\n"), "\"loud\" is no level", 4);
+    refused(&nodes("views:\n  default: all\n"), "unknown variant `all`", 4);
+    refused(&nodes("listen: 0.0.0.0:9042-70000\n"), "port 70000 is beyond 65535", 3);
+    refused(&nodes("listen: 0.0.0.0:9042\n"), "2 nodes, but listen 0.0.0.0:9042 has 1 ports", 2);
+    refused(&nodes("admin: 127.0.0.1:9050\n"), "port 9050 is within listen 0.0.0.0:9042-9061", 3);
+    refused(&nodes("tls: {nodes: {verify: full}}\n"), "ca is missing", 3);
+    refused(&nodes("tls: {nodes: {verify: off, key: /no/such}}\n"), "needs tls.nodes.certificate", 3);
+    refused(NODES, "missing field `advertise`", 1);
+    refused(&format!("advertise: 0.0.0.0\n{NODES}"), "0.0.0.0 cannot be dialled", 1);
+    refused(&format!("advertise: gate:9042\n{NODES}"), "without a port", 1);
+    refused(&format!("advertise: {{}}\n{NODES}"), "neither ipv4 nor ipv6", 1);
+}
+
+#[test]
+fn discovery_is_one_way_and_its_ports_are_distinct() {
+    let listed = |second: &str| format!("{HEAD}discovery:\n  nodes:\n    - {{name: a, address: h1}}\n    - {second}\n");
+    refused(&listed("{name: a, address: h2}"), "discovery.nodes[1].name: a is already that of discovery.nodes[0]", 5);
+    refused(&listed("{name: b, address: h1}"), "h1:9042 is already that of discovery.nodes[0]", 5);
+    refused(&listed("{name: b, address: h2, port: 9042}"), "9042 is already that of discovery.nodes[0]", 5);
+    refused(&listed("{name: b, address: h2, port: 9062}"), "9062 is outside listen 0.0.0.0:9042-9061", 5);
+    refused(&listed("{name: '', address: h2}"), "is empty", 5);
+    refused(&format!("{HEAD}discovery: {{}}\n"), "needs nodes or contact_points", 2);
+    refused(&format!("{HEAD}discovery: {{nodes: []}}\n"), "is empty", 2);
+    refused(&format!("{HEAD}discovery: {{contact_points: []}}\n"), "is empty", 2);
+    refused(&format!("{HEAD}discovery: {{contact_points: ['h:0']}}\n"), "has no port from 1 to 65535", 2);
+    let both = "discovery:\n  nodes: [{name: a, address: h}]\n  contact_points: [h]\n";
+    refused(&format!("{HEAD}{both}"), "exclude each other", 4);
+    let kubernetes = "discovery:\n  kubernetes: {service: cassandra, namespace: db}\n";
+    refused(&format!("{HEAD}{kubernetes}"), "is not in this version: use nodes or contact_points", 3);
+    refused(
+        &format!("{HEAD}discovery:\n  contact_points: [h]\n  state_file: /no/such/ports\n"),
+        "/no/such does not exist",
+        4,
+    );
+}
+
+#[test]
+fn all_problems_are_shown_at_once_with_their_lines() {
+    let error = parse(&format!("{HEAD}{NODES}probe:\n  silence: 1s\nadmin: 0.0.0.0:9042\n")).unwrap_err();
+    assert_eq!(
+        error,
+        "gate.yaml:5:8: admin: port 9042 is within listen 0.0.0.0:9042-9061\n 5 | admin: 0.0.0.0:9042\n   |        ^^^^^^^^^^^^\n\
+         gate.yaml:4:12: probe.silence: 1s is shorter than probe.interval, 2s\n 4 |   silence: 1s\n   |            ^^"
+    );
+}
+
+#[test]
+fn odd_settings_are_allowed_with_a_warning() {
+    let warnings = |text: &str| parse(text).unwrap().warnings.join("\n");
+    assert_eq!(warnings(&format!("{HEAD}{NODES}")), "");
+    assert!(warnings(&format!("advertise: 127.0.0.1\n{NODES}")).contains("from this machine only"));
+    assert!(warnings(&format!("{HEAD}discovery: {{contact_points: [h]}}\n")).contains("state_file is absent"));
+    assert!(warnings(&format!("{HEAD}{NODES}tls: {{nodes: {{verify: off}}}}\n")).contains("verify is off"));
+}
+
+#[test]
+fn views_are_configurable() {
+    let views = "views: {default: single_node, rules: [{driver: My Driver, view: node_ports}]}\n";
+    let config = parse(&format!("{HEAD}{NODES}{views}")).unwrap().config;
+    assert_eq!(config.views.default, ViewName::SingleNode);
+    assert_eq!(config.views.rules[0].view, ViewName::NodePorts);
+}
