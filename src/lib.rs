@@ -38,6 +38,7 @@
 pub mod config;
 pub mod cql;
 pub mod metrics;
+pub mod proxy;
 pub mod rewrite;
 pub mod telemetry;
 pub mod topology;

@@ -1,0 +1,3 @@
+//! A client's connection from accept to close.
+
+pub mod tls;

@@ -1,0 +1,126 @@
+//! TLS on both sides, from PEM files: [`ClientAcceptor`] for those who dial the gateway, [`NodeConnector`] towards the nodes.
+//!
+//! The only module that knows rustls. The provider (aws-lc-rs) is passed explicitly, never taken from the process, so that no
+//! dependency can change what is spoken. TLS 1.2 and 1.3; no ALPN, because CQL names none. Whatever fails says so: a
+//! connection that should be encrypted is never plain instead.
+
+pub mod pem;
+pub mod verify;
+
+use std::io;
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::{self, Ticketer};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use rustls_pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
+
+use crate::config::{ClientTls, NodeTls, Verify};
+
+pub use pem::TlsError;
+
+/// The older one first, as in a range.
+const VERSIONS: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12, &rustls::version::TLS13];
+
+/// Answers TLS handshakes of clients.
+#[derive(Clone)]
+pub struct ClientAcceptor(TlsAcceptor);
+
+impl ClientAcceptor {
+    /// Reads the certificate and the key; clients need no certificate of their own.
+    ///
+    /// # Errors
+    /// Names the file and what is wrong with it.
+    pub fn from_config(tls: &ClientTls) -> Result<Self, TlsError> {
+        Self::with_versions(tls, VERSIONS)
+    }
+
+    fn with_versions(tls: &ClientTls, versions: &[&'static SupportedProtocolVersion]) -> Result<Self, TlsError> {
+        let provider = provider();
+        let certified = pem::read_certified_key(&provider, &tls.certificate, &tls.key)?;
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(versions)?
+            .with_no_client_auth()
+            .with_cert_resolver(certified);
+        // Stateless tickets: a thousand clients that come back at once resume, and the gateway keeps nothing for them.
+        config.ticketer = Ticketer::new()?;
+        Ok(Self(TlsAcceptor::from(Arc::new(config))))
+    }
+
+    /// Completes the handshake; the caller owns the deadline.
+    ///
+    /// # Errors
+    /// `InvalidData` when the client speaks no TLS or refuses ours, else the socket's own.
+    pub async fn accept(&self, tcp: TcpStream) -> io::Result<server::TlsStream<TcpStream>> {
+        self.0.accept(tcp).await
+    }
+}
+
+/// Dials nodes over TLS.
+#[derive(Clone)]
+pub struct NodeConnector {
+    connector: TlsConnector,
+    /// In place of the dialled host, for every node.
+    server_name: Option<ServerName<'static>>,
+}
+
+impl NodeConnector {
+    /// Reads the CAs and, where given, the gateway's own certificate and key.
+    ///
+    /// # Errors
+    /// Names the file and what is wrong with it, or the key that is missing.
+    pub fn from_config(tls: &NodeTls) -> Result<Self, TlsError> {
+        let provider = provider();
+        let roots = match (&tls.ca, tls.verify) {
+            (_, Verify::Off) => RootCertStore::empty(),
+            (Some(ca), _) => pem::read_roots(ca)?,
+            (None, _) => return Err(TlsError::CaMissing),
+        };
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(VERSIONS)?;
+        let builder = match tls.verify {
+            Verify::Full => builder.with_root_certificates(roots),
+            Verify::Ca => builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(verify::ChainOnly::new(roots, Arc::clone(&provider)))),
+            Verify::Off => builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(verify::Nothing::new(Arc::clone(&provider)))),
+        };
+        let config = match (&tls.certificate, &tls.key) {
+            (Some(certificate), Some(key)) => {
+                builder.with_client_cert_resolver(pem::read_certified_key(&provider, certificate, key)?)
+            }
+            (None, None) => builder.with_no_client_auth(),
+            _ => return Err(TlsError::HalfPair),
+        };
+        let server_name = tls.server_name.as_deref().map(parse_name).transpose()?;
+        Ok(Self { connector: TlsConnector::from(Arc::new(config)), server_name })
+    }
+
+    /// Completes the handshake with the node dialled as `host`, a name or an address without brackets; the caller owns the
+    /// deadline.
+    ///
+    /// # Errors
+    /// `InvalidInput` when `host` is neither; `InvalidData` when the node speaks no TLS, refuses ours or its certificate is not
+    /// accepted; else the socket's own.
+    pub async fn connect(&self, tcp: TcpStream, host: &str) -> io::Result<client::TlsStream<TcpStream>> {
+        let name = match &self.server_name {
+            Some(name) => name.clone(),
+            None => parse_name(host).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?,
+        };
+        self.connector.connect(name, tcp).await
+    }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+fn parse_name(host: &str) -> Result<ServerName<'static>, TlsError> {
+    ServerName::try_from(host.to_owned()).map_err(|_| TlsError::Name { name: host.to_owned() })
+}
+
+#[cfg(test)]
+mod tests;

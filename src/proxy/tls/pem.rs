@@ -1,0 +1,111 @@
+//! Certificates, keys and CAs from PEM files, and what can be wrong with them. The text of a key never gets into an error.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{InconsistentKeys, RootCertStore};
+use rustls_pki_types::pem::{self, PemObject};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+/// Why TLS cannot be set up. Every file is named.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum TlsError {
+    #[error("{}: cannot be read: {kind}", path.display())]
+    Unreadable { path: PathBuf, kind: io::ErrorKind },
+    #[error("{}: is no PEM file: {what}", path.display())]
+    Malformed { path: PathBuf, what: &'static str },
+    #[error("{}: no certificate in it (BEGIN CERTIFICATE)", path.display())]
+    NoCertificate { path: PathBuf },
+    #[error("{}: certificate {position} of the file: {what}", path.display())]
+    BadCertificate { path: PathBuf, position: usize, what: rustls::Error },
+    #[error("{}: no private key in it (BEGIN PRIVATE KEY, RSA PRIVATE KEY or EC PRIVATE KEY)", path.display())]
+    NoKey { path: PathBuf },
+    #[error("{}: the private key is encrypted; write it without a password (openssl pkey)", path.display())]
+    EncryptedKey { path: PathBuf },
+    #[error("{}: private key: {what}", path.display())]
+    BadKey { path: PathBuf, what: rustls::Error },
+    #[error("{}: the key does not match the certificate {}", key.display(), certificate.display())]
+    KeyMismatch { certificate: PathBuf, key: PathBuf },
+    #[error("without a CA file nodes can only be verified with `verify: off`")]
+    CaMissing,
+    #[error("a certificate needs its key and a key its certificate")]
+    HalfPair,
+    #[error("{name:?} is neither a DNS name nor an IP address")]
+    Name { name: String },
+    #[error(transparent)]
+    Rustls(#[from] rustls::Error),
+}
+
+/// Reads a certificate with its chain and the key that belongs to it.
+pub fn read_certified_key(
+    provider: &CryptoProvider,
+    certificate: &Path,
+    key: &Path,
+) -> Result<Arc<SingleCertAndKey>, TlsError> {
+    let chain = read_certificates(certificate)?;
+    let signer = provider
+        .key_provider
+        .load_private_key(read_key(key)?)
+        .map_err(|what| TlsError::BadKey { path: key.to_owned(), what })?;
+    let certified = CertifiedKey::new(chain, signer);
+    match certified.keys_match() {
+        Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => {
+            Ok(Arc::new(SingleCertAndKey::from(certified)))
+        }
+        Err(rustls::Error::InconsistentKeys(_)) => {
+            Err(TlsError::KeyMismatch { certificate: certificate.to_owned(), key: key.to_owned() })
+        }
+        Err(what) => Err(TlsError::BadCertificate { path: certificate.to_owned(), position: 1, what }),
+    }
+}
+
+/// Reads every certificate of the file as a CA.
+pub fn read_roots(path: &Path) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for (certificate, position) in read_certificates(path)?.into_iter().zip(1..) {
+        roots.add(certificate).map_err(|what| TlsError::BadCertificate { path: path.to_owned(), position, what })?;
+    }
+    Ok(roots)
+}
+
+fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let text = read(path)?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    match found {
+        Ok(certificates) if certificates.is_empty() => Err(TlsError::NoCertificate { path: path.to_owned() }),
+        Ok(certificates) => Ok(certificates),
+        Err(error) => Err(malformed(path, &error)),
+    }
+}
+
+/// The first private key of the file: PKCS#8, PKCS#1 or SEC1.
+fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let text = read(path)?;
+    // PKCS#8 says it in the first line, OpenSSL's older form in a header.
+    let has = |mark: &[u8]| text.windows(mark.len()).any(|window| window == mark);
+    if has(b"BEGIN ENCRYPTED PRIVATE KEY") || has(b"Proc-Type: 4,ENCRYPTED") {
+        return Err(TlsError::EncryptedKey { path: path.to_owned() });
+    }
+    PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
+        pem::Error::NoItemsFound => TlsError::NoKey { path: path.to_owned() },
+        error => malformed(path, &error),
+    })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    std::fs::read(path).map_err(|error| TlsError::Unreadable { path: path.to_owned(), kind: error.kind() })
+}
+
+/// In words of our own: the library's quote lines of the file, which may be a key's.
+fn malformed(path: &Path, error: &pem::Error) -> TlsError {
+    let what = match error {
+        pem::Error::MissingSectionEnd { .. } => "an END line is missing",
+        pem::Error::IllegalSectionStart { .. } => "a BEGIN line is malformed",
+        pem::Error::Base64Decode(_) => "what stands between BEGIN and END is not base64",
+        _ => "it cannot be parsed",
+    };
+    TlsError::Malformed { path: path.to_owned(), what }
+}
