@@ -33,6 +33,16 @@ def cluster(options):
     return 0
 
 
+def golden(_options):
+    """Records the conversations of tests/golden anew, from real nodes."""
+    site = cache.python("golden-python", ("lz4==4.4.5", "python-snappy==0.7.3")).parent.parent
+    sys.path[:0] = [str(cache.CHECKOUT / "tests"), *map(str, site.glob("lib/python*/site-packages"))]
+    from golden import capture
+
+    capture.record()
+    return 0
+
+
 def end(_options):
     """Ends the rig that is running, whatever it does, and clears what is left of it."""
     try:
@@ -55,6 +65,7 @@ def parse(arguments):
     one.add_argument("--auth", action="store_true")
     one.add_argument("--for", dest="seconds", type=float, metavar="SECONDS")
     one.set_defaults(call=cluster, locked=True)
+    commands.add_parser("golden", help=golden.__doc__, description=golden.__doc__).set_defaults(call=golden, locked=True)
     commands.add_parser("stop", help=end.__doc__, description=end.__doc__).set_defaults(call=end, locked=False)
     return parser.parse_args(arguments)
 

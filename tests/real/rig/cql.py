@@ -10,7 +10,7 @@ import struct
 import uuid
 
 ERROR, STARTUP, READY, AUTHENTICATE, OPTIONS, SUPPORTED = 0x00, 0x01, 0x02, 0x03, 0x05, 0x06
-QUERY, RESULT, PREPARE, EXECUTE, REGISTER, EVENT = 0x07, 0x08, 0x09, 0x0A, 0x0B, 0x0C
+QUERY, RESULT, PREPARE, EXECUTE, REGISTER, EVENT, BATCH = 0x07, 0x08, 0x09, 0x0A, 0x0B, 0x0C, 0x0D
 AUTH_CHALLENGE, AUTH_RESPONSE, AUTH_SUCCESS = 0x0E, 0x0F, 0x10
 
 
@@ -115,6 +115,8 @@ def rows(body):
     flags, count = reader.int(), reader.int()
     if flags & 0x02:
         reader.value()
+    if flags & 0x08:
+        reader.take(reader.short())
     if flags & 0x01:
         reader.string(), reader.string()
     columns = []

@@ -63,7 +63,7 @@ index_summary_capacity_in_mb: 4
 COMMON_KEYS = """cluster_name: rig
 num_tokens: 1
 initial_token: '{token}'
-auto_bootstrap: {bootstrap}
+auto_bootstrap: false
 partitioner: org.apache.cassandra.dht.Murmur3Partitioner
 endpoint_snitch: GossipingPropertyFileSnitch
 seed_provider: [{{class_name: org.apache.cassandra.locator.SimpleSeedProvider, parameters: [{{seeds: "{seeds}"}}]}}]
