@@ -29,7 +29,7 @@
 //!  3  discovery   proxy   admin              the outside world: tokio, rustls, hyper
 //!  2  rewrite                                meaning: cql × topology; bytes in, decision out; no I/O
 //!  1  cql        topology                    words of the protocol │ facts about the cluster
-//!  0  config   metrics   telemetry   shutdown
+//!  0  config   metrics   readiness   telemetry   shutdown
 //! ```
 //!
 //! `cql`, `topology` and `rewrite` have no async, no socket, no clock. Each piece of state has one writer;
@@ -39,6 +39,8 @@ pub mod config;
 pub mod cql;
 pub mod metrics;
 pub mod proxy;
+pub mod readiness;
 pub mod rewrite;
+pub mod shutdown;
 pub mod telemetry;
 pub mod topology;

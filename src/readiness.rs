@@ -1,0 +1,119 @@
+//! Whether traffic may be sent here: ready when nothing that was named is still pending, until a drain takes it back for good.
+//!
+//! Dead nodes, a lost API or a failed reload never take it back: another replica could not serve them better, and all of them
+//! would be taken out of service at once.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What [`Readiness::pending_names`] says while draining.
+pub const DRAINING: &str = "draining";
+
+/// Shared by those who still have something to do and `/readyz`. Name what is pending before `/readyz` is served: with nothing
+/// named it is ready.
+#[derive(Clone, Debug, Default)]
+pub struct Readiness(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// How many guards hold each name.
+    pending: BTreeMap<Arc<str>, usize>,
+    draining: bool,
+}
+
+impl Readiness {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Not ready, because of `name`, as long as the guard lives.
+    pub fn pending(&self, name: &str) -> Pending {
+        let name: Arc<str> = Arc::from(name);
+        *self.state().pending.entry(Arc::clone(&name)).or_default() += 1;
+        Pending { name, readiness: self.clone() }
+    }
+
+    /// Not ready from now on, whatever happens.
+    pub fn drain(&self) {
+        self.state().draining = true;
+    }
+
+    pub fn is_ready(&self) -> bool {
+        let state = self.state();
+        state.pending.is_empty() && !state.draining
+    }
+
+    /// Why it is not ready, each once, in alphabetical order; [`DRAINING`] first. Empty when ready.
+    pub fn pending_names(&self) -> Vec<Arc<str>> {
+        let state = self.state();
+        let draining = state.draining.then(|| Arc::from(DRAINING));
+        draining.into_iter().chain(state.pending.keys().cloned()).collect()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Something that must be done before the gateway is ready; done when dropped.
+#[derive(Debug)]
+#[must_use = "dropping it says that it is done"]
+pub struct Pending {
+    name: Arc<str>,
+    readiness: Readiness,
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        let mut state = self.readiness.state();
+        if let Some(guards) = state.pending.get_mut(&self.name) {
+            *guards -= 1;
+            if *guards == 0 {
+                state.pending.remove(&self.name);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(readiness: &Readiness, expected: &[&str]) {
+        let names = readiness.pending_names();
+        assert_eq!(names.iter().map(|name| &**name).collect::<Vec<_>>(), expected);
+        assert_eq!(readiness.is_ready(), expected.is_empty());
+    }
+
+    #[test]
+    fn ready_when_everything_named_is_done() {
+        let readiness = Readiness::new();
+        let probes = readiness.pending("first probes");
+        let discovery = readiness.clone().pending("discovery");
+        check(&readiness, &["discovery", "first probes"]);
+        drop(discovery);
+        check(&readiness, &["first probes"]);
+        drop(probes);
+        check(&readiness, &[]);
+    }
+
+    #[test]
+    fn name_held_twice_is_shown_once_until_both_are_done() {
+        let readiness = Readiness::new();
+        let (first, second) = (readiness.pending("discovery"), readiness.pending("discovery"));
+        drop(first);
+        check(&readiness, &["discovery"]);
+        drop(second);
+        check(&readiness, &[]);
+    }
+
+    #[test]
+    fn drain_takes_readiness_back_for_good() {
+        let readiness = Readiness::new();
+        let discovery = readiness.pending("discovery");
+        readiness.drain();
+        check(&readiness, &["draining", "discovery"]);
+        drop(discovery);
+        check(&readiness, &["draining"]);
+    }
+}
