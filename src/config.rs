@@ -204,7 +204,7 @@ pub struct Drain {
     pub delay: Duration,
     /// Closing connections, staggered, is spread over this.
     pub spread: Duration,
-    /// After this everything is closed.
+    /// What is left so long after the delay is closed.
     pub deadline: Duration,
 }
 

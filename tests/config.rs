@@ -150,11 +150,7 @@ fn values_that_mean_nothing_are_refused_with_the_numbers() {
     refused(&nodes("probe:\n  silence: 1s\n"), "1s is shorter than probe.interval, 2s", 4);
     refused(&nodes("probe:\n  username: x\n"), "needs probe.password_file", 4);
     refused(&nodes("probe:\n  username: x\n  password_file: /no/such\n"), "/no/such: No such file", 5);
-    refused(
-        &nodes("drain:\n  delay: 40s\n"),
-        "30s is shorter than drain.delay and drain.spread together, 40s and 5s",
-        3,
-    );
+    refused(&nodes("drain:\n  spread: 40s\n"), "30s is shorter than drain.spread, 40s", 3);
     refused(&nodes("log:\n  level: loud\n"), "\"loud\" is no level", 4);
     refused(&nodes("views:\n  default: all\n"), "unknown variant `all`", 4);
     refused(&nodes("listen: 0.0.0.0:9042-70000\n"), "port 70000 is beyond 65535", 3);

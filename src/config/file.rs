@@ -286,7 +286,7 @@ impl Default for NodeTls {
     }
 }
 
-/// What happens between SIGTERM and the end; each counts from the signal or from the step before.
+/// What happens between SIGTERM and the end.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Drain {
@@ -294,7 +294,7 @@ pub struct Drain {
     pub delay: Time,
     /// Connections are then closed one after the other, over this time.
     pub spread: Time,
-    /// Everything is closed when this has passed since the signal.
+    /// What is left so long after the delay is closed.
     pub deadline: Time,
 }
 

@@ -280,10 +280,8 @@ impl File {
 
     fn resolve_drain(&self, found: &mut Findings) -> Drain {
         let file::Drain { delay, spread, deadline } = self.drain;
-        if delay.0.saturating_add(spread.0) > deadline.0 {
-            let what =
-                format!("{deadline} is shorter than drain.delay and drain.spread together, {delay} and {spread}");
-            found.problem("drain.deadline", what);
+        if spread.0 > deadline.0 {
+            found.problem("drain.deadline", format!("{deadline} is shorter than drain.spread, {spread}"));
         }
         Drain { delay: delay.0, spread: spread.0, deadline: deadline.0 }
     }

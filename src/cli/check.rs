@@ -1,0 +1,76 @@
+//! `cqlgate check`: what a file means, as YAML that could stand in its place, and which port is whose.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use crate::config::{Config, Discovery, File};
+
+/// Prints to standard output; warnings go to standard error.
+pub(super) fn check(path: &Path) -> anyhow::Result<()> {
+    let resolved = Config::load(path)?;
+    for warning in &resolved.warnings {
+        eprintln!("warning: {warning}");
+    }
+    print!("{}", describe(&resolved.config)?);
+    Ok(())
+}
+
+fn describe(config: &Config) -> anyhow::Result<String> {
+    let mut text = serde_saphyr::to_string(&File::from(config))?;
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    let listen = config.listen;
+    writeln!(text, "\n# Ports:")?;
+    match &config.discovery {
+        Discovery::Nodes(nodes) => {
+            let mut nodes: Vec<_> = nodes.iter().collect();
+            nodes.sort_by_key(|node| node.port);
+            let width = nodes.iter().map(|node| node.name.chars().count()).max().unwrap_or(0);
+            for node in &nodes {
+                writeln!(text, "#   {:<5}  {:<width$}  {}", node.port, node.name, node.address)?;
+            }
+            writeln!(text, "# {} of {} ports have no node.", listen.ports() - nodes.len(), listen.ports())?;
+        }
+        Discovery::ContactPoints(points) => {
+            let range = format!("{}-{}", listen.first, listen.last);
+            writeln!(text, "#   {range}  one for each node that is found, up to {}", listen.ports())?;
+            match &points.state_file {
+                Some(file) => writeln!(text, "# A node keeps its port by its host_id, in {}.", file.display())?,
+                None => writeln!(text, "# A node keeps its port by its host_id until the gateway starts again.")?,
+            }
+        }
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expected: &[&str]) {
+        let config = Config::parse("gate.yaml", text, Path::new("")).unwrap().config;
+        let described = describe(&config).unwrap();
+        for part in expected {
+            assert!(described.contains(part), "{described}\ndoes not say {part}");
+        }
+        assert_eq!(Config::parse("printed", &described, Path::new("")).unwrap().config, config);
+    }
+
+    #[test]
+    fn prints_defaults_and_the_port_of_each_node() {
+        let text = "advertise: 203.0.113.10\ndiscovery: {nodes: [{name: b, address: h2, port: 9050}, {name: aa, address: h1}]}\n";
+        check(
+            text,
+            &["setup: 10s", "frame: 256MiB", "#   9043   aa  h1:9042\n#   9050   b   h2:9042\n# 18 of 20 ports"],
+        );
+    }
+
+    #[test]
+    fn says_how_found_nodes_get_their_ports() {
+        check(
+            "advertise: g\ndiscovery: {contact_points: [h]}\n",
+            &["#   9042-9061  one for each", "until the gateway starts"],
+        );
+    }
+}

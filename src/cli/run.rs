@@ -1,0 +1,189 @@
+//! `cqlgate run`: from a file, or from flags that say the same.
+
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Args;
+
+use crate::config::file::{Advertise, Discovery, File, Probe};
+use crate::config::{Config, ConfigError, HostPort, Listen, Resolved};
+use crate::telemetry;
+
+/// Where everything comes from.
+#[derive(Clone, Debug, Args)]
+pub struct RunArgs {
+    /// The configuration file; takes the place of every other flag.
+    #[arg(long, value_name = "FILE", required_unless_present = "contact_point", conflicts_with_all = FLAGS)]
+    config: Option<PathBuf>,
+    /// A node of the cluster, from which the others are found; may be given several times. Without a port, 9042.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    contact_point: Vec<HostPort>,
+    /// One address and a port for each node [default: 0.0.0.0:9042-9061].
+    #[arg(long, value_name = "IP:FIRST-LAST")]
+    listen: Option<Listen>,
+    /// What clients dial: an IP address or a DNS name [default: the address of --listen, or where that is any, the address
+    /// from which this machine reaches the first contact point].
+    #[arg(long, value_name = "ADDRESS")]
+    advertise: Option<String>,
+    /// Where /metrics, /livez, /readyz, /topology and /log-level are served [default: 127.0.0.1:9180].
+    #[arg(long, value_name = "IP:PORT")]
+    admin: Option<SocketAddr>,
+    /// For a cluster with authentication: who the gateway's own look at it is. Clients log in as themselves.
+    #[arg(long, value_name = "U", requires = "password_file")]
+    username: Option<String>,
+    /// The password of --username, alone in a file.
+    #[arg(long, value_name = "F", requires = "username")]
+    password_file: Option<PathBuf>,
+}
+
+const FLAGS: [&str; 6] = ["contact_point", "listen", "advertise", "admin", "username", "password_file"];
+
+/// Keys of the file and the flags that set them.
+const KEYS: [(&str, &str); 6] = [
+    ("discovery.contact_points", "--contact-point"),
+    ("probe.username", "--username"),
+    ("probe.password_file", "--password-file"),
+    ("listen", "--listen"),
+    ("advertise", "--advertise"),
+    ("admin", "--admin"),
+];
+
+pub(super) fn run(args: &RunArgs) -> anyhow::Result<()> {
+    let Resolved { config, warnings } = args.resolve()?;
+    let log_level = telemetry::init(&config.log)?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(super::serve::serve(config, log_level))
+}
+
+impl RunArgs {
+    /// The configuration that the arguments name or say.
+    fn resolve(&self) -> anyhow::Result<Resolved> {
+        if let Some(path) = &self.config {
+            return Ok(Config::load(path)?);
+        }
+        let (advertise, said) = match &self.advertise {
+            Some(text) => (text.clone(), None),
+            None => {
+                let address = self.route().context("--advertise is not given, and none can be chosen")?;
+                (address.to_string(), Some(format!("--advertise is not given: clients are told to dial {address}")))
+            }
+        };
+        let mut resolved = self.file(advertise).resolve(Path::new("")).map_err(by_flag)?;
+        resolved.warnings.extend(said);
+        Ok(resolved)
+    }
+
+    fn file(&self, advertise: String) -> File {
+        let discovery = Discovery { contact_points: Some(self.contact_point.clone()), ..Discovery::default() };
+        let mut file = File::new(Advertise::Text(advertise), discovery);
+        file.listen = self.listen.unwrap_or(file.listen);
+        file.admin = self.admin.unwrap_or(file.admin);
+        let (username, password_file) = (self.username.clone(), self.password_file.clone());
+        file.probe = Probe { username, password_file, ..file.probe };
+        file
+    }
+
+    /// The address to which clients of this machine's network would come: that of `--listen` if it is one, else this
+    /// machine's own on the route to the first contact point. Nothing is sent.
+    fn route(&self) -> anyhow::Result<IpAddr> {
+        let listen = self.listen.unwrap_or_else(File::listen).address;
+        if !listen.is_unspecified() {
+            return Ok(listen);
+        }
+        let point = self.contact_point.first().context("no contact point")?;
+        let found = (point.host.as_str(), point.port).to_socket_addrs().with_context(|| format!("{point}"))?;
+        let node = found.into_iter().next().with_context(|| format!("{point} has no address"))?;
+        let any: IpAddr = if node.is_ipv4() {
+            std::net::Ipv4Addr::UNSPECIFIED.into()
+        } else {
+            std::net::Ipv6Addr::UNSPECIFIED.into()
+        };
+        let socket = UdpSocket::bind((any, 0))?;
+        socket.connect(node).with_context(|| format!("no route to {node}"))?;
+        Ok(socket.local_addr()?.ip())
+    }
+}
+
+/// The same problems, with flags in place of keys.
+fn by_flag(mut error: ConfigError) -> ConfigError {
+    for problem in &mut error.problems {
+        for (key, flag) in KEYS {
+            if problem.key == key {
+                flag.clone_into(&mut problem.key);
+            }
+            problem.what = problem.what.replace(&format!("{key} "), &format!("{flag} "));
+        }
+    }
+    error
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        run: RunArgs,
+    }
+
+    fn resolve(flags: &str) -> Result<Resolved, String> {
+        let args = Flags::try_parse_from(format!("run {flags}").split_whitespace()).map_err(|e| e.to_string())?;
+        args.run.resolve().map_err(|error| format!("{error:#}"))
+    }
+
+    /// Flags mean the same as a file with this text.
+    fn check(flags: &str, text: &str) {
+        let file = Config::parse("gate.yaml", text, Path::new("")).unwrap();
+        assert_eq!(resolve(flags).unwrap().config, file.config, "{flags}");
+    }
+
+    #[test]
+    fn flags_and_file_mean_the_same() {
+        check(
+            "--contact-point 10.1.2.3 --contact-point h:9043 --advertise gate.example.com",
+            "advertise: gate.example.com\ndiscovery: {contact_points: [10.1.2.3, 'h:9043']}\n",
+        );
+        check(
+            "--contact-point h --listen 10.0.0.1:9000-9009 --admin 0.0.0.0:9999",
+            "listen: 10.0.0.1:9000-9009\nadvertise: 10.0.0.1\nadmin: 0.0.0.0:9999\ndiscovery: {contact_points: [h]}\n",
+        );
+        check(
+            "--contact-point h --advertise g --username u --password-file Cargo.toml",
+            "advertise: g\ndiscovery: {contact_points: [h]}\nprobe: {username: u, password_file: Cargo.toml}\n",
+        );
+    }
+
+    #[test]
+    fn advertises_the_address_towards_the_first_contact_point_and_says_so() {
+        let resolved = resolve("--contact-point 127.0.0.1").unwrap();
+        let expected = crate::config::Advertise::Addresses { ipv4: Some([127, 0, 0, 1].into()), ipv6: None };
+        assert_eq!(resolved.config.advertise, expected);
+        assert!(resolved.warnings.iter().any(|w| w.contains("clients are told to dial 127.0.0.1")));
+    }
+
+    #[test]
+    fn wrong_flags_are_named() {
+        for (flags, words) in [
+            ("", "--config <FILE>"),
+            ("--config x --listen 0.0.0.0:9042", "cannot be used with"),
+            ("--contact-point h --username u", "--password-file"),
+            ("--contact-point h --listen 9042", "has no port"),
+            ("--contact-point h --advertise 0.0.0.0", "--advertise: 0.0.0.0 cannot be dialled"),
+            (
+                "--contact-point h --advertise g --admin 127.0.0.1:9050",
+                "--admin: port 9050 is within --listen 0.0.0.0:9042-9061",
+            ),
+            ("--contact-point h --advertise g --username u --password-file /no/such", "--password-file: /no/such"),
+        ] {
+            let error = resolve(flags).map(|r| r.config).unwrap_err();
+            assert!(error.contains(words), "{flags}: {error}");
+        }
+    }
+}
