@@ -1,6 +1,7 @@
 //! What is known of one node with a port, as facts; its state is concluded from them, never set.
 //!
-//! Must never forget an address it leaves without saying so: [`Record::move_to`] and [`Record::learn_native`] return it.
+//! Must never forget an address it leaves without saying so: [`Record::move_to`], [`Record::learn_native`] and
+//! [`Record::forget_identity`] return it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,6 +24,8 @@ pub(super) struct Record {
     /// The node itself said its host_id at the present address.
     pub verified: bool,
     pub cluster_name: Option<Arc<str>>,
+    /// What it said of itself while its cluster seemed to be another one: believed if the cluster's name turns out to be that.
+    pub disbelieved: Option<Identity>,
     pub data_center: Option<Arc<str>>,
     pub rack: Option<Arc<str>>,
     /// What the last probe of the present address found; `None` until then.
@@ -57,6 +60,7 @@ impl Record {
             host_id: found.host_id,
             verified: false,
             cluster_name: None,
+            disbelieved: None,
             data_center: found.data_center.clone(),
             rack: found.rack.clone(),
             answers: None,
@@ -88,6 +92,7 @@ impl Record {
         self.answers = None;
         self.verified = false;
         self.cluster_name = None;
+        self.disbelieved = None;
         self.disputed = None;
         self.outlived = true;
         (self.native_address() != before).then_some(before)
@@ -108,8 +113,10 @@ impl Record {
         }
     }
 
-    /// Another Cassandra node from here on: whatever was known of the former one is void.
-    pub fn forget_identity(&mut self) {
+    /// Another Cassandra node from here on: whatever was known of the former one is void. Returns the address that only the
+    /// former one's rows and events carried.
+    pub fn forget_identity(&mut self) -> Option<SocketAddr> {
+        let before = self.native_address();
         self.host_id = self.pinned;
         self.verified = false;
         self.native = None;
@@ -118,6 +125,7 @@ impl Record {
         self.announced = None;
         self.settled = false;
         self.outlived = true;
+        (self.native_address() != before).then_some(before)
     }
 
     /// What the facts amount to.

@@ -4,12 +4,14 @@
 //! order in which news arrive matters as little as possible. A node is `Up` only while it answers at its present address
 //! and nothing contradicts that it is the node it should be. Two nodes never have one host_id, nor one port.
 
+mod identity;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::input::{Contradiction, Found, Identity, Input, Notice, Observation};
+use super::input::{Found, Identity, Input, Notice, Observation};
 use super::ports::{Claim, DEFAULT_QUARANTINE, PortError, PortMap, PortRange};
 use super::record::Record;
 use super::{Advertised, Hidden, HiddenReason, HostId, Mapped, NodeId, NodeState, Topology, canonical};
@@ -103,6 +105,7 @@ impl State {
                 if let Some(record) = self.present(&id, address) {
                     let news = record.answers.replace(false) != Some(false);
                     record.probed = true;
+                    record.verified = false;
                     if news {
                         self.notices.push(Notice::Died { id, address, reason });
                     }
@@ -209,8 +212,11 @@ impl State {
         }
         if record.pinned != node.host_id {
             record.pinned = node.host_id;
-            record.forget_identity();
+            if let Some(address) = record.forget_identity() {
+                self.leave(address, node.id.clone());
+            }
         }
+        let Some(record) = self.records.get_mut(&node.id) else { return };
         let place = Identity { data_center: node.data_center.clone(), rack: node.rack.clone(), ..Identity::default() };
         record.learn_place(&place);
         if record.address != node.address
@@ -218,66 +224,6 @@ impl State {
         {
             self.leave(address, node.id.clone());
         }
-    }
-
-    /// What a node said of itself, to a probe or to a client.
-    fn learn(&mut self, id: &NodeId, identity: &Identity) {
-        let Some(record) = self.records.get_mut(id) else { return };
-        if let Some(cluster_name) = &identity.cluster_name {
-            record.cluster_name = Some(cluster_name.clone());
-        }
-        if let Some(host_id) = identity.host_id
-            && !self.claim(id, host_id)
-        {
-            return;
-        }
-        let Some(record) = self.records.get_mut(id) else { return };
-        record.learn_place(identity);
-        let native = identity.native.filter(|native| !native.ip().is_unspecified() && native.port() != 0);
-        if let Some(native) = native
-            && let Some(before) = record.learn_native(canonical(native))
-        {
-            self.leave(before, id.clone());
-        }
-    }
-
-    /// The node says that `host_id` is its own: true when that is accepted.
-    fn claim(&mut self, id: &NodeId, host_id: HostId) -> bool {
-        let others = |record: &&Record| record.id != *id && !record.left && record.host_id == Some(host_id);
-        let owner = self.records.values().find(others).map(|o| (o.id.clone(), o.address, o.state, o.pinned));
-        let Some(record) = self.records.get_mut(id) else { return false };
-        if record.pinned.is_some_and(|pinned| pinned != host_id) {
-            record.disputed = Some(host_id);
-            return false;
-        }
-        if let Some((owner, address, state, pinned)) = owner {
-            // At one address lives one node: the newcomer is listed twice. And what was once taken from a node by one that
-            // is up is not taken back, or two names of one node would take turns for ever.
-            let taken = record.displaced.as_ref().is_some_and(|(id, by)| *id == host_id && *by == owner);
-            if canonical(address) == canonical(record.address) || pinned.is_some() || (taken && state == NodeState::Up)
-            {
-                record.disputed = Some(host_id);
-                return false;
-            }
-            if let Some(loser) = self.records.get_mut(&owner) {
-                loser.forget_identity();
-                loser.answers = None;
-                loser.displaced = Some((host_id, id.clone()));
-            }
-            self.notices.push(Notice::HostIdTaken { host_id, by: id.clone(), from: owner });
-        }
-        let Some(record) = self.records.get_mut(id) else { return false };
-        if let Some(from) = record.host_id.filter(|&from| from != host_id) {
-            let cluster_name = record.cluster_name.clone();
-            record.forget_identity();
-            record.cluster_name = cluster_name;
-            self.notices.push(Notice::Replaced { id: id.clone(), from, to: host_id });
-        }
-        record.host_id = Some(host_id);
-        record.verified = true;
-        record.disputed = None;
-        record.displaced = None;
-        true
     }
 
     /// `address` was the node's and is no longer.
@@ -313,7 +259,8 @@ impl State {
 
     /// Every node's state anew, from the facts.
     fn conclude(&mut self, now: SystemTime) {
-        self.cluster_name = self.name_of_most();
+        self.name_the_cluster();
+        self.settle_disputes();
         let contradictions: Vec<_> = self.records.values().map(|record| self.contradiction(record)).collect();
         for (record, contradiction) in self.records.values_mut().zip(contradictions) {
             if contradiction != record.contradiction {
@@ -337,45 +284,6 @@ impl State {
             }
             record.settled |= record.announced.is_some_and(|at| at + self.options.grace <= now);
         }
-    }
-
-    /// The cluster's name is what most nodes say; the name known before, when it has as many.
-    fn name_of_most(&self) -> Option<Arc<str>> {
-        let mut votes: BTreeMap<&Arc<str>, usize> = BTreeMap::new();
-        for name in self.records.values().filter(|r| !r.left).filter_map(|r| r.cluster_name.as_ref()) {
-            *votes.entry(name).or_default() += 1;
-        }
-        let most = votes.values().copied().max();
-        let known = self.cluster_name.as_ref();
-        match most {
-            None => known.cloned(),
-            Some(most) if known.is_some_and(|name| votes.get(name) == Some(&most)) => known.cloned(),
-            Some(most) => votes.iter().find(|&(_, count)| *count == most).map(|(name, _)| Arc::clone(name)),
-        }
-    }
-
-    fn contradiction(&self, record: &Record) -> Option<Contradiction> {
-        if record.left {
-            return None;
-        }
-        if let (Some(expected), Some(found)) = (&self.cluster_name, &record.cluster_name)
-            && expected != found
-        {
-            return Some(Contradiction::WrongCluster { expected: expected.clone(), found: found.clone() });
-        }
-        if let Some(found) = record.disputed {
-            if let Some(expected) = record.pinned {
-                return Some(Contradiction::WrongHostId { expected, found });
-            }
-            let owner = self.records.values().find(|r| r.id != record.id && !r.left && r.host_id == Some(found));
-            if let Some(owner) = owner {
-                return Some(Contradiction::HostIdOf { host_id: found, owner: owner.id.clone() });
-            }
-        }
-        let address = canonical(record.address);
-        let later = |r: &&Record| !r.left && r.claimed > record.claimed && canonical(r.address) == address;
-        let sharer = self.records.values().filter(|_| !record.verified).find(later);
-        sharer.map(|owner| Contradiction::AddressOf { owner: owner.id.clone() })
     }
 
     fn publish(&mut self) -> Option<Topology> {

@@ -1,0 +1,152 @@
+//! Who a node is: what it says of itself is believed, disputed, or taken for another node's. Part of the fold.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::super::canonical;
+use super::super::input::{Contradiction, Identity, Notice};
+use super::super::record::Record;
+use super::super::{HostId, NodeId, NodeState};
+use super::State;
+
+impl State {
+    /// What a node said of itself, to a probe or to a client.
+    pub(super) fn learn(&mut self, id: &NodeId, identity: &Identity) {
+        let Some(record) = self.records.get_mut(id) else { return };
+        if let Some(cluster_name) = &identity.cluster_name {
+            record.cluster_name = Some(cluster_name.clone());
+            record.disbelieved = None;
+            self.cluster_name = self.name_of_most();
+            if self.cluster_name.as_ref() != Some(cluster_name) {
+                if let Some(record) = self.records.get_mut(id) {
+                    record.disbelieved = Some(identity.clone());
+                }
+                return;
+            }
+        }
+        if let Some(host_id) = identity.host_id
+            && !self.claim(id, host_id)
+        {
+            return;
+        }
+        let Some(record) = self.records.get_mut(id) else { return };
+        record.learn_place(identity);
+        let native = identity.native.filter(|native| !native.ip().is_unspecified() && native.port() != 0);
+        if let Some(native) = native
+            && let Some(before) = record.learn_native(canonical(native))
+        {
+            self.leave(before, id.clone());
+        }
+    }
+
+    /// The node says that `host_id` is its own: true when that is accepted.
+    fn claim(&mut self, id: &NodeId, host_id: HostId) -> bool {
+        let owner = self.owner(host_id, id).map(|o| (o.id.clone(), o.address, o.state, o.pinned));
+        let Some(record) = self.records.get_mut(id) else { return false };
+        if record.pinned.is_some_and(|pinned| pinned != host_id) {
+            record.disputed = Some(host_id);
+            return false;
+        }
+        if let Some((owner, address, state, pinned)) = owner {
+            // At one address lives one node: the newcomer is listed twice. And what was once taken from a node by one that
+            // is up is not taken back, or two names of one node would take turns for ever.
+            let taken = record.displaced.as_ref().is_some_and(|(id, by)| *id == host_id && *by == owner);
+            if canonical(address) == canonical(record.address) || pinned.is_some() || (taken && state == NodeState::Up)
+            {
+                record.disputed = Some(host_id);
+                return false;
+            }
+            if let Some(loser) = self.records.get_mut(&owner) {
+                loser.answers = None;
+                loser.displaced = Some((host_id, id.clone()));
+                if let Some(address) = loser.forget_identity() {
+                    self.leave(address, owner.clone());
+                }
+            }
+            self.notices.push(Notice::HostIdTaken { host_id, by: id.clone(), from: owner });
+        }
+        let Some(record) = self.records.get_mut(id) else { return false };
+        if let Some(from) = record.host_id.filter(|&from| from != host_id) {
+            let address = record.forget_identity();
+            self.notices.push(Notice::Replaced { id: id.clone(), from, to: host_id });
+            if let Some(address) = address {
+                self.leave(address, id.clone());
+            }
+        }
+        let Some(record) = self.records.get_mut(id) else { return false };
+        record.host_id = Some(host_id);
+        record.verified = true;
+        record.disputed = None;
+        record.displaced = None;
+        true
+    }
+
+    /// Settles the cluster's name, and believes those who were not believed only because of it.
+    pub(super) fn name_the_cluster(&mut self) {
+        self.cluster_name = self.name_of_most();
+        let believed = |record: &mut Record| {
+            let says = record.disbelieved.as_ref()?.cluster_name.as_ref();
+            (says == self.cluster_name.as_ref()).then(|| record.disbelieved.take()).flatten()
+        };
+        let believed: Vec<(NodeId, Identity)> =
+            self.records.values_mut().filter_map(|record| Some((record.id.clone(), believed(record)?))).collect();
+        for (id, identity) in believed {
+            self.learn(&id, &identity);
+        }
+    }
+
+    /// A host_id that a node was refused is its own once nobody else has it.
+    pub(super) fn settle_disputes(&mut self) {
+        let disputed = self.records.values().filter(|record| !record.left);
+        let disputed: Vec<_> = disputed.filter_map(|r| Some((r.id.clone(), r.disputed?))).collect();
+        for (id, host_id) in disputed {
+            if self.owner(host_id, &id).is_none() {
+                self.claim(&id, host_id);
+            }
+        }
+    }
+
+    /// The node, other than `id`, that has this host_id.
+    fn owner(&self, host_id: HostId, id: &NodeId) -> Option<&Record> {
+        self.records.values().find(|r| r.id != *id && !r.left && r.host_id == Some(host_id))
+    }
+
+    /// The cluster's name is what most nodes say; the name known before, when it has as many.
+    fn name_of_most(&self) -> Option<Arc<str>> {
+        let mut votes: BTreeMap<&Arc<str>, usize> = BTreeMap::new();
+        for name in self.records.values().filter(|r| !r.left).filter_map(|r| r.cluster_name.as_ref()) {
+            *votes.entry(name).or_default() += 1;
+        }
+        let most = votes.values().copied().max();
+        let known = self.cluster_name.as_ref();
+        match most {
+            None => known.cloned(),
+            Some(most) if known.is_some_and(|name| votes.get(name) == Some(&most)) => known.cloned(),
+            Some(most) => votes.iter().find(|&(_, count)| *count == most).map(|(name, _)| Arc::clone(name)),
+        }
+    }
+
+    /// Why a node that answers is not up, if there is a reason.
+    pub(super) fn contradiction(&self, record: &Record) -> Option<Contradiction> {
+        if record.left {
+            return None;
+        }
+        if let (Some(expected), Some(found)) = (&self.cluster_name, &record.cluster_name)
+            && expected != found
+        {
+            return Some(Contradiction::WrongCluster { expected: expected.clone(), found: found.clone() });
+        }
+        if let Some(found) = record.disputed {
+            if let Some(expected) = record.pinned {
+                return Some(Contradiction::WrongHostId { expected, found });
+            }
+            if let Some(owner) = self.owner(found, &record.id) {
+                return Some(Contradiction::HostIdOf { host_id: found, owner: owner.id.clone() });
+            }
+        }
+        let address = canonical(record.address);
+        let later = |r: &&Record| !r.left && r.claimed > record.claimed && canonical(r.address) == address;
+        let sharer = self.records.values().filter(|_| !record.verified).find(later);
+        sharer.map(|owner| Contradiction::AddressOf { owner: owner.id.clone() })
+    }
+}
