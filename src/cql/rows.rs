@@ -12,7 +12,7 @@ mod writer;
 use super::frame::Flags;
 use super::primitives::{DecodeError, Reader};
 
-pub use parse::{Column, Rows};
+pub use parse::{Column, MAX_CELLS, MAX_COLUMNS, Rows};
 pub use prepared::Prepared;
 pub use types::{ColumnType, MAX_TYPE_DEPTH, NativeType};
 pub use writer::{NewColumn, RowsWriter};

@@ -20,7 +20,7 @@ use crate::cql::primitives::{DecodeError, InetBytes, Value, inet_cell, inet_cell
 use crate::cql::rows::{self, ColumnType, NewColumn, Rows, RowsWriter};
 use crate::topology::{HiddenReason, HostId, Mapped, Node, NodeState, Topology};
 use columns::{Role, Roles};
-use disclosure::Internal;
+use disclosure::{Forbidden, Internal};
 
 /// The tables whose rows are rewritten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -311,8 +311,9 @@ impl<'a> Rewriting<'a> {
                     },
                 },
                 (Role::OtherInt, _) => Cell::Same(value),
-                (Role::Text | Role::OtherText | Role::Other, _) => {
-                    if self.discloses(role, value, node) {
+                (Role::Text | Role::Other, _) => {
+                    let of = rows.columns.get(index).map(|column| column.column_type);
+                    if of.is_none_or(|of| self.discloses(role, of, value, node)) {
                         return Err(column(rows, index));
                     }
                     Cell::Same(value)
@@ -362,18 +363,15 @@ impl<'a> Rewriting<'a> {
         }
     }
 
-    fn discloses(&self, role: Role, value: Value<'_>, node: Option<&Node>) -> bool {
+    /// Whether a value would show an internal address; what cannot be looked into would.
+    fn discloses(&self, role: Role, of: ColumnType<'_>, value: Value<'_>, node: Option<&Node>) -> bool {
         let Some(bytes) = value.bytes() else { return false };
-        match role {
-            Role::Text => {
-                let is_known =
-                    |known: &Option<Arc<str>>| known.as_deref().is_some_and(|known| known.as_bytes() == bytes);
-                let placement = node.is_some_and(|node| is_known(&node.data_center) || is_known(&node.rack));
-                !placement && self.internal.is_in_text(bytes)
-            }
-            Role::OtherText => self.internal.any_in_text(bytes),
-            _ => self.internal.is_in_bytes(bytes),
+        let is_known = |known: &Option<Arc<str>>| known.as_deref().is_some_and(|known| known.as_bytes() == bytes);
+        if role == Role::Text && node.is_some_and(|node| is_known(&node.data_center) || is_known(&node.rack)) {
+            return false;
         }
+        let forbidden = if role == Role::Text { Forbidden::Known } else { Forbidden::Any };
+        self.internal.is_in_value(of, bytes, forbidden).unwrap_or(true)
     }
 }
 
@@ -387,3 +385,6 @@ fn refusal(column: &str) -> String {
          native_address or native_port by their own names"
     )
 }
+
+#[cfg(test)]
+mod tests;

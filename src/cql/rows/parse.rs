@@ -3,6 +3,12 @@
 use super::super::primitives::{DecodeError, Reader, Value};
 use super::{ColumnType, MetadataHead, ResultKind, metadata_flags};
 
+/// More columns than a table of Cassandra's can have in practice. A column takes 4 bytes on the wire and 18 times as much here.
+pub const MAX_COLUMNS: usize = 65_535;
+
+/// More cells than `peers_v2` of 80,000 nodes has. A null takes 4 bytes on the wire and 6 times as much here.
+pub const MAX_CELLS: usize = 1 << 20;
+
 /// One column of the metadata.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Column<'a> {
@@ -80,7 +86,7 @@ impl<'a> Rows<'a> {
 
 fn read_columns<'a>(reader: &mut Reader<'a>, head: &MetadataHead<'a>) -> Result<Vec<Column<'a>>, DecodeError> {
     // A name and a type take four bytes at least; a table of its own another four.
-    fits("column count", head.column_count, 4, reader)?;
+    fits("column count", head.column_count, 4, MAX_COLUMNS, reader)?;
     let mut columns = Vec::with_capacity(head.column_count);
     for _ in 0..head.column_count {
         let (keyspace, table) = match head.global {
@@ -95,7 +101,7 @@ fn read_columns<'a>(reader: &mut Reader<'a>, head: &MetadataHead<'a>) -> Result<
 
 fn read_cells<'a>(reader: &mut Reader<'a>, columns: usize, rows: usize) -> Result<Vec<Value<'a>>, DecodeError> {
     let count = columns.saturating_mul(rows);
-    fits("cells", count, 4, reader)?;
+    fits("cells", count, 4, MAX_CELLS, reader)?;
     let mut cells = Vec::with_capacity(count);
     for _ in 0..count {
         cells.push(reader.value("cell")?);
@@ -103,8 +109,11 @@ fn read_cells<'a>(reader: &mut Reader<'a>, columns: usize, rows: usize) -> Resul
     Ok(cells)
 }
 
-/// That `count` things of at least `each` bytes can be in what is left.
-fn fits(what: &'static str, count: usize, each: usize, reader: &Reader<'_>) -> Result<(), DecodeError> {
+/// That `count` things of at least `each` bytes can be in what is left, and are not over `limit`.
+fn fits(what: &'static str, count: usize, each: usize, limit: usize, reader: &Reader<'_>) -> Result<(), DecodeError> {
+    if count > limit {
+        return Err(DecodeError::TooLong { what, length: count as u64, limit: limit as u64 });
+    }
     let (need, have) = (count.saturating_mul(each), reader.remaining());
     if need > have { Err(DecodeError::Truncated { what, need, have }) } else { Ok(()) }
 }

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::LocalRow;
-use crate::cql::primitives::{DecodeError, Reader, Value, inet_cell};
-use crate::cql::rows::{Column, ColumnType, NativeType};
+use crate::cql::primitives::{DecodeError, Value, inet_cell};
+use crate::cql::rows::{Column, NativeType};
 use crate::topology::HostId;
 
 /// `uuid` and `timeuuid` (native_protocol_v5.spec §4.2.5.2).
@@ -28,8 +28,7 @@ pub enum Role {
     Text,
     OtherInet,
     OtherInt,
-    /// Text, or a collection of texts, under another name.
-    OtherText,
+    /// Of another type or under another name: looked into.
     Other,
 }
 
@@ -89,9 +88,9 @@ impl Roles {
         uuid::Uuid::from_slice(bytes).ok().map(HostId)
     }
 
-    /// The address that the row gives to clients, and its port where the row has one.
+    /// The address that the row gives to clients, and its port where the row has one. 0.0.0.0 and :: are nobody's.
     pub fn native(&self, row: &[Value<'_>]) -> Option<(IpAddr, Option<u16>)> {
-        let address = cell(row, self.address).and_then(inet_cell)?;
+        let address = cell(row, self.address).and_then(inet_cell).filter(|address| !address.is_unspecified())?;
         let port = cell(row, self.port)
             .and_then(|bytes| <[u8; 4]>::try_from(bytes).ok())
             .and_then(|bytes| u16::try_from(i32::from_be_bytes(bytes)).ok());
@@ -106,7 +105,7 @@ impl Roles {
         let text = |at| cell(row, at).and_then(|bytes| std::str::from_utf8(bytes).ok()).map(Arc::from);
         LocalRow {
             host_id: self.host_id(row),
-            native: self.native(row).filter(|(address, _)| !address.is_unspecified()),
+            native: self.native(row),
             data_center: text(self.data_center),
             rack: text(self.rack),
             cluster_name: text(self.cluster_name),
@@ -143,27 +142,6 @@ fn role(column: &Column<'_>, native: NativeType<'_>) -> Result<Role, DecodeError
         ("tokens", NativeType::Elements(of)) if of.native()? == NativeType::Text => Role::Text,
         (_, NativeType::Inet) => Role::OtherInet,
         (_, NativeType::Int) => Role::OtherInt,
-        (_, NativeType::Text) => Role::OtherText,
-        _ if is_text_only(column.column_type)? => Role::OtherText,
         _ => Role::Other,
-    })
-}
-
-/// True for text and for collections of nothing but text.
-fn is_text_only(column_type: ColumnType<'_>) -> Result<bool, DecodeError> {
-    Ok(match column_type.native()? {
-        NativeType::Text => true,
-        NativeType::Elements(of) => is_text_only(of)?,
-        NativeType::Map(key, value) => is_text_only(key)? && is_text_only(value)?,
-        NativeType::Fields { fields, raw, named: false } => {
-            let mut reader = Reader::new(raw);
-            for _ in 0..fields {
-                if !is_text_only(ColumnType::read(&mut reader)?)? {
-                    return Ok(false);
-                }
-            }
-            true
-        }
-        _ => false,
     })
 }
