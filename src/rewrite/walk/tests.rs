@@ -28,7 +28,7 @@ struct TestJudge {
 impl Judge for TestJudge {
     fn judge(&mut self, header: Header, body: &[u8]) -> Verdict {
         match header.opcode {
-            LATE if body.len() < header.length.min(4) as usize => Verdict::More(4),
+            LATE if body.len() < header.length.min(4) as usize => Verdict::More(header.length.min(4) as usize),
             CLEAR if header.length > 7 => Verdict::Clear(Clear { offset: 7, bits: 0x02 }),
             DOUBLE | DROP | KEEP => Verdict::Hold,
             _ => Verdict::Pass,
