@@ -55,7 +55,7 @@ impl World {
         }
     }
 
-    /// Ten seconds pass between two lines of a story, so that "since" and "settled" are never a coincidence.
+    /// Time passes only where the story says `wait`.
     fn tell(&mut self, story: &str) {
         for line in story.lines().map(str::trim).filter(|line| !line.is_empty()) {
             self.line(line);
@@ -425,7 +425,7 @@ proptest! {
                     prop_assert!(!seen.1.contains(&host_id), "two nodes have {}", host_id);
                     seen.1.push(host_id);
                 }
-                // A life has one address and, once known, one host_id; nobody shares it.
+                // A life is one node's, at one port and one address.
                 let life = (node.id.clone(), node.port, node.address);
                 prop_assert_eq!(lives.entry(node.incarnation).or_insert_with(|| life.clone()), &life);
                 prop_assert!(node.native_address() == address(&last_of(node.address)));
