@@ -85,7 +85,7 @@ impl Compression {
     /// Decodes as much of the uncompressed body as fits into `out`, from the part of `body` that has arrived.
     ///
     /// # Errors
-    /// Never `Truncated`: too little input is [`Prefix::NeedInput`]. `Malformed` and `TooLong` are final.
+    /// Never `Truncated`: too little input, none included, is [`Prefix::NeedInput`]. `Malformed` and `TooLong` are final.
     pub fn decompress_prefix(self, body: &[u8], out: &mut [u8]) -> Result<Prefix, DecodeError> {
         prefix::decode(self, body, out)
     }

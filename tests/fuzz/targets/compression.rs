@@ -27,7 +27,7 @@ fn decode(compression: Compression, body: &[u8]) {
             let prefix = prefix.expect("the library accepts it");
             let written = prefix.written();
             assert_eq!(out[..written], whole[..written]);
-            if cut == body.len() {
+            if cut == body.len() && cut > 0 {
                 assert!(!matches!(prefix, Prefix::NeedInput { .. }) && written == whole.len().min(room));
             }
         }

@@ -1,0 +1,196 @@
+//! The relay without sockets: what a recorded client and a recorded node say goes in, in any pieces, and what each of them
+//! would have received comes out.
+//!
+//! Include `golden.rs` as `mod golden` beside it.
+#![allow(dead_code)]
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use cqlgate::cql::segment::MAX_PAYLOAD;
+use cqlgate::rewrite::conversation::Client;
+use cqlgate::rewrite::handshake::{Handshake, Next};
+use cqlgate::rewrite::statements::OrdinaryStatements;
+use cqlgate::rewrite::view::drivers::Injection;
+use cqlgate::rewrite::view::{NodePorts, View};
+use cqlgate::rewrite::{Conversation, Step, Surroundings};
+use cqlgate::topology::{Advertised, HostId, Node, NodeId, NodeState, Topology};
+
+use super::golden::{Conversation as Golden, Exchange, Side};
+
+/// The external address.
+pub const ADVERTISED: &str = "203.0.113.10";
+
+/// The port that stands for a recorded node.
+pub fn port(number: usize) -> u16 {
+    9041 + u16::try_from(number).unwrap_or_default()
+}
+
+/// The recorded ring, every node up.
+pub fn topology(golden: &Golden) -> Topology {
+    let nodes = golden.nodes.iter().map(|node| Node {
+        id: NodeId::new(&node.number.to_string()),
+        port: port(node.number),
+        address: node.address,
+        native: None,
+        host_id: node.host_id.parse().ok().map(HostId),
+        data_center: None,
+        rack: None,
+        state: NodeState::Up,
+        since: SystemTime::UNIX_EPOCH,
+        settled: true,
+        incarnation: 1,
+    });
+    Topology::new(1, Advertised { ipv4: ADVERTISED.parse().ok(), ipv6: None }, nodes)
+}
+
+/// The recorded exchanges that can be played against a gateway that asks for metadata: an answer without any was given to a
+/// request that would not have reached the node like this.
+pub fn playable(golden: &Golden) -> Vec<&Exchange> {
+    let mut exchanges = Vec::new();
+    let mut skipped = false;
+    for exchange in &golden.exchanges {
+        match exchange.from {
+            Side::Client => {
+                skipped = exchange.comment.contains(" system.") && exchange.comment.ends_with("with skip_metadata")
+            }
+            Side::Node => assert!(!skipped || exchange.comment.contains("no-metadata"), "{}", exchange.comment),
+        }
+        if !skipped {
+            exchanges.push(exchange);
+        }
+    }
+    exchanges
+}
+
+/// One connection through the gateway.
+pub struct Gate {
+    view: &'static dyn View,
+    injection: Injection,
+    attached: u16,
+    around: Arc<Surroundings>,
+    handshake: Handshake,
+    conversation: Option<Conversation>,
+    undecided: [Vec<u8>; 2],
+    /// How many undecided bytes of each side must be there before it is worth asking.
+    need: [usize; 2],
+    scratch: Vec<u8>,
+    pub to_node: Vec<u8>,
+    pub to_client: Vec<u8>,
+    /// Why it ended.
+    pub ended: Option<String>,
+}
+
+impl Gate {
+    pub fn new(golden: &Golden, rewriting: bool) -> Self {
+        let topology = Arc::new(topology(golden));
+        Self {
+            view: &NodePorts,
+            injection: Injection::default(),
+            attached: port(golden.connected),
+            around: Arc::new(Surroundings {
+                topology: Box::new(move || topology.clone()),
+                statements: OrdinaryStatements::default(),
+                max_body: 256 << 20,
+                held_frame: 16 << 20,
+                rewriting,
+            }),
+            handshake: Handshake::default(),
+            conversation: None,
+            undecided: [Vec::new(), Vec::new()],
+            need: [0, 0],
+            scratch: vec![0; MAX_PAYLOAD],
+            to_node: Vec::new(),
+            to_client: Vec::new(),
+            ended: None,
+        }
+    }
+
+    /// Gives it what `from` wrote, in pieces of `size` bytes.
+    pub fn play(&mut self, from: Side, bytes: &[u8], size: usize) {
+        for piece in bytes.chunks(size.max(1)) {
+            self.undecided[from as usize].extend_from_slice(piece);
+            // The client is not read while its STARTUP is unanswered: an answer may set free what it wrote.
+            while self.ended.is_none() && (self.advance(Side::Node) | self.advance(Side::Client)) {}
+        }
+    }
+
+    /// Bytes that neither passed nor were replaced yet.
+    pub fn undecided(&self) -> usize {
+        self.undecided.iter().map(Vec::len).sum()
+    }
+
+    /// One question about one side's bytes; false when nothing more can be decided.
+    fn advance(&mut self, from: Side) -> bool {
+        let bytes = &self.undecided[from as usize];
+        if self.ended.is_some() || bytes.is_empty() || bytes.len() < self.need[from as usize] {
+            return false;
+        }
+        let (consumed, written) = match &mut self.conversation {
+            None if from == Side::Client && !self.handshake.reads_client() => return false,
+            None => {
+                let next = match from {
+                    Side::Client => self.handshake.client(bytes),
+                    Side::Node => self.handshake.node(bytes),
+                };
+                match next {
+                    Next::Wait { need } => return self.wait(from, need),
+                    Next::Forward(len) => (len, bytes[..len].to_vec()),
+                    Next::Replace(len, written) => (len, written),
+                    Next::Established(len, settled) => {
+                        let client = Client {
+                            session: settled.session,
+                            view: self.view,
+                            attached: self.attached,
+                            family: IpAddr::from([127, 0, 0, 1]),
+                            injection: self.injection,
+                        };
+                        self.conversation = Some(Conversation::new(client, self.around.clone()));
+                        (len, bytes[..len].to_vec())
+                    }
+                    Next::Refuse { why, reply } => {
+                        self.to_client.extend(reply);
+                        self.ended = Some(format!("{why:?}"));
+                        return false;
+                    }
+                }
+            }
+            Some(conversation) => {
+                let step = match from {
+                    Side::Client => conversation.request(bytes, &mut self.scratch),
+                    Side::Node => conversation.response(bytes, &mut self.scratch),
+                };
+                match step {
+                    Step::Wait { need } => return self.wait(from, need),
+                    Step::Pass(len) => (len, bytes[..len].to_vec()),
+                    Step::Replace(len, written) => (len, written),
+                    Step::Fail(failure) => {
+                        self.to_client.extend(failure.reply.unwrap_or_default());
+                        self.ended = Some(format!("{:?}", failure.why));
+                        return false;
+                    }
+                }
+            }
+        };
+        assert!(consumed > 0, "a step that consumes nothing");
+        self.need[from as usize] = 0;
+        self.undecided[from as usize].drain(..consumed);
+        match from {
+            Side::Client => self.to_node.extend(written),
+            Side::Node => self.to_client.extend(written),
+        }
+        true
+    }
+
+    fn wait(&mut self, from: Side, need: usize) -> bool {
+        assert!(need > self.undecided[from as usize].len(), "waits for bytes that are there");
+        self.need[from as usize] = need;
+        false
+    }
+}
+
+/// The address that a client may dial for a recorded node.
+pub fn endpoint(number: usize) -> SocketAddr {
+    SocketAddr::new(IpAddr::from([203, 0, 113, 10]), port(number))
+}
