@@ -35,6 +35,7 @@
 //! `cql`, `topology` and `rewrite` have no async, no socket, no clock. Each piece of state has one writer;
 //! everyone else holds an immutable snapshot received through a `watch`.
 
+pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod cql;

@@ -40,7 +40,7 @@ pub struct LogLevel {
 
 impl LogLevel {
     /// The filter as it was given last.
-    pub fn current(&self) -> String {
+    pub fn get(&self) -> String {
         self.text.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -92,6 +92,13 @@ where
     Ok((Registry::default().with(lines.with_filter(filter)), level))
 }
 
+/// A level that can be set and read while the other value lives, of no logs; for tests of others.
+#[cfg(test)]
+pub fn detached(level: &str) -> (impl Send, LogLevel) {
+    let (layer, filter) = reload::Layer::new(parse_filter(level).unwrap());
+    (layer, LogLevel { filter, text: Arc::new(Mutex::new(level.to_owned())) })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,7 +148,7 @@ mod tests {
             assert_eq!(line["message"], "heard");
             assert_eq!(line["port"], 9042);
             assert!(level.set("loud").is_err());
-            assert_eq!(level.current(), "debug");
+            assert_eq!(level.get(), "debug");
         });
     }
 }

@@ -1,0 +1,107 @@
+//! One request in, one response out.
+
+use std::error::Error;
+use std::net::SocketAddr;
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Body, Bytes};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+
+use super::{Parts, topology};
+use crate::metrics;
+
+/// A log filter is short.
+const BODY: usize = 4 * 1024;
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+
+const PATHS: &str = "\
+no such path; there are:
+/metrics    numbers, for Prometheus
+/livez      200 while the process answers
+/readyz     200 when ready; else 503 and what is pending
+/topology   nodes, their ports and states, as JSON
+/log-level  the log filter; PUT changes it
+";
+
+/// Answers `request` of `peer`. HEAD is GET; hyper leaves the body away.
+pub async fn answer<B>(request: Request<B>, peer: SocketAddr, parts: &Parts) -> Response<Full<Bytes>>
+where
+    B: Body<Error: Into<Box<dyn Error + Send + Sync>>>,
+{
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    match request.uri().path() {
+        "/log-level" if request.method() == Method::PUT => set_log_level(request.into_body(), peer, parts).await,
+        "/log-level" if reads => text(StatusCode::OK, parts.log_level.get() + "\n"),
+        "/log-level" => wrong_method("GET, HEAD, PUT"),
+        "/metrics" | "/livez" | "/readyz" | "/topology" if !reads => wrong_method("GET, HEAD"),
+        "/metrics" => match parts.metrics.render() {
+            Ok(numbers) => response(StatusCode::OK, metrics::CONTENT_TYPE, numbers),
+            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+        },
+        "/livez" => text(StatusCode::OK, "ok\n"),
+        "/readyz" => readyz(parts),
+        "/topology" => {
+            let snapshot = parts.topology.borrow().clone();
+            match serde_json::to_vec(&topology::Shown::new(&snapshot, &parts.connections)) {
+                Ok(shown) => response(StatusCode::OK, JSON, shown),
+                Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+            }
+        }
+        _ => text(StatusCode::NOT_FOUND, PATHS),
+    }
+}
+
+fn readyz(parts: &Parts) -> Response<Full<Bytes>> {
+    let names = parts.readiness.pending_names();
+    if names.is_empty() {
+        return text(StatusCode::OK, "ready\n");
+    }
+    let lines: String = names.iter().flat_map(|name| [name, "\n"]).collect();
+    text(StatusCode::SERVICE_UNAVAILABLE, lines)
+}
+
+/// The body is the filter. It stays until the process ends.
+async fn set_log_level<B>(body: B, peer: SocketAddr, parts: &Parts) -> Response<Full<Bytes>>
+where
+    B: Body<Error: Into<Box<dyn Error + Send + Sync>>>,
+{
+    if !peer.ip().to_canonical().is_loopback() {
+        let why =
+            format!("the log level can be changed from the gateway's own machine (or pod) only, not from {peer}\n");
+        return text(StatusCode::FORBIDDEN, why);
+    }
+    let Ok(body) = Limited::new(body, BODY).collect().await else {
+        return text(StatusCode::PAYLOAD_TOO_LARGE, format!("a log filter has at most {BODY} bytes\n"));
+    };
+    let body = body.to_bytes();
+    let Ok(filter) = std::str::from_utf8(&body) else {
+        return text(StatusCode::BAD_REQUEST, "a log filter is UTF-8\n");
+    };
+    match parts.log_level.set(filter.trim()) {
+        Ok(()) => {
+            tracing::info!(level = filter.trim(), "log level changed");
+            text(StatusCode::OK, parts.log_level.get() + "\n")
+        }
+        Err(error) => text(StatusCode::BAD_REQUEST, format!("{error}\n")),
+    }
+}
+
+fn wrong_method(allowed: &'static str) -> Response<Full<Bytes>> {
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, format!("this path answers {allowed}\n"));
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    response
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    response(status, TEXT, body)
+}
+
+fn response(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}

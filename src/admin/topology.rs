@@ -1,0 +1,214 @@
+//! The JSON of `/topology`. People script on it: keys may be added, none is renamed, removed or given another meaning.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::SystemTime;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::topology::{Advertised, HiddenReason, HostId, Node, NodeState, Topology};
+
+/// What clients may be told now, and what they are not.
+///
+/// ```json
+/// {
+///   "generation": 7,
+///   "nodes": [
+///     {
+///       "name": "cassandra-0",
+///       "host_id": "6d1a5e3c-0d0a-4e0c-8f0e-1c8f6f0d2a11",
+///       "dc": "dc1",
+///       "rack": "rack1",
+///       "port": 9042,
+///       "advertised": "203.0.113.10:9042",
+///       "advertised_ipv6": "[2001:db8::10]:9042",
+///       "address": "10.1.2.3:9042",
+///       "state": "up",
+///       "since": "2026-01-31T12:00:00Z",
+///       "connections": 12
+///     }
+///   ],
+///   "hidden": [{"host_id": null, "address": "10.1.2.9:9042", "reason": "no_port"}]
+/// }
+/// ```
+#[derive(Debug, Serialize)]
+pub struct Shown {
+    /// Grows with every change, within the life of one process.
+    generation: u64,
+    /// Every node that has a port, by port.
+    nodes: Vec<ShownNode>,
+    /// Nodes whose rows clients are not shown. Not in `nodes`, unless the reason is `not_announced`.
+    hidden: Vec<ShownHidden>,
+}
+
+#[derive(Debug, Serialize)]
+struct ShownNode {
+    /// As discovery calls it: the listed name, the pod, or the host_id.
+    name: String,
+    /// `null` until learned.
+    host_id: Option<String>,
+    dc: Option<String>,
+    rack: Option<String>,
+    /// The port of the external address that stands for the node.
+    port: u16,
+    /// What clients dial: the IPv4 address, or the only one. `null` while the advertised name has not been resolved.
+    advertised: Option<SocketAddr>,
+    /// Present only when an IPv6 address is advertised.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    advertised_ipv6: Option<SocketAddr>,
+    /// What the gateway dials; of a node that is gone, the last.
+    address: SocketAddr,
+    /// `pending` (not yet shown to clients), `up`, `down` or `gone` (its port waits in quarantine).
+    state: &'static str,
+    /// When it entered that state: RFC 3339, UTC, whole seconds (`jq`'s `fromdate` takes no fractions).
+    since: String,
+    /// Open client connections of the port.
+    connections: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct ShownHidden {
+    host_id: Option<String>,
+    address: Option<SocketAddr>,
+    /// `no_port` or `not_announced`.
+    reason: &'static str,
+}
+
+impl Shown {
+    /// `connections` says how many client connections a port has.
+    pub fn new(topology: &Topology, connections: &dyn Fn(u16) -> usize) -> Self {
+        let hidden = topology.hidden.iter().map(|hidden| ShownHidden {
+            host_id: hidden.host_id.map(text),
+            address: hidden.address,
+            reason: reason(hidden.reason),
+        });
+        let nodes = topology.nodes.iter().map(|node| shown(node, &topology.advertised, connections(node.port)));
+        Self { generation: topology.generation, nodes: nodes.collect(), hidden: hidden.collect() }
+    }
+}
+
+fn shown(node: &Node, advertised: &Advertised, connections: usize) -> ShownNode {
+    let (ipv4, ipv6) = (advertised.ipv4.map(IpAddr::V4), advertised.ipv6.map(IpAddr::V6));
+    let with_port = |ip| SocketAddr::new(ip, node.port);
+    ShownNode {
+        name: node.id.to_string(),
+        host_id: node.host_id.map(text),
+        dc: node.data_center.as_deref().map(str::to_owned),
+        rack: node.rack.as_deref().map(str::to_owned),
+        port: node.port,
+        advertised: ipv4.or(ipv6).map(with_port),
+        advertised_ipv6: ipv6.map(with_port),
+        address: node.address,
+        state: state(node.state),
+        since: utc(node.since),
+        connections,
+    }
+}
+
+fn text(host_id: HostId) -> String {
+    host_id.to_string()
+}
+
+fn state(state: NodeState) -> &'static str {
+    match state {
+        NodeState::Pending => "pending",
+        NodeState::Up => "up",
+        NodeState::Down => "down",
+        NodeState::Gone => "gone",
+    }
+}
+
+fn reason(reason: HiddenReason) -> &'static str {
+    match reason {
+        HiddenReason::NoPort => "no_port",
+        HiddenReason::NotAnnounced => "not_announced",
+    }
+}
+
+/// A time that jiff cannot show (beyond the year 9999) is a clock that is wrong anyway.
+fn utc(time: SystemTime) -> String {
+    format!("{:.0}", Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::topology::Hidden;
+
+    fn check(topology: &Topology, expected: Value) {
+        let shown = Shown::new(topology, &|port| usize::from(port - 9040));
+        assert_eq!(serde_json::to_value(&shown).unwrap(), expected);
+    }
+
+    fn advertised(ipv4: Option<&str>, ipv6: Option<&str>) -> Advertised {
+        Advertised { ipv4: ipv4.map(|a| a.parse().unwrap()), ipv6: ipv6.map(|a| a.parse().unwrap()) }
+    }
+
+    #[test]
+    fn shows_every_node_with_a_port_and_what_is_hidden() {
+        let up = Node {
+            data_center: Some(Arc::from("dc1")),
+            rack: Some(Arc::from("rack1")),
+            since: SystemTime::UNIX_EPOCH + Duration::from_millis(1_769_860_800_700),
+            ..Node::example("cassandra-0", 9042, "10.1.2.3:9042")
+        };
+        let gone =
+            Node { state: NodeState::Gone, host_id: None, ..Node::example("cassandra-1", 9043, "[fd00::4]:9042") };
+        let hidden = vec![
+            Hidden {
+                host_id: Some(HostId(uuid::Uuid::from_u128(7))),
+                address: None,
+                reason: HiddenReason::NotAnnounced,
+            },
+            Hidden { host_id: None, address: Some("10.1.2.9:9042".parse().unwrap()), reason: HiddenReason::NoPort },
+        ];
+        let topology = Topology::new(7, advertised(Some("203.0.113.10"), None), [gone, up]).with_hidden(hidden);
+        check(
+            &topology,
+            json!({
+                "generation": 7,
+                "nodes": [
+                    {
+                        "name": "cassandra-0", "host_id": "00000000-0000-0000-0000-000000002352", "dc": "dc1", "rack": "rack1",
+                        "port": 9042, "advertised": "203.0.113.10:9042", "address": "10.1.2.3:9042", "state": "up",
+                        "since": "2026-01-31T12:00:00Z", "connections": 2,
+                    },
+                    {
+                        "name": "cassandra-1", "host_id": null, "dc": null, "rack": null,
+                        "port": 9043, "advertised": "203.0.113.10:9043", "address": "[fd00::4]:9042", "state": "gone",
+                        "since": "1970-01-01T00:00:00Z", "connections": 3,
+                    },
+                ],
+                "hidden": [
+                    {"host_id": "00000000-0000-0000-0000-000000000007", "address": null, "reason": "not_announced"},
+                    {"host_id": null, "address": "10.1.2.9:9042", "reason": "no_port"},
+                ],
+            }),
+        );
+    }
+
+    #[test]
+    fn advertised_is_ipv4_or_the_only_one() {
+        for (given, ipv4, ipv6) in [
+            (advertised(Some("203.0.113.10"), None), json!("203.0.113.10:9042"), None),
+            (
+                advertised(Some("203.0.113.10"), Some("2001:db8::10")),
+                json!("203.0.113.10:9042"),
+                Some(json!("[2001:db8::10]:9042")),
+            ),
+            (advertised(None, Some("2001:db8::10")), json!("[2001:db8::10]:9042"), Some(json!("[2001:db8::10]:9042"))),
+            (advertised(None, None), Value::Null, None),
+        ] {
+            let node = Node::example("a", 9042, "10.1.2.3:9042");
+            let shown = Shown::new(&Topology::new(1, given, [node]), &|_| 0);
+            let value = serde_json::to_value(&shown).unwrap();
+            let node = &value["nodes"][0];
+            assert_eq!((&node["advertised"], node.get("advertised_ipv6")), (&ipv4, ipv6.as_ref()));
+        }
+    }
+}
