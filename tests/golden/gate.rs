@@ -66,8 +66,8 @@ pub fn playable(golden: &Golden) -> Vec<&Exchange> {
 
 /// One connection through the gateway.
 pub struct Gate {
-    view: &'static dyn View,
-    injection: Injection,
+    pub view: &'static dyn View,
+    pub injection: Injection,
     attached: u16,
     around: Arc<Surroundings>,
     handshake: Handshake,

@@ -2,7 +2,7 @@
 //! files look and how they are made. Nothing here knows CQL; a test that wants meaning asks `cqlgate::cql`.
 //!
 //! For tests only: a file that cannot be read is a panic that names file and line.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::expect_used)]
 
 use std::fs;
 use std::net::SocketAddr;
