@@ -276,3 +276,6 @@ pub(super) fn error_frame(session: Session, stream: i16, code: i32, text: &str) 
         Version::V3 | Version::V4 => frame,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -76,6 +76,9 @@ impl Requests<'_> {
         let Some(compression) = self.session.compression else { return self.pass(header) };
         let mut start = [0; PREFIX];
         let whole = body.len() == header.length as usize;
+        if body.is_empty() && !whole {
+            return Verdict::More(1);
+        }
         let (decoded, starved) = match compression.decompress_prefix(body, &mut start) {
             Ok(prefix) => {
                 (start.get(..prefix.written()).unwrap_or_default(), matches!(prefix, Prefix::NeedInput { .. }))

@@ -105,6 +105,9 @@ impl Responses<'_> {
         let Some(compression) = self.session.compression else {
             return Err(Verdict::Fail(Why::Compression.into()));
         };
+        if body.is_empty() && !whole {
+            return Err(Verdict::More(1));
+        }
         let mut start = [0; PREFIX];
         match self.start_says(compression, header, body, whole, &mut start)? {
             Some(says) => Ok(says),

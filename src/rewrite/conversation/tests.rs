@@ -1,0 +1,374 @@
+//! Whole conversations, both directions, in every version and compression.
+
+use std::time::SystemTime;
+
+use super::*;
+use crate::cql::compression::Compression;
+use crate::cql::frame::{HEADER_LEN, Opcode};
+use crate::cql::message::{encode_register, request};
+use crate::cql::primitives::Writer;
+use crate::cql::segment::{MAX_PAYLOAD, SegmentHeader};
+use crate::rewrite::Why;
+use crate::rewrite::view::NodePorts;
+use crate::topology::{Advertised, HostId, Node, NodeId, NodeState};
+
+const V3: Session = Session { version: Version::V3, compression: None };
+const V4: Session = Session { version: Version::V4, compression: None };
+const V5: Session = Session { version: Version::V5, compression: None };
+const V4_LZ4: Session = Session { version: Version::V4, compression: Some(Compression::Lz4) };
+const V4_SNAPPY: Session = Session { version: Version::V4, compression: Some(Compression::Snappy) };
+const V5_LZ4: Session = Session { version: Version::V5, compression: Some(Compression::Lz4) };
+const ALL: [Session; 6] = [V3, V4, V5, V4_LZ4, V4_SNAPPY, V5_LZ4];
+
+const ID: [u8; 16] = [0xab; 16];
+const SKIP: u8 = 0x02;
+
+fn topology() -> Arc<Topology> {
+    let node = |port: u16, address: &str| Node {
+        id: NodeId::new(address),
+        port,
+        address: address.parse().unwrap(),
+        native: None,
+        host_id: Some(HostId(uuid::Uuid::from_u128(u128::from(port)))),
+        data_center: None,
+        rack: None,
+        state: NodeState::Up,
+        since: SystemTime::UNIX_EPOCH,
+        settled: true,
+        incarnation: 1,
+    };
+    let advertised = Advertised { ipv4: Some("203.0.113.10".parse().unwrap()), ipv6: None };
+    Arc::new(Topology::new(1, advertised, [node(9042, "10.77.0.11:9042"), node(9043, "10.77.0.12:9042")]))
+}
+
+fn surroundings() -> Arc<Surroundings> {
+    Arc::new(Surroundings {
+        topology: Box::new(topology),
+        statements: OrdinaryStatements::default(),
+        max_body: 1 << 20,
+        held_frame: 1 << 20,
+        rewriting: true,
+    })
+}
+
+/// A client in the middle of a conversation.
+struct Talk {
+    session: Session,
+    conversation: Conversation,
+}
+
+impl Talk {
+    fn with(session: Session, around: &Arc<Surroundings>) -> Self {
+        let client = Client {
+            session,
+            view: &NodePorts,
+            attached: 9042,
+            family: "127.0.0.1".parse().unwrap(),
+            injection: Injection::default(),
+        };
+        Self { session, conversation: Conversation::new(client, Arc::clone(around)) }
+    }
+
+    /// What the node receives when the client sends this, taken off the wire again.
+    fn request(&mut self, opcode: Opcode, stream: i16, body: &[u8]) -> Vec<u8> {
+        let wire = on_wire(self.session, 0, opcode, stream, body);
+        let conversation = &mut self.conversation;
+        let out = drive(&wire, |bytes, scratch| conversation.request(bytes, scratch)).unwrap();
+        off_wire(self.session, &out)
+    }
+
+    /// What the client receives when the node sends this, taken off the wire again.
+    fn response(&mut self, opcode: Opcode, stream: i16, body: &[u8]) -> Result<Vec<u8>, Why> {
+        let wire = on_wire(self.session, 0x80, opcode, stream, body);
+        let conversation = &mut self.conversation;
+        let out = drive(&wire, |bytes, scratch| conversation.response(bytes, scratch))?;
+        Ok(off_wire(self.session, &out))
+    }
+}
+
+/// Feeds bytes one by one: the hardest way for the one who must decide.
+fn drive(wire: &[u8], mut ask: impl FnMut(&[u8], &mut [u8]) -> Step) -> Result<Vec<u8>, Why> {
+    let mut scratch = vec![0; MAX_PAYLOAD];
+    let (mut held, mut out) = (Vec::new(), Vec::new());
+    for &byte in wire {
+        held.push(byte);
+        while !held.is_empty() {
+            match ask(&held, &mut scratch) {
+                Step::Wait { .. } => break,
+                Step::Pass(len) => out.extend(held.drain(..len)),
+                Step::Replace(len, bytes) => {
+                    held.drain(..len);
+                    out.extend(bytes);
+                }
+                Step::Fail(failure) => return Err(failure.why),
+            }
+        }
+    }
+    assert!(held.is_empty());
+    Ok(out)
+}
+
+fn on_wire(session: Session, direction: u8, opcode: Opcode, stream: i16, body: &[u8]) -> Vec<u8> {
+    let version = session.version.number() | direction;
+    let header = |flags| Header { version, flags: Flags(flags), stream, opcode, length: 0 };
+    match (session.version, session.compression) {
+        // Java driver 4 sets the flag in v5 although no body is compressed there.
+        (Version::V5, _) => {
+            let flags = if session.compression.is_some() { Flags::COMPRESSION } else { 0 };
+            segments::in_segments(&encode_frame(header(flags), body), Layout::of(session.compression))
+        }
+        (_, None) => encode_frame(header(0), body),
+        (_, Some(compression)) => encode_frame(header(Flags::COMPRESSION), &compression.compress(body).unwrap()),
+    }
+}
+
+/// The bodies in what was received, one after the other; empty when nothing was.
+fn off_wire(session: Session, wire: &[u8]) -> Vec<u8> {
+    let mut frames = Vec::new();
+    if session.version == Version::V5 {
+        let layout = Layout::of(session.compression);
+        let mut rest = wire;
+        while let Some(header) = SegmentHeader::peek(layout, rest).unwrap() {
+            let mut content = vec![0; header.content_len()];
+            header.decompress(header.payload(rest).unwrap(), &mut content).unwrap();
+            frames.extend(content);
+            rest = &rest[header.segment_len()..];
+        }
+    } else {
+        frames.extend_from_slice(wire);
+    }
+    let (mut bodies, mut rest) = (Vec::new(), &frames[..]);
+    while let Some(header) = Header::peek(rest) {
+        let end = HEADER_LEN + header.length as usize;
+        let body = &rest[HEADER_LEN..end];
+        match session.compression.filter(|_| super::super::requests::is_compressed(header, session.version)) {
+            None => bodies.extend_from_slice(body),
+            Some(compression) => bodies.extend(compression.decompress(body, 1 << 20).unwrap()),
+        }
+        rest = &rest[end..];
+    }
+    bodies
+}
+
+/// EXECUTE at consistency ONE with these flags and no values.
+fn execute(version: Version, id: &[u8], flags: u8) -> Vec<u8> {
+    let mut body = Vec::new();
+    let mut writer = Writer::new(&mut body);
+    writer.short_bytes(id);
+    if version == Version::V5 {
+        writer.short_bytes(&[0xee; 16]).u16(1).i32(i32::from(flags));
+    } else {
+        writer.u16(1).u8(flags);
+    }
+    body
+}
+
+fn query(version: Version, text: &str, flags: u8) -> Vec<u8> {
+    let mut body = request::encode_query(version, text);
+    *body.last_mut().unwrap() = flags;
+    body
+}
+
+/// A Rows result of one text column and one row.
+fn rows(keyspace: &str, table: &str) -> Vec<u8> {
+    let mut body = Vec::new();
+    let mut writer = Writer::new(&mut body);
+    writer.i32(2).i32(1).i32(1).string(keyspace).string(table).string("v").u16(0x000d).i32(1).i32(3).raw(b"abc");
+    body
+}
+
+fn rows_without_metadata() -> Vec<u8> {
+    let mut body = Vec::new();
+    Writer::new(&mut body).i32(2).i32(4).i32(1).i32(1).i32(3).raw(b"abc");
+    body
+}
+
+/// A Prepared result without variables.
+fn prepared(version: Version, id: &[u8], keyspace: &str, table: &str) -> Vec<u8> {
+    let mut body = Vec::new();
+    let mut writer = Writer::new(&mut body);
+    writer.i32(4).short_bytes(id);
+    if version == Version::V5 {
+        writer.short_bytes(&[0xee; 16]);
+    }
+    writer.i32(0).i32(0);
+    if version >= Version::V4 {
+        writer.i32(0);
+    }
+    writer.i32(1).i32(1).string(keyspace).string(table).string("v").u16(0x000d);
+    body
+}
+
+fn void() -> Vec<u8> {
+    vec![0, 0, 0, 1]
+}
+
+#[test]
+fn an_unknown_statement_is_described_once_and_then_passes() {
+    for session in ALL {
+        let around = surroundings();
+        let mut talk = Talk::with(session, &around);
+        let asked = execute(session.version, &ID, SKIP);
+        let described = execute(session.version, &ID, 0);
+        assert_eq!(talk.request(Opcode::EXECUTE, 1, &asked), described, "{session:?}");
+        assert_eq!(talk.response(Opcode::RESULT, 1, &rows("ks", "t")).unwrap(), rows("ks", "t"));
+        assert_eq!(talk.request(Opcode::EXECUTE, 1, &asked), asked, "{session:?}");
+        let mut elsewhere = Talk::with(session, &around);
+        assert_eq!(elsewhere.request(Opcode::EXECUTE, 9, &asked), asked, "one set serves the process");
+    }
+}
+
+#[test]
+fn a_statement_without_rows_teaches_too() {
+    let mut talk = Talk::with(V4, &surroundings());
+    talk.request(Opcode::EXECUTE, 1, &execute(Version::V4, &ID, SKIP));
+    talk.response(Opcode::RESULT, 1, &void()).unwrap();
+    let asked = execute(Version::V4, &ID, SKIP);
+    assert_eq!(talk.request(Opcode::EXECUTE, 1, &asked), asked);
+}
+
+#[test]
+fn preparing_teaches_what_is_ordinary_and_only_that() {
+    for session in ALL {
+        let around = surroundings();
+        let mut talk = Talk::with(session, &around);
+        for (id, table) in [([1; 16], "t"), ([2; 16], "peers"), ([3; 16], "local"), ([4; 16], "peers_v2")] {
+            let keyspace = if table == "t" { "ks" } else { "system" };
+            let answer = prepared(session.version, &id, keyspace, table);
+            assert_eq!(talk.response(Opcode::RESULT, 1, &answer).unwrap(), answer);
+            assert_eq!(around.statements.contains(&id), table == "t", "{session:?} {table}");
+        }
+    }
+}
+
+#[test]
+fn a_table_of_the_user_with_a_system_tables_name_is_ordinary() {
+    let around = surroundings();
+    let mut talk = Talk::with(V4, &around);
+    let answer = rows("ks", "peers");
+    assert_eq!(talk.response(Opcode::RESULT, 1, &answer).unwrap(), answer);
+    talk.response(Opcode::RESULT, 1, &prepared(Version::V4, &ID, "ks", "local")).unwrap();
+    assert!(around.statements.contains(&ID));
+}
+
+#[test]
+fn a_system_statement_is_described_every_time() {
+    let around = surroundings();
+    let mut talk = Talk::with(V4, &around);
+    for _ in 0..3 {
+        let sent = talk.request(Opcode::EXECUTE, 1, &execute(Version::V4, &ID, SKIP));
+        assert_eq!(sent, execute(Version::V4, &ID, 0));
+        talk.response(Opcode::RESULT, 1, &rows("system", "peers_v2")).unwrap();
+    }
+    assert!(!around.statements.contains(&ID));
+}
+
+#[test]
+fn a_node_that_skips_metadata_all_the_same_is_not_believed() {
+    let mut talk = Talk::with(V4, &surroundings());
+    talk.request(Opcode::EXECUTE, 1, &execute(Version::V4, &ID, SKIP));
+    assert_eq!(talk.response(Opcode::RESULT, 1, &rows_without_metadata()), Err(Why::MetadataMissing));
+}
+
+#[test]
+fn a_query_never_skips_metadata() {
+    for session in ALL {
+        let mut talk = Talk::with(session, &surroundings());
+        let text = "SELECT * FROM system.peers";
+        let asked = query(session.version, text, SKIP | 0x20);
+        assert_eq!(talk.request(Opcode::QUERY, 1, &asked), query(session.version, text, 0x20), "{session:?}");
+        let plain = query(session.version, text, 0x20);
+        assert_eq!(talk.request(Opcode::QUERY, 1, &plain), plain, "{session:?}");
+    }
+}
+
+#[test]
+fn a_long_query_streams_and_its_flag_is_still_cleared() {
+    for session in [V4, V5, V5_LZ4, V4_LZ4] {
+        let mut talk = Talk::with(session, &surroundings());
+        let text = "x".repeat(2000);
+        let asked = query(session.version, &text, SKIP);
+        assert_eq!(talk.request(Opcode::QUERY, 1, &asked), query(session.version, &text, 0), "{session:?}");
+    }
+}
+
+#[test]
+fn requests_in_flight_are_counted() {
+    let mut talk = Talk::with(V4, &surroundings());
+    talk.request(Opcode::QUERY, 1, &query(Version::V4, "a", 0));
+    talk.request(Opcode::OPTIONS, 2, &[]);
+    assert_eq!(talk.conversation.in_flight(), 2);
+    talk.response(Opcode::RESULT, 1, &void()).unwrap();
+    talk.response(Opcode::EVENT, -1, &Event::Schema { body: b"\x00\x0dSCHEMA_CHANGE" }.encode()).unwrap();
+    assert_eq!(talk.conversation.in_flight(), 1);
+}
+
+#[test]
+fn shard_aware_ports_are_taken_out_of_supported() {
+    let mut body = Vec::new();
+    let mut writer = Writer::new(&mut body);
+    writer
+        .u16(2)
+        .string("SCYLLA_SHARD_AWARE_PORT")
+        .string_list(&["19042"])
+        .string("CQL_VERSION")
+        .string_list(&["3.0.0"]);
+    let mut expected = Vec::new();
+    Writer::new(&mut expected).u16(1).string("CQL_VERSION").string_list(&["3.0.0"]);
+    for session in ALL {
+        let mut talk = Talk::with(session, &surroundings());
+        assert_eq!(talk.response(Opcode::SUPPORTED, 1, &body).unwrap(), expected, "{session:?}");
+    }
+}
+
+fn event(change: NodeChange, address: &str) -> Vec<u8> {
+    Event::Node { change, address: address.parse().unwrap() }.encode()
+}
+
+#[test]
+fn events_carry_the_address_that_rows_show() {
+    for session in ALL {
+        let mut talk = Talk::with(session, &surroundings());
+        let register = encode_register(&["STATUS_CHANGE", "TOPOLOGY_CHANGE"]);
+        assert_eq!(talk.request(Opcode::REGISTER, 1, &register), register);
+        let told = talk.response(Opcode::EVENT, -1, &event(NodeChange::Down, "10.77.0.12:9042")).unwrap();
+        assert_eq!(told, event(NodeChange::Down, "203.0.113.10:9043"), "{session:?}");
+        let unknown = talk.response(Opcode::EVENT, -1, &event(NodeChange::Up, "10.77.0.99:9042")).unwrap();
+        assert!(unknown.is_empty(), "{session:?}");
+        let schema = Event::Schema { body: b"\x00\x0dSCHEMA_CHANGE\x00\x07CREATED" }.encode();
+        assert_eq!(talk.response(Opcode::EVENT, -1, &schema).unwrap(), schema);
+    }
+}
+
+#[test]
+fn what_no_frame_can_be_made_of_ends_the_connection() {
+    let mut talk = Talk::with(V4, &surroundings());
+    assert_eq!(talk.response(Opcode::RESULT, 1, &[0, 0]), Err(Why::Malformed));
+    let mut talk = Talk::with(V4, &surroundings());
+    let request = on_wire(V4, 0, Opcode::QUERY, 1, &[]);
+    let conversation = &mut talk.conversation;
+    let failed = drive(&request, |bytes, scratch| conversation.response(bytes, scratch));
+    assert_eq!(failed, Err(Why::WrongDirection));
+}
+
+#[test]
+fn a_request_over_the_limit_gets_the_protocols_own_error() {
+    for session in [V4, V5] {
+        let mut conversation = Talk::with(session, &surroundings()).conversation;
+        let version = session.version.number();
+        let header = Header { version, flags: Flags(0), stream: 77, opcode: Opcode::QUERY, length: (1 << 20) + 1 };
+        let start = match session.version {
+            Version::V5 => {
+                let mut out = Vec::new();
+                crate::cql::segment::append_segment(&mut out, Layout::Plain, false, &header.encode());
+                out
+            }
+            _ => header.encode().to_vec(),
+        };
+        let Step::Fail(failure) = conversation.request(&start, &mut vec![0; MAX_PAYLOAD]) else { panic!() };
+        assert_eq!(failure.why, Why::FrameTooLong);
+        let body = off_wire(session, &failure.reply.unwrap());
+        let error = message::Error::parse(&body).unwrap();
+        assert_eq!(error.code, message::error_code::PROTOCOL_ERROR);
+    }
+}
