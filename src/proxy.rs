@@ -1,3 +1,42 @@
 //! A client's connection from accept to close.
+//!
+//! ```text
+//! listener ─▶ connection (limits, TLS, handshake, dial) ─▶ relay ─▶ Closed { by, why }
+//! ```
+//!
+//! The setup of a connection is its own task with one deadline; what remains is a small relay task that holds two sockets
+//! and no buffers.
 
+pub mod connection;
+pub mod connections;
+pub mod direction;
+pub mod hold;
+pub mod listener;
+pub mod relay;
+pub mod report;
+pub mod stream;
 pub mod tls;
+
+use crate::metrics::ClosedBy;
+
+/// How a connection ended: one log line, one counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Closed {
+    pub by: ClosedBy,
+    /// A metric's label value: from a closed set, never from the network.
+    pub why: &'static str,
+}
+
+impl Closed {
+    pub fn client(why: &'static str) -> Self {
+        Self { by: ClosedBy::Client, why }
+    }
+
+    pub fn node(why: &'static str) -> Self {
+        Self { by: ClosedBy::Node, why }
+    }
+
+    pub fn gateway(why: &'static str) -> Self {
+        Self { by: ClosedBy::Gateway, why }
+    }
+}

@@ -1,0 +1,455 @@
+//! The established connection: two sockets, one task, no buffers of its own.
+//!
+//! Both directions are polled in one task; the conversation says what happens to bytes, this file says what happens when
+//! one side ends. The rules are those under which the client always receives the last frame that the node sent:
+//!
+//! 1. The client ends: what it said is flushed, the node's writing side is shut, answers still flow back.
+//! 2. A write to the node fails: requests are read and discarded; answers still flow until the node ends.
+//! 3. The node ends (a reset counts once everything it sent is written): the client's writing side is shut, its input is
+//!    discarded for a moment (closing with unread input would make the kernel send a reset that destroys the last frame),
+//!    then it is closed. If the node ended within a frame the client gets a reset: a clean end would be a lie.
+//! 4. A write to the client fails, or it resets: the node's side is closed at once.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::watch;
+use tokio::time::{Instant, Sleep};
+
+use super::Closed;
+use super::connections::{Order, Place};
+use super::direction::{Direction, Progress, Room};
+use super::listener::Shared;
+use super::stream::Stream;
+use crate::cql::segment::MAX_PAYLOAD;
+use crate::metrics::{ClosedBy, NodeMetrics};
+use crate::rewrite::Conversation;
+use crate::rewrite::conversation::Fact;
+use crate::topology::Topology;
+
+/// One per thread: what a read can bring. Large frames cost few system calls, idle connections nothing.
+const SCRATCH: usize = 256 * 1024;
+/// After the node's end, for how long and for how much the client's input is discarded.
+const DISCARD_TIME: Duration = Duration::from_secs(1);
+const DISCARD_BYTES: usize = 1024 * 1024;
+/// How often a connection that waits for room in the hold budget looks again.
+const ROOM_RETRY: Duration = Duration::from_millis(20);
+
+thread_local! {
+    /// For a read, and for one decompressed segment.
+    static SCRATCHES: RefCell<(Vec<u8>, Vec<u8>)> = RefCell::new((vec![0; SCRATCH], vec![0; MAX_PAYLOAD]));
+}
+
+type TopologyChange = Pin<Box<dyn Future<Output = Option<watch::Receiver<Arc<Topology>>>> + Send>>;
+
+/// A relayed connection; resolves to how it ended.
+pub struct Relay {
+    client: Stream,
+    /// None once nothing more is expected of it.
+    node: Option<Stream>,
+    conversation: Conversation,
+    requests: Direction,
+    responses: Direction,
+    phase: Phase,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Since when the hold budget has had no room for this connection; in this poll, and in the one before.
+    waiting_for_room: Option<Instant>,
+    no_room_since: Option<Instant>,
+    changes: Option<TopologyChange>,
+    /// The topology changed and the client has not been told what follows from it.
+    announces: bool,
+    place: Place,
+    port: u16,
+    metrics: Arc<NodeMetrics>,
+    shared: Arc<Shared>,
+    counted: (u64, u64),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Phase {
+    Open,
+    /// The client has ended, the node's writing side is shut; closes when silent too long.
+    ClientEnded,
+    /// Writes to the node fail; the client's input is discarded.
+    NodeDeaf,
+    /// The last words to the client.
+    Last {
+        closed: Closed,
+        reset: bool,
+        shut: bool,
+        discarded: usize,
+    },
+}
+
+impl Relay {
+    pub fn new(
+        client: (Stream, Vec<u8>),
+        node: (Stream, Vec<u8>),
+        conversation: Conversation,
+        place: Place,
+        port: u16,
+        metrics: Arc<NodeMetrics>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        Self {
+            client: client.0,
+            node: Some(node.0),
+            conversation,
+            requests: Direction::starting_with(client.1),
+            responses: Direction::starting_with(node.1),
+            phase: Phase::Open,
+            timer: None,
+            waiting_for_room: None,
+            no_room_since: None,
+            changes: None,
+            announces: false,
+            place,
+            port,
+            metrics,
+            shared,
+            counted: (0, 0),
+        }
+    }
+
+    fn poll_open(&mut self, cx: &mut Context<'_>, scratch: &mut [u8], decoded: &mut [u8]) -> Poll<Closed> {
+        let waited = self.waiting_for_room.take();
+        self.no_room_since = waited;
+        if let Some(closed) = self.poll_requests(cx, scratch, decoded) {
+            return self.last(closed, cx);
+        }
+        if let Some(closed) = self.poll_responses(cx, scratch, decoded) {
+            return self.last(closed, cx);
+        }
+        if self.conversation.has_facts() {
+            self.report();
+        }
+        if let Some(closed) = self.poll_announcements(cx) {
+            return self.last(closed, cx);
+        }
+        if self.drains() {
+            let why = if self.place.handle().order() == Order::Readdress { "address_changed" } else { "drain" };
+            return self.last(End::clean(Closed::gateway(why)), cx);
+        }
+        self.poll_timer(cx)
+    }
+
+    fn poll_requests(&mut self, cx: &mut Context<'_>, scratch: &mut [u8], decoded: &mut [u8]) -> Option<End> {
+        match self.phase {
+            Phase::NodeDeaf => return self.discard_requests(cx, scratch),
+            Phase::ClientEnded | Phase::Last { .. } => return None,
+            Phase::Open => {}
+        }
+        let Self { client, node, conversation, requests, shared, .. } = self;
+        let node = node.as_mut()?;
+        let mut written = 0;
+        let mut room = Room { scratch, budget: &shared.budget, written: &mut written };
+        let progress = requests.poll(cx, client, node, &mut room, |bytes| {
+            let step = conversation.request(bytes, decoded);
+            (step, conversation.requests_held())
+        });
+        self.metrics.bytes_to_node.inc_by(written);
+        match progress {
+            Progress::Blocked => None,
+            Progress::Yield => {
+                cx.waker().wake_by_ref();
+                None
+            }
+            Progress::NoRoom => self.wait_for_room(),
+            Progress::Finished => {
+                let node = self.node.as_mut()?;
+                match Pin::new(node).poll_shutdown(cx) {
+                    Poll::Pending => None,
+                    Poll::Ready(_) => {
+                        self.phase = Phase::ClientEnded;
+                        self.set_timer(self.shared.timeouts.half_closed);
+                        None
+                    }
+                }
+            }
+            Progress::ReadFailed(error) => Some(End::reset(Closed::client(ending(&error)))),
+            Progress::WriteFailed(_) => {
+                self.phase = Phase::NodeDeaf;
+                self.discard_requests(cx, scratch)
+            }
+            Progress::Failed(failure) => {
+                let end = End {
+                    closed: Closed::gateway(failure.why.as_str()),
+                    reset: !self.conversation.responses_at_boundary(),
+                };
+                if let Some(reply) = failure.reply.filter(|_| !end.reset) {
+                    let mut written = 0;
+                    let _ = self.responses.write(cx, &mut self.client, &reply, &mut written);
+                }
+                Some(end)
+            }
+        }
+    }
+
+    /// Rule 2: the node does not listen any more, but may still have something to say.
+    fn discard_requests(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Option<End> {
+        for _ in 0..8 {
+            let mut buffer = ReadBuf::new(scratch);
+            match Pin::new(&mut self.client).poll_read(cx, &mut buffer) {
+                Poll::Pending => return None,
+                Poll::Ready(Err(error)) => return Some(End::reset(Closed::client(ending(&error)))),
+                Poll::Ready(Ok(())) if buffer.filled().is_empty() => return None,
+                Poll::Ready(Ok(())) => {}
+            }
+        }
+        cx.waker().wake_by_ref();
+        None
+    }
+
+    fn poll_responses(&mut self, cx: &mut Context<'_>, scratch: &mut [u8], decoded: &mut [u8]) -> Option<End> {
+        if matches!(self.phase, Phase::Last { .. }) {
+            return None;
+        }
+        let Self { client, node, conversation, responses, shared, .. } = self;
+        let node = node.as_mut()?;
+        let mut written = 0;
+        let mut room = Room { scratch, budget: &shared.budget, written: &mut written };
+        let progress = responses.poll(cx, node, client, &mut room, |bytes| {
+            let step = conversation.response(bytes, decoded);
+            (step, conversation.responses_held())
+        });
+        self.metrics.bytes_to_client.inc_by(written);
+        if written > 0 && self.phase == Phase::ClientEnded {
+            self.set_timer(self.shared.timeouts.half_closed);
+        }
+        match progress {
+            Progress::Blocked => None,
+            Progress::Yield => {
+                cx.waker().wake_by_ref();
+                None
+            }
+            Progress::NoRoom => self.wait_for_room(),
+            Progress::Finished if self.phase == Phase::ClientEnded => Some(self.node_ended(Closed::client("eof"))),
+            Progress::Finished => Some(self.node_ended(Closed::node("eof"))),
+            // Cassandra answers a client's end with a reset.
+            Progress::ReadFailed(_) if self.phase == Phase::ClientEnded => Some(self.node_ended(Closed::client("eof"))),
+            Progress::ReadFailed(error) => Some(self.node_ended(Closed::node(ending(&error)))),
+            Progress::WriteFailed(error) => Some(End::reset(Closed::client(ending(&error)))),
+            Progress::Failed(failure) => {
+                let closed = Closed::gateway(failure.why.as_str());
+                tracing::warn!(port = self.port, why = failure.why.as_str(), "a node's response cannot be passed");
+                Some(End { closed, reset: !self.conversation.responses_at_boundary() })
+            }
+        }
+    }
+
+    /// Rule 3: a frame that was begun and cannot be finished must not look finished.
+    fn node_ended(&self, closed: Closed) -> End {
+        End { closed, reset: self.responses.holds() || !self.conversation.responses_at_boundary() }
+    }
+
+    /// Stops reading until there is room in the hold budget, for a while.
+    fn wait_for_room(&mut self) -> Option<End> {
+        let since = *self.waiting_for_room.get_or_insert(self.no_room_since.unwrap_or_else(Instant::now));
+        if since.elapsed() >= self.shared.timeouts.hold {
+            return Some(End::reset(Closed::gateway("hold_budget")));
+        }
+        self.set_timer(ROOM_RETRY);
+        None
+    }
+
+    fn set_timer(&mut self, after: Duration) {
+        let at = Instant::now() + after;
+        match &mut self.timer {
+            Some(timer) => timer.as_mut().reset(at),
+            None => self.timer = Some(Box::pin(tokio::time::sleep_until(at))),
+        }
+    }
+
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
+        if self.waiting_for_room.is_none() {
+            if self.phase != Phase::ClientEnded {
+                self.timer = None;
+                return Poll::Pending;
+            }
+            if self.no_room_since.take().is_some() {
+                self.set_timer(self.shared.timeouts.half_closed);
+            }
+        }
+        let Some(timer) = &mut self.timer else { return Poll::Pending };
+        ready!(timer.as_mut().poll(cx));
+        if self.waiting_for_room.is_some() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.last(End::reset(Closed::client("half_closed_timeout")), cx)
+    }
+
+    /// Tells the client, between two frames, what follows from a change of the topology.
+    fn poll_announcements(&mut self, cx: &mut Context<'_>) -> Option<End> {
+        let Some(changes) = &mut self.changes else { return None };
+        while let Poll::Ready(changed) = changes.as_mut().poll(cx) {
+            *changes = next_change(changed?);
+            self.announces = true;
+        }
+        if !self.announces || !self.conversation.responses_at_boundary() || !self.responses.is_flushed() {
+            return None;
+        }
+        self.announces = false;
+        let topology = self.shared.topology.borrow().clone();
+        let bytes = self.conversation.announce(&topology);
+        let mut written = 0;
+        let failed = self.responses.write(cx, &mut self.client, &bytes, &mut written).is_err();
+        let _ = self.responses.poll_flush(cx, &mut self.client, &mut written);
+        self.metrics.bytes_to_client.inc_by(written);
+        self.report();
+        failed.then(|| End::reset(Closed::client("reset")))
+    }
+
+    /// True when an order to drain can be followed: between frames, with nothing in flight.
+    fn drains(&self) -> bool {
+        matches!(self.place.handle().order(), Order::Drain | Order::Readdress)
+            && self.conversation.in_flight() == 0
+            && self.conversation.requests_at_boundary()
+            && self.conversation.responses_at_boundary()
+            && self.requests.is_idle()
+            && self.responses.is_idle()
+    }
+
+    fn report(&mut self) {
+        for fact in self.conversation.take_facts() {
+            if matches!(fact, Fact::Registered(_)) {
+                self.place.handle().set_control();
+                if self.changes.is_none() {
+                    self.changes = Some(next_change(self.shared.topology.clone()));
+                }
+            }
+            self.shared.report(self.port, self.place.handle().incarnation(), fact);
+        }
+    }
+
+    /// Begins the end.
+    fn last(&mut self, end: End, cx: &mut Context<'_>) -> Poll<Closed> {
+        if self.conversation.has_facts() {
+            self.report();
+        }
+        if let Some(node) = self.node.take()
+            && end.closed.by != ClosedBy::Node
+        {
+            node.reset_on_close();
+        }
+        let End { closed, reset } = end;
+        if reset && closed.by == ClosedBy::Client {
+            self.client.reset_on_close();
+            return Poll::Ready(closed);
+        }
+        self.phase = Phase::Last { closed, reset, shut: false, discarded: 0 };
+        self.set_timer(self.shared.timeouts.half_closed);
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Flush, shut, discard, done.
+    fn poll_last(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<Closed> {
+        let Phase::Last { closed, reset, shut, mut discarded } = self.phase else { return Poll::Pending };
+        if let Some(timer) = &mut self.timer
+            && timer.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(closed);
+        }
+        if !shut {
+            let mut written = 0;
+            let flushed = self.responses.poll_flush(cx, &mut self.client, &mut written);
+            self.metrics.bytes_to_client.inc_by(written);
+            if ready!(flushed).is_err() {
+                return Poll::Ready(closed);
+            }
+            if reset {
+                self.client.reset_on_close();
+                return Poll::Ready(closed);
+            }
+            if ready!(Pin::new(&mut self.client).poll_shutdown(cx)).is_err() {
+                return Poll::Ready(closed);
+            }
+            self.phase = Phase::Last { closed, reset, shut: true, discarded };
+            self.set_timer(DISCARD_TIME);
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        while discarded < DISCARD_BYTES {
+            let mut buffer = ReadBuf::new(scratch);
+            match Pin::new(&mut self.client).poll_read(cx, &mut buffer) {
+                Poll::Pending => {
+                    self.phase = Phase::Last { closed, reset, shut, discarded };
+                    return Poll::Pending;
+                }
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => discarded += buffer.filled().len(),
+                Poll::Ready(_) => return Poll::Ready(closed),
+            }
+        }
+        Poll::Ready(closed)
+    }
+}
+
+impl Future for Relay {
+    type Output = Closed;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Closed> {
+        let relay = self.get_mut();
+        relay.place.handle().register(cx.waker());
+        match relay.place.handle().order() {
+            Order::NodeGone if !matches!(relay.phase, Phase::Last { .. }) => {
+                relay.client.reset_on_close();
+                return Poll::Ready(Closed::gateway("node_gone"));
+            }
+            Order::Deadline => {
+                relay.client.reset_on_close();
+                return Poll::Ready(Closed::gateway("drain_deadline"));
+            }
+            _ => {}
+        }
+        let polled = SCRATCHES.with_borrow_mut(|(scratch, decoded)| match relay.phase {
+            Phase::Last { .. } => relay.poll_last(cx, scratch),
+            _ => relay.poll_open(cx, scratch, decoded),
+        });
+        let (sent, answered) = relay.conversation.counts();
+        if (sent, answered) != relay.counted {
+            relay.metrics.requests.inc_by(sent - relay.counted.0);
+            relay.metrics.responses.inc_by(answered - relay.counted.1);
+            relay.counted = (sent, answered);
+        }
+        polled
+    }
+}
+
+/// How a connection is to end.
+struct End {
+    closed: Closed,
+    /// The client gets a reset.
+    reset: bool,
+}
+
+impl End {
+    fn clean(closed: Closed) -> Self {
+        Self { closed, reset: false }
+    }
+
+    fn reset(closed: Closed) -> Self {
+        Self { closed, reset: true }
+    }
+}
+
+fn next_change(mut topology: watch::Receiver<Arc<Topology>>) -> TopologyChange {
+    Box::pin(async move { topology.changed().await.ok().map(|()| topology) })
+}
+
+/// An I/O error as a metric's label value.
+pub(super) fn ending(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted => "reset",
+        io::ErrorKind::TimedOut => "timeout",
+        io::ErrorKind::UnexpectedEof => "eof",
+        io::ErrorKind::InvalidData => "tls",
+        _ => "io_error",
+    }
+}

@@ -1,0 +1,90 @@
+//! What relays see in passing: counted here, and told to the topology where it did not know.
+
+use std::net::SocketAddr;
+
+use super::listener::Shared;
+use crate::cql::message::NodeChange;
+use crate::metrics::{EventAction, EventKind, HiddenRow, RefusedRequest, Table};
+use crate::rewrite::conversation::{self, Fact};
+use crate::rewrite::system_tables::{LocalRow, Report, Rewritten, SystemTable};
+use crate::topology::input::{Identity, Input, Observation};
+use crate::topology::{Hidden, HiddenReason};
+
+impl Shared {
+    /// Counts a fact from a connection of the node behind `port`. The topology hears of it if it has time.
+    pub fn report(&self, port: u16, incarnation: u64, fact: Fact) {
+        match fact {
+            Fact::Rewrote(report) => self.rewrote(port, incarnation, *report),
+            Fact::Unrewritable(reason) => {
+                tracing::warn!(port, %reason, "a system table's answer cannot be rewritten; the connection is closed");
+            }
+            Fact::Redescribed => self.metrics.statements_redescribed.inc(),
+            Fact::Registered(_) => {}
+            Fact::Event { change, action } => self.metrics.event(event_kind(change), event_action(action)),
+        }
+    }
+
+    fn rewrote(&self, port: u16, incarnation: u64, report: Report) {
+        match report.rewritten {
+            Rewritten::Unchanged => {}
+            Rewritten::Frame(_) => self.metrics.rewritten(match report.table {
+                SystemTable::Local => Table::Local,
+                SystemTable::Peers => Table::Peers,
+                SystemTable::PeersV2 => Table::PeersV2,
+            }),
+            Rewritten::Refused(_) => self.metrics.request_refused(RefusedRequest::InternalAddress),
+        }
+        for row in report.hidden {
+            let reason = match row.reason {
+                None => HiddenRow::View,
+                Some(HiddenReason::NoPort) => HiddenRow::NoPort,
+                Some(HiddenReason::NotAnnounced) => HiddenRow::NotAnnounced,
+            };
+            self.metrics.rows_hidden(reason, 1);
+            if let Some(reason) = row.reason {
+                let hidden = Hidden { host_id: row.host_id, address: row.address, reason };
+                let _ = self.observations.try_send(Input::Hidden(hidden));
+            }
+        }
+        if let Some(local) = report.local {
+            self.observe(port, incarnation, local);
+        }
+    }
+
+    /// Tells the topology who the node behind `port` says it is, when that is news.
+    fn observe(&self, port: u16, incarnation: u64, local: LocalRow) {
+        let Some(node) = self.topology.borrow().node_at_port(port).cloned() else { return };
+        if local.host_id.is_none() || node.host_id == local.host_id {
+            return;
+        }
+        let native = |(address, port): (_, Option<u16>)| SocketAddr::new(address, port.unwrap_or(node.address.port()));
+        let identity = Identity {
+            cluster_name: local.cluster_name,
+            host_id: local.host_id,
+            native: local.native.map(native),
+            data_center: local.data_center,
+            rack: local.rack,
+        };
+        let _ = self.observations.try_send(Input::Observed(Observation { port, incarnation, identity }));
+    }
+}
+
+fn event_kind(change: Option<NodeChange>) -> EventKind {
+    match change {
+        Some(NodeChange::Up) => EventKind::Up,
+        Some(NodeChange::Down) => EventKind::Down,
+        Some(NodeChange::NewNode) => EventKind::NewNode,
+        Some(NodeChange::RemovedNode) => EventKind::RemovedNode,
+        Some(NodeChange::MovedNode) => EventKind::MovedNode,
+        None => EventKind::Other,
+    }
+}
+
+fn event_action(action: conversation::EventAction) -> EventAction {
+    match action {
+        conversation::EventAction::Passed => EventAction::Passed,
+        conversation::EventAction::Added => EventAction::Added,
+        conversation::EventAction::Held => EventAction::Held,
+        conversation::EventAction::Swallowed => EventAction::Swallowed,
+    }
+}
