@@ -1,3 +1,4 @@
+#![allow(clippy::expect_used, reason = "a test says what it expected")]
 //! The recorded conversations are there, in every cell, and are whole.
 
 #[path = "golden/golden.rs"]
