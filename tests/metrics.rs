@@ -1,0 +1,92 @@
+//! What `/metrics` says, read by a parser that is not ours.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use cqlgate::metrics::{
+    ClosedBy, DialFailure, EventAction, EventKind, HiddenRow, Metrics, Refused, RefusedRequest, State, Table,
+};
+use prometheus_parse::{Scrape, Value};
+
+/// Metrics in which every family has a series.
+fn everything() -> Arc<Metrics> {
+    let metrics = Metrics::new();
+    // A name of an operator's choice, with all that the text format must escape.
+    let node = metrics.node("rack \"a\"\\0");
+    node.open.set(3);
+    node.opened.inc();
+    node.closed(ClosedBy::Client, "eof");
+    node.bytes_to_node.inc_by(1 << 40);
+    node.bytes_to_client.inc();
+    node.requests.inc();
+    node.responses.inc();
+    node.dial_seconds.observe(0.003);
+    node.handshake_seconds.observe(0.004);
+    node.probe_seconds.observe(100.0);
+    node.dial_failed(DialFailure::Timeout);
+    node.set_state(State::Up);
+    node.port.set(9042);
+    metrics.driver(Some("Apache Cassandra Java Driver"), Some("4.19.3")).open.inc();
+    metrics.connection_refused(Refused::NoLiveNode);
+    metrics.request_refused(RefusedRequest::InternalAddress);
+    metrics.rewritten(Table::PeersV2);
+    metrics.rows_hidden(HiddenRow::NoPort, 2);
+    metrics.event(EventKind::Up, EventAction::Passed);
+    metrics.discovery_refreshed.set(1.5e9);
+    metrics
+}
+
+fn parse(text: &str) -> Scrape {
+    Scrape::parse(text.lines().map(|line| Ok(line.to_owned()))).unwrap()
+}
+
+#[test]
+fn a_parser_reads_every_line() {
+    let text = everything().render().unwrap();
+    let scrape = parse(&text);
+    let read: usize = scrape
+        .samples
+        .iter()
+        .map(|sample| match &sample.value {
+            // The parser takes a histogram's buckets together; its sum and count are samples of their own.
+            Value::Histogram(buckets) => buckets.len(),
+            _ => 1,
+        })
+        .sum();
+    let written = text.lines().filter(|line| !line.starts_with('#')).count();
+    assert_eq!(read, written, "{text}");
+    let values: BTreeMap<_, _> = scrape.samples.iter().map(|sample| (sample.metric.as_str(), &sample.value)).collect();
+    assert_eq!(values["cqlgate_to_node_bytes_total"], &Value::Counter((1_u64 << 40) as f64));
+    assert_eq!(values["cqlgate_connections_open"], &Value::Gauge(3.0));
+    assert_eq!(values["cqlgate_rows_hidden_total"], &Value::Counter(2.0));
+}
+
+#[test]
+fn every_family_has_a_help_text_and_a_unit_where_it_needs_one() {
+    let text = everything().render().unwrap();
+    let scrape = parse(&text);
+    let typed: BTreeMap<&str, &str> =
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
+    assert!(typed.len() > 25, "{typed:?}");
+    for (name, kind) in typed {
+        assert!(scrape.docs.get(name).is_some_and(|help| help.len() > 10), "{name} has no help");
+        assert_eq!(kind == "counter", name.ends_with("_total"), "{name} is a {kind}");
+        assert!(!name.contains("milli") && !name.contains("_ms"), "{name} is in no base unit");
+        if name.contains("byte") {
+            assert!(name.ends_with("_bytes") || name.ends_with("_bytes_total"), "{name}");
+        }
+    }
+}
+
+#[test]
+fn labels_of_a_family_are_always_the_same() {
+    let text = everything().render().unwrap();
+    let mut labels: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for sample in parse(&text).samples {
+        let names: BTreeSet<String> = sample.labels.keys().cloned().collect();
+        assert_eq!(labels.entry(sample.metric.clone()).or_insert_with(|| names.clone()), &names, "{}", sample.metric);
+        if let Some(node) = sample.labels.get("node") {
+            assert!(node.starts_with("rack"), "{node}");
+        }
+    }
+}
