@@ -1,0 +1,39 @@
+//! The address that clients are told to dial: given, or the present meaning of a name.
+
+use std::sync::Arc;
+
+use tokio::sync::{Notify, mpsc};
+
+use crate::config::Advertise;
+use crate::topology::Advertised;
+use crate::topology::input::Input;
+
+use super::resolve::{Addresses, Names, choose, follow};
+
+/// Sends the address; for a name, whenever it changes. A name that stops resolving keeps its last address.
+pub async fn run(advertise: Advertise, names: Names, inputs: mpsc::Sender<Input>) {
+    let host = match advertise {
+        Advertise::Addresses { ipv4, ipv6 } => {
+            let _ = inputs.send(Input::Advertised(Advertised { ipv4, ipv6 })).await;
+            return;
+        }
+        Advertise::Name(host) => host,
+    };
+    let mut advertised = Advertised::default();
+    follow(names, host, Arc::new(Notify::new()), move |addresses| {
+        let news = addresses.map(|addresses| next(advertised, &addresses)).filter(|next| *next != advertised);
+        advertised = news.unwrap_or(advertised);
+        let inputs = inputs.clone();
+        async move {
+            if let Some(advertised) = news {
+                let _ = inputs.send(Input::Advertised(advertised)).await;
+            }
+        }
+    })
+    .await;
+}
+
+/// Per family: the address in use while the name has it, else its lowest.
+fn next(in_use: Advertised, addresses: &Addresses) -> Advertised {
+    Advertised { ipv4: choose(in_use.ipv4, &addresses.ipv4), ipv6: choose(in_use.ipv6, &addresses.ipv6) }
+}

@@ -1,0 +1,255 @@
+//! The smallest CQL client that can ask a node who it is: OPTIONS, STARTUP, SASL PLAIN, QUERY, REGISTER; one request at
+//! a time, v4 (v3 where a node refuses v4), no compression.
+//!
+//! Only the gateway's own probes and its control connection use it; a client's bytes never pass here. Every wait has a
+//! deadline, and a body is read as it arrives, up to [`MAX_BODY`], whatever its header promises.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use thiserror::Error;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+
+use crate::config::Credentials;
+use crate::cql::frame::{EVENT_STREAM, Flags, HEADER_LEN, Header, Opcode, Version, encode_frame};
+use crate::cql::message::request::encode_query;
+use crate::cql::message::{self, Error, error_code};
+use crate::cql::primitives::DecodeError;
+use crate::cql::rows;
+
+use super::dial::{DialError, Dialer, Stream, Target};
+
+/// Longest body of an answer, in bytes: `system.peers_v2` of some 2,500 nodes with 256 tokens each. A longer one is an error.
+const MAX_BODY: u32 = 16 * 1024 * 1024;
+
+/// Longest password file, in bytes.
+const MAX_PASSWORD: usize = 64 * 1024;
+
+/// ERROR code of a refused login (native_protocol_v5.spec §9).
+const BAD_CREDENTIALS: i32 = 0x0100;
+
+/// Why a conversation with a node ended.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ClientError {
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    #[error("{doing}: connection lost ({kind})")]
+    Lost { doing: &'static str, kind: io::ErrorKind },
+    #[error("{doing}: no answer within {after:?}")]
+    Silent { doing: &'static str, after: Duration },
+    #[error("{doing}: {error}")]
+    Malformed { doing: &'static str, error: DecodeError },
+    #[error("{doing}: answered with opcode {opcode:#04x} in version {version:#04x}")]
+    Unexpected { doing: &'static str, version: u8, opcode: u8 },
+    #[error("{doing}: refused with code {code:#06x}: {text}")]
+    Refused { doing: &'static str, code: i32, text: String },
+    #[error(
+        "the node asks for a login ({authenticator}): give the gateway one with probe.username and probe.password_file"
+    )]
+    LoginNeeded { authenticator: String },
+    #[error("login as probe.username refused: {text}")]
+    LoginRefused { text: String },
+    #[error("probe.password_file {path}: {kind}")]
+    PasswordFile { path: PathBuf, kind: io::ErrorKind },
+}
+
+/// One answer: its opcode and its message, without the prefixes of the frame's flags.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    opcode: Opcode,
+    body: BytesMut,
+}
+
+/// An open connection to a node.
+pub struct Client {
+    stream: Box<dyn Stream>,
+    received: BytesMut,
+    version: Version,
+    /// How long one answer may take.
+    patience: Duration,
+    stream_id: i16,
+    /// An EVENT came since [`Client::event`] last said so.
+    event_seen: bool,
+}
+
+impl Client {
+    /// Connects and asks for the OPTIONS: the node is alive when this succeeds, login or not.
+    pub async fn open(dialer: &Dialer, target: &Target, patience: Duration) -> Result<Self, ClientError> {
+        match Self::open_version(dialer, target, patience, Version::V4).await {
+            Err(ClientError::Refused { code: error_code::PROTOCOL_ERROR, .. }) => {
+                Self::open_version(dialer, target, patience, Version::V3).await
+            }
+            other => other,
+        }
+    }
+
+    async fn open_version(
+        dialer: &Dialer,
+        target: &Target,
+        patience: Duration,
+        version: Version,
+    ) -> Result<Self, ClientError> {
+        let stream = dialer.dial(target).await?;
+        let mut client = Self { stream, received: BytesMut::new(), version, patience, stream_id: 0, event_seen: false };
+        client.options().await?;
+        Ok(client)
+    }
+
+    /// OPTIONS → SUPPORTED.
+    pub async fn options(&mut self) -> Result<(), ClientError> {
+        let answer = self.ask("OPTIONS", Opcode::OPTIONS, &[]).await?;
+        self.expect("OPTIONS", &answer, Opcode::SUPPORTED)
+    }
+
+    /// STARTUP, and the login where the node asks for one. The password file is read each time, so that it may change.
+    pub async fn start(&mut self, credentials: Option<&Credentials>) -> Result<(), ClientError> {
+        let options =
+            [("CQL_VERSION", "3.0.0"), ("DRIVER_NAME", "cqlgate"), ("DRIVER_VERSION", env!("CARGO_PKG_VERSION"))];
+        let answer = self.ask("STARTUP", Opcode::STARTUP, &message::encode_startup(&options)).await?;
+        if answer.opcode != Opcode::AUTHENTICATE {
+            return self.expect("STARTUP", &answer, Opcode::READY);
+        }
+        let Some(credentials) = credentials else {
+            let class = message::parse_authenticate(&answer.body).unwrap_or("unknown");
+            let authenticator = class.rsplit('.').next().unwrap_or(class).to_owned();
+            return Err(ClientError::LoginNeeded { authenticator });
+        };
+        let password = read_password(credentials)?;
+        let token = message::encode_plain_auth_response(&credentials.username, &password);
+        match self.ask("login", Opcode::AUTH_RESPONSE, &token).await {
+            Ok(answer) => self.expect("login", &answer, Opcode::AUTH_SUCCESS),
+            Err(ClientError::Refused { code: BAD_CREDENTIALS, text, .. }) => Err(ClientError::LoginRefused { text }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// QUERY at consistency ONE; the answer is a RESULT.
+    pub async fn query(&mut self, text: &'static str) -> Result<Answer, ClientError> {
+        let answer = self.ask(text, Opcode::QUERY, &encode_query(self.version, text)).await?;
+        self.expect(text, &answer, Opcode::RESULT)?;
+        Ok(answer)
+    }
+
+    /// REGISTER for event types; from now on [`Client::event`] can answer.
+    pub async fn register(&mut self, event_types: &[&str]) -> Result<(), ClientError> {
+        let answer = self.ask("REGISTER", Opcode::REGISTER, &message::encode_register(event_types)).await?;
+        self.expect("REGISTER", &answer, Opcode::READY)
+    }
+
+    /// Waits for an EVENT, as long as it takes; several that wait are one. May be dropped and called again.
+    pub async fn event(&mut self) -> Result<(), ClientError> {
+        while !self.event_seen {
+            let (header, _) = self.read_frame("EVENT").await?;
+            if header.stream != EVENT_STREAM {
+                let (version, opcode) = (header.version, header.opcode.0);
+                return Err(ClientError::Unexpected { doing: "EVENT", version, opcode });
+            }
+        }
+        self.event_seen = false;
+        Ok(())
+    }
+
+    async fn ask(&mut self, doing: &'static str, opcode: Opcode, body: &[u8]) -> Result<Answer, ClientError> {
+        self.stream_id = self.stream_id.wrapping_add(1) & 0x7fff;
+        let header = Header {
+            version: self.version.number(),
+            flags: Flags::default(),
+            stream: self.stream_id,
+            opcode,
+            length: 0,
+        };
+        let frame = encode_frame(header, body);
+        let after = self.patience;
+        match timeout(after, self.converse(doing, &frame)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(ClientError::Silent { doing, after }),
+        }
+    }
+
+    async fn converse(&mut self, doing: &'static str, frame: &[u8]) -> Result<Answer, ClientError> {
+        let lost = |error: io::Error| ClientError::Lost { doing, kind: error.kind() };
+        self.stream.write_all(frame).await.map_err(lost)?;
+        self.stream.flush().await.map_err(lost)?;
+        loop {
+            let (header, mut body) = self.read_frame(doing).await?;
+            if header.stream == EVENT_STREAM {
+                continue;
+            }
+            let offset =
+                rows::message_offset(header.flags, &body).map_err(|error| ClientError::Malformed { doing, error })?;
+            body.advance(offset);
+            // A node that does not speak our version answers in its own, on stream 0.
+            if header.opcode == Opcode::ERROR {
+                let Error { code, message } =
+                    Error::parse(&body).map_err(|error| ClientError::Malformed { doing, error })?;
+                return Err(ClientError::Refused { doing, code, text: message.to_owned() });
+            }
+            if header.stream == self.stream_id && header.version & 0x7f == self.version.number() {
+                return Ok(Answer { opcode: header.opcode, body });
+            }
+            return Err(ClientError::Unexpected { doing, version: header.version, opcode: header.opcode.0 });
+        }
+    }
+
+    /// The next frame. What has arrived stays in `received` when this is dropped in between.
+    async fn read_frame(&mut self, doing: &'static str) -> Result<(Header, BytesMut), ClientError> {
+        let lost = |kind| ClientError::Lost { doing, kind };
+        loop {
+            if let Some(header) = Header::peek(&self.received) {
+                if !header.is_response() || Version::from_byte(header.version).is_none() {
+                    let (version, opcode) = (header.version, header.opcode.0);
+                    return Err(ClientError::Unexpected { doing, version, opcode });
+                }
+                if header.flags.has(Flags::COMPRESSION) {
+                    let error = DecodeError::Malformed { what: "body compressed unasked" };
+                    return Err(ClientError::Malformed { doing, error });
+                }
+                if header.length > MAX_BODY {
+                    let (length, limit) = (u64::from(header.length), u64::from(MAX_BODY));
+                    let error = DecodeError::TooLong { what: "body of an answer", length, limit };
+                    return Err(ClientError::Malformed { doing, error });
+                }
+                let length = HEADER_LEN + header.length as usize;
+                if self.received.len() >= length {
+                    let mut frame = self.received.split_to(length);
+                    frame.advance(HEADER_LEN);
+                    self.event_seen |= header.stream == EVENT_STREAM;
+                    return Ok((header, frame));
+                }
+            }
+            match self.stream.read_buf(&mut self.received).await {
+                Ok(0) => return Err(lost(io::ErrorKind::UnexpectedEof)),
+                Ok(_) => {}
+                Err(error) => return Err(lost(error.kind())),
+            }
+        }
+    }
+
+    fn expect(&self, doing: &'static str, answer: &Answer, opcode: Opcode) -> Result<(), ClientError> {
+        if answer.opcode == opcode {
+            return Ok(());
+        }
+        Err(ClientError::Unexpected { doing, version: self.version.number(), opcode: answer.opcode.0 })
+    }
+}
+
+impl Answer {
+    /// The message of a RESULT.
+    pub fn message(&self) -> &[u8] {
+        &self.body
+    }
+}
+
+/// The file's text without the newline that editors put at its end.
+fn read_password(credentials: &Credentials) -> Result<String, ClientError> {
+    let failed = |kind| ClientError::PasswordFile { path: credentials.password_file.clone(), kind };
+    let text = std::fs::read(&credentials.password_file).map_err(|error| failed(error.kind()))?;
+    if text.len() > MAX_PASSWORD {
+        return Err(failed(io::ErrorKind::FileTooLarge));
+    }
+    let text = String::from_utf8(text).map_err(|_| failed(io::ErrorKind::InvalidData))?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}

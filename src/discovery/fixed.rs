@@ -1,0 +1,117 @@
+//! `nodes:`, the list in the configuration: who exists is settled; only where a name leads may change.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::interval;
+use tracing::info;
+
+use crate::config::ListedNode;
+use crate::topology::NodeId;
+use crate::topology::input::{Found, Input};
+use crate::topology::ports::PortRange;
+
+use super::resolve::{Addresses, Names, choose, follow};
+
+/// A list does not change; this often it is said to be still true, so that nobody takes discovery for stale.
+const STILL_TRUE: Duration = Duration::from_secs(30);
+
+/// One name's news: its position in the list and its addresses, `None` when it has none yet.
+type News = (usize, Option<Addresses>);
+
+/// The list with what is known of each entry's address.
+pub struct Fixed {
+    nodes: Vec<ListedNode>,
+    addresses: Vec<Option<IpAddr>>,
+    range: PortRange,
+    /// The listen ports were chosen by the system: a listed port is a position among them.
+    positions: bool,
+    wakes: HashMap<NodeId, Arc<Notify>>,
+}
+
+impl Fixed {
+    pub fn new(nodes: &[ListedNode], range: PortRange, positions: bool) -> Self {
+        let addresses: Vec<Option<IpAddr>> = nodes.iter().map(|node| node.address.host.parse().ok()).collect();
+        let named = nodes.iter().zip(&addresses).filter(|(_, address)| address.is_none());
+        let wakes = named.map(|(node, _)| (NodeId::new(&node.name), Arc::default())).collect();
+        Self { nodes: nodes.to_vec(), addresses, range, positions, wakes }
+    }
+
+    /// For each node that is listed by name, what to wake when it should be looked up again.
+    pub fn wakes(&self) -> HashMap<NodeId, Arc<Notify>> {
+        self.wakes.clone()
+    }
+
+    /// Sends the list once every name was looked up, and again whenever an address changes.
+    pub async fn run(mut self, names: Names, inputs: mpsc::Sender<Input>) {
+        let (told, mut news) = mpsc::channel::<News>(16);
+        let mut lookups = JoinSet::new();
+        let mut waiting: Vec<usize> = Vec::new();
+        for (index, node) in self.nodes.iter().enumerate() {
+            let Some(wake) = self.wakes.get(&NodeId::new(&node.name)) else { continue };
+            waiting.push(index);
+            let told = told.clone();
+            lookups.spawn(follow(names.clone(), node.address.host.clone(), wake.clone(), move |addresses| {
+                let told = told.clone();
+                async move { _ = told.send((index, addresses)).await }
+            }));
+        }
+        let mut still_true = interval(STILL_TRUE);
+        loop {
+            tokio::select! {
+                _ = still_true.tick() => {}
+                Some((index, addresses)) = news.recv() => {
+                    let first = waiting.iter().position(|&waits| waits == index);
+                    if let Some(first) = first {
+                        waiting.swap_remove(first);
+                    }
+                    if !self.learn(index, addresses) && first.is_none() {
+                        continue;
+                    }
+                }
+            }
+            if waiting.is_empty() && inputs.send(Input::Nodes(self.found())).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// True when the node's address is another one now.
+    fn learn(&mut self, index: usize, addresses: Option<Addresses>) -> bool {
+        let (Some(node), Some(in_use), Some(found)) = (self.nodes.get(index), self.addresses.get_mut(index), addresses)
+        else {
+            return false;
+        };
+        let ipv4: Vec<IpAddr> = found.ipv4.into_iter().map(IpAddr::V4).collect();
+        let ipv6: Vec<IpAddr> = found.ipv6.into_iter().map(IpAddr::V6).collect();
+        let before = *in_use;
+        let kept = before.filter(|ip| ipv4.contains(ip) || ipv6.contains(ip));
+        *in_use = kept.or_else(|| choose(None, &ipv4)).or_else(|| choose(None, &ipv6));
+        if before == *in_use {
+            return false;
+        }
+        if let (Some(from), Some(to)) = (before, *in_use) {
+            info!(node = %node.name, host = %node.address.host, %from, %to, "the name leads to another address");
+        }
+        true
+    }
+
+    /// Nodes whose address is known.
+    fn found(&self) -> Vec<Found> {
+        let placed = self.nodes.iter().zip(&self.addresses).filter_map(|(node, ip)| Some((node, (*ip)?)));
+        placed
+            .map(|(node, ip)| Found {
+                id: NodeId::new(&node.name),
+                address: SocketAddr::new(ip, node.address.port),
+                port: if self.positions { self.range.iter().nth(usize::from(node.port)) } else { Some(node.port) },
+                host_id: None,
+                data_center: None,
+                rack: None,
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,206 @@
+//! The gateway's own connection to one node: is it alive, and who is it?
+//!
+//! OPTIONS at every interval needs no login, so that a node that hangs, or whose address leads nowhere, is known as dead
+//! whatever its authentication. Each new connection asks the node who it is, where it can be asked, before the node is
+//! called alive: an address may have changed its owner since the last one. A refused or reset connection is tried once
+//! more at once, to tell a hiccup from death.
+//!
+//! Never decides whether a node is up: it reports what it saw, and `topology::state` concludes.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{Instant, sleep};
+use tracing::{debug, info, warn};
+
+use crate::config;
+use crate::metrics::NodeMetrics;
+use crate::topology::input::{DeadReason, Identity, Input};
+use crate::topology::{NodeId, NodeState, Topology};
+
+use super::backoff::Backoff;
+use super::client::{Client, ClientError};
+use super::dial::{DialError, Dialer, Target};
+use super::identity::read_local;
+
+/// While a node is down most dials are given up after this, so that the next one finds a port that has just opened; the
+/// system itself repeats a lost SYN only after 1, 3 and 7 seconds. Every fourth has the whole deadline.
+const SHORT_DIAL: Duration = Duration::from_secs(1);
+
+/// The probe of one node at one address; it ends only when it is aborted.
+pub struct Probe {
+    pub id: NodeId,
+    pub target: Target,
+    pub dialer: Dialer,
+    pub settings: config::Probe,
+    pub inputs: mpsc::Sender<Input>,
+    pub topology: watch::Receiver<Arc<Topology>>,
+    pub metrics: Arc<NodeMetrics>,
+    /// Woken when a dial fails: the node's name may have another address by now.
+    pub lookup: Option<Arc<Notify>>,
+}
+
+/// A connection, and what could be asked on it.
+struct Connected {
+    client: Client,
+    identity: Identity,
+    /// STARTUP is done: questions about identity can be asked again.
+    started: bool,
+}
+
+#[derive(Default)]
+struct Memory {
+    /// The node has said who it is, at this address, to this probe.
+    verified: bool,
+    /// What was said last of a dead node, so that it is not said each second.
+    dead: Option<ClientError>,
+    /// That a login is needed was said.
+    login_said: bool,
+}
+
+impl Probe {
+    pub async fn run(self) {
+        let mut backoff = Backoff::default();
+        let mut memory = Memory::default();
+        loop {
+            sleep(backoff.next_wait()).await;
+            match self.connect(&backoff, &mut memory).await {
+                Ok(mut connected) => {
+                    if memory.dead.take().is_some() {
+                        info!(node = %self.id, address = %self.target, "the node answers again");
+                    }
+                    self.tell_alive(connected.identity.clone()).await;
+                    let since = Instant::now();
+                    let error = self.watch(&mut connected).await;
+                    if since.elapsed() >= self.settings.interval {
+                        backoff.reset();
+                    }
+                    debug!(node = %self.id, %error, "probe connection ended");
+                    if matches!(error, ClientError::Silent { .. }) {
+                        self.tell_dead(error, &mut memory).await;
+                    }
+                }
+                Err(error) => self.tell_dead(error, &mut memory).await,
+            }
+        }
+    }
+
+    /// Dials, and asks who the node is unless it wants a login that the gateway does not have.
+    async fn connect(&self, backoff: &Backoff, memory: &mut Memory) -> Result<Connected, ClientError> {
+        let mut dialer = self.dialer.clone();
+        if memory.dead.is_some() && !backoff.dials().is_multiple_of(4) {
+            dialer.deadline = dialer.deadline.min(SHORT_DIAL);
+        }
+        let mut client = self.open(&dialer).await?;
+        let asked = match client.start(self.settings.credentials.as_ref()).await {
+            Ok(()) => read_local(&mut client, self.target.address).await,
+            Err(error) => Err(error),
+        };
+        match asked {
+            Ok(identity) => {
+                memory.verified = true;
+                Ok(Connected { client, identity, started: true })
+            }
+            Err(error @ ClientError::LoginNeeded { .. }) => {
+                if !std::mem::replace(&mut memory.login_said, true) {
+                    info!(node = %self.id, "{error}; until then nodes are known by their clients' rows");
+                }
+                // A connection that has begun a login takes nothing but the login.
+                let client = self.open(&dialer).await?;
+                Ok(Connected { client, identity: Identity::default(), started: false })
+            }
+            // Logins fail on healthy nodes too, while the replicas of the roles' keyspace are away.
+            Err(error @ (ClientError::LoginRefused { .. } | ClientError::Refused { .. })) if memory.verified => {
+                warn!(node = %self.id, %error, "the node answers but does not say who it is; it did before");
+                let client = self.open(&dialer).await?;
+                Ok(Connected { client, identity: Identity::default(), started: false })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn open(&self, dialer: &Dialer) -> Result<Client, ClientError> {
+        let started = Instant::now();
+        let client = Client::open(dialer, &self.target, self.settings.silence).await?;
+        self.metrics.probe_seconds.observe(started.elapsed().as_secs_f64());
+        Ok(client)
+    }
+
+    /// Asks OPTIONS at every interval until the connection fails; says how.
+    async fn watch(&self, connected: &mut Connected) -> ClientError {
+        loop {
+            tokio::select! {
+                () = sleep(self.settings.interval) => {}
+                event = connected.client.event() => match event {
+                    Ok(()) => continue,
+                    Err(error) => return error,
+                },
+            }
+            let asked = Instant::now();
+            if let Err(error) = connected.client.options().await {
+                return error;
+            }
+            self.metrics.probe_seconds.observe(asked.elapsed().as_secs_f64());
+            if self.is_up() {
+                continue;
+            }
+            // Something speaks against it: perhaps no longer.
+            if connected.started {
+                match read_local(&mut connected.client, self.target.address).await {
+                    Ok(identity) => connected.identity = identity,
+                    Err(error) => return error,
+                }
+            }
+            self.tell_alive(connected.identity.clone()).await;
+        }
+    }
+
+    fn is_up(&self) -> bool {
+        self.topology.borrow().node_by_id(&self.id).is_some_and(|node| node.state == NodeState::Up)
+    }
+
+    async fn tell_alive(&self, identity: Identity) {
+        let input = Input::Alive { id: self.id.clone(), address: self.target.address, identity };
+        let _ = self.inputs.send(input).await;
+    }
+
+    async fn tell_dead(&self, error: ClientError, memory: &mut Memory) {
+        if let ClientError::Dial(error) = &error {
+            self.metrics.dial_failed(error.label());
+            if let Some(lookup) = &self.lookup {
+                lookup.notify_one();
+            }
+        }
+        if memory.dead.as_ref() == Some(&error) {
+            return;
+        }
+        let reason = dead_reason(&error);
+        if memory.dead.as_ref().is_none_or(|before| dead_reason(before) != reason) {
+            warn!(node = %self.id, address = %self.target, %error, "the node is dead");
+        }
+        memory.dead = Some(error);
+        let _ = self.inputs.send(Input::Dead { id: self.id.clone(), address: self.target.address, reason }).await;
+    }
+}
+
+fn dead_reason(error: &ClientError) -> DeadReason {
+    match error {
+        ClientError::Dial(DialError::Connect { kind, .. }) => match kind {
+            io::ErrorKind::ConnectionRefused => DeadReason::Refused,
+            io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => DeadReason::Reset,
+            _ => DeadReason::Unreachable,
+        },
+        ClientError::Dial(DialError::Timeout { .. }) => DeadReason::Unreachable,
+        ClientError::Dial(DialError::Tls { .. }) => DeadReason::Tls,
+        ClientError::Lost { .. } => DeadReason::Reset,
+        ClientError::Silent { .. } => DeadReason::Silent,
+        ClientError::Malformed { .. } | ClientError::Unexpected { .. } | ClientError::Refused { .. } => {
+            DeadReason::Protocol
+        }
+        ClientError::LoginNeeded { .. } | ClientError::LoginRefused { .. } | ClientError::PasswordFile { .. } => {
+            DeadReason::Login
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! DNS: the names of listed nodes and the advertised name, looked up and kept fresh.
+//!
+//! The system's own `resolv.conf` and `hosts` are read again for every look-up, so that they may change; nothing is kept
+//! between two look-ups but the last good answer, which outlives any failure. A dial never waits for DNS.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::ResolverConfig;
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::rr::{RData, RecordType};
+use thiserror::Error;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{info, warn};
+
+/// One look-up, both families, retries included.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// A TTL below this counts as this: some load balancers' names have 0.
+const SHORTEST: Duration = Duration::from_secs(5);
+/// A TTL above this counts as this: a change is seen within a minute.
+const LONGEST: Duration = Duration::from_secs(60);
+/// Between look-ups that are asked for before the TTL is over, and after a failure without any answer yet.
+const AGAIN: Duration = Duration::from_secs(1);
+/// More addresses than any name that means one thing has; the rest is left out.
+const MAX_ADDRESSES: usize = 64;
+
+/// Why a name has no address.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ResolveError {
+    #[error("{host}: no answer within {DEADLINE:?}")]
+    Timeout { host: String },
+    #[error("{host}: the name has no address")]
+    NoAddress { host: String },
+    #[error("{host}: {text}")]
+    Failed { host: String, text: String },
+}
+
+/// A name's addresses, both families.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Addresses {
+    pub ipv4: Vec<Ipv4Addr>,
+    pub ipv6: Vec<Ipv6Addr>,
+}
+
+/// Where names are looked up.
+#[derive(Clone, Debug)]
+pub enum Names {
+    System,
+    /// These servers only, and no hosts file.
+    Servers(ResolverConfig),
+}
+
+impl Names {
+    /// Both families of a name, and how long they may be used. A family whose look-up failed keeps what `last` had.
+    pub async fn lookup(&self, host: &str, last: &Addresses) -> Result<(Addresses, Duration), ResolveError> {
+        match timeout(DEADLINE, self.lookup_both(host, last)).await {
+            Ok(found) => found,
+            Err(_) => Err(ResolveError::Timeout { host: host.to_owned() }),
+        }
+    }
+
+    async fn lookup_both(&self, host: &str, last: &Addresses) -> Result<(Addresses, Duration), ResolveError> {
+        let failed = |error: &NetError| ResolveError::Failed { host: host.to_owned(), text: error.to_string() };
+        let resolver = self.resolver().map_err(|error| failed(&error))?;
+        let (ipv4, ipv6) = tokio::join!(
+            lookup_family(&resolver, host, RecordType::A),
+            lookup_family(&resolver, host, RecordType::AAAA)
+        );
+        let mut ttl = LONGEST;
+        let mut found = Addresses::default();
+        match &ipv4 {
+            Ok((addresses, valid)) => {
+                found.ipv4 =
+                    addresses.iter().filter_map(|ip| if let IpAddr::V4(ip) = ip { Some(*ip) } else { None }).collect();
+                ttl = ttl.min(*valid);
+            }
+            Err(_) => found.ipv4.clone_from(&last.ipv4),
+        }
+        match &ipv6 {
+            Ok((addresses, valid)) => {
+                found.ipv6 =
+                    addresses.iter().filter_map(|ip| if let IpAddr::V6(ip) = ip { Some(*ip) } else { None }).collect();
+                ttl = ttl.min(*valid);
+            }
+            Err(_) => found.ipv6.clone_from(&last.ipv6),
+        }
+        match (ipv4, ipv6) {
+            (Err(error), Err(_)) => Err(failed(&error)),
+            _ if found == Addresses::default() => Err(ResolveError::NoAddress { host: host.to_owned() }),
+            _ => Ok((found, ttl.max(SHORTEST))),
+        }
+    }
+
+    fn resolver(&self) -> Result<TokioResolver, NetError> {
+        match self {
+            Self::System => TokioResolver::builder_tokio()?.build(),
+            Self::Servers(config) => {
+                let provider = TokioRuntimeProvider::default();
+                TokioResolver::builder_with_config(config.clone(), provider).build()
+            }
+        }
+    }
+}
+
+/// One family; a name that exists without such records is an empty answer.
+async fn lookup_family(
+    resolver: &TokioResolver,
+    host: &str,
+    record_type: RecordType,
+) -> Result<(Vec<IpAddr>, Duration), NetError> {
+    match resolver.lookup(host, record_type).await {
+        Ok(lookup) => {
+            let addresses = lookup.answers().iter().filter_map(|record| match &record.data {
+                RData::A(ip) => Some(IpAddr::V4(ip.0)),
+                RData::AAAA(ip) => Some(IpAddr::V6(ip.0)),
+                _ => None,
+            });
+            let valid = lookup.valid_until().saturating_duration_since(std::time::Instant::now());
+            Ok((addresses.take(MAX_ADDRESSES).collect(), valid))
+        }
+        Err(NetError::Dns(DnsError::NoRecordsFound(none))) if none.response_code == ResponseCode::NoError => {
+            Ok((Vec::new(), LONGEST))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The address to use: the one in use while the answer still has it, else the lowest.
+pub fn choose<T: Ord + Copy>(in_use: Option<T>, answer: &[T]) -> Option<T> {
+    in_use.filter(|address| answer.contains(address)).or_else(|| answer.iter().min().copied())
+}
+
+/// Looks a name up for ever: after its TTL, and soon after `wake`. Tells every good answer, and the first failure where
+/// there was no answer before.
+pub async fn follow<F>(names: Names, host: String, wake: Arc<Notify>, mut tell: impl FnMut(Option<Addresses>) -> F)
+where
+    F: Future<Output = ()>,
+{
+    let mut last = Addresses::default();
+    let mut failing = None;
+    loop {
+        let started = Instant::now();
+        let wait = match names.lookup(&host, &last).await {
+            Ok((addresses, ttl)) => {
+                if failing.take().is_some() {
+                    info!(%host, "the name resolves again");
+                }
+                last = addresses.clone();
+                tell(Some(addresses)).await;
+                ttl
+            }
+            Err(error) => {
+                if failing.as_ref() != Some(&error) {
+                    warn!(%error, "a name cannot be resolved; its last good address is kept");
+                    failing = Some(error);
+                }
+                if last == Addresses::default() {
+                    tell(None).await;
+                    AGAIN
+                } else {
+                    SHORTEST
+                }
+            }
+        };
+        tokio::select! {
+            () = sleep(wait) => {}
+            () = wake.notified() => sleep(AGAIN.saturating_sub(started.elapsed())).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lowest_address_is_taken_and_kept_while_it_is_there() {
+        assert_eq!(choose(None, &[3, 1, 2]), Some(1));
+        assert_eq!(choose(Some(2), &[3, 1, 2]), Some(2));
+        assert_eq!(choose(Some(9), &[3, 1, 2]), Some(1));
+        assert_eq!(choose(Some(9), &[]), None);
+    }
+}

@@ -1,0 +1,228 @@
+//! The one task that changes the topology: it folds every input in, publishes the next snapshot, keeps one probe for each
+//! node that lives somewhere, and says what is still missing before the gateway is ready.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::sleep;
+use tracing::{debug, info, warn};
+
+use crate::config;
+use crate::metrics::{DialFailure, Metrics, State as StateLabel};
+use crate::readiness::{Pending, Readiness};
+use crate::topology::diff::{Change, diff};
+use crate::topology::input::{Input, Notice};
+use crate::topology::state::State;
+use crate::topology::{Advertised, NodeId, NodeState, Topology};
+
+use super::dial::{Dialer, Target};
+use super::probe::Probe;
+
+/// Longest sleep until the next look at the clock, which may be set while the gateway sleeps.
+const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+/// Inputs that wait; who cannot wait drops its own.
+const QUEUE: usize = 1024;
+
+/// Who folds, and what it needs for it.
+pub struct Writer {
+    state: State,
+    inputs: mpsc::Receiver<Input>,
+    topology: watch::Sender<Arc<Topology>>,
+    missing: Missing,
+    probes: Probes,
+    metrics: Arc<Metrics>,
+}
+
+impl Writer {
+    /// A writer that nothing has reached yet, and the two ends for everyone else.
+    pub fn new(
+        state: State,
+        probes: impl FnOnce(mpsc::Sender<Input>, watch::Receiver<Arc<Topology>>) -> Probes,
+        metrics: Arc<Metrics>,
+        readiness: &Readiness,
+    ) -> (Self, mpsc::Sender<Input>, watch::Receiver<Arc<Topology>>) {
+        let (sender, inputs) = mpsc::channel(QUEUE);
+        let (topology, receiver) = watch::channel(Arc::new(state.topology().clone()));
+        let probes = probes(sender.clone(), receiver.clone());
+        let missing = Missing::new(readiness, &state);
+        (Self { state, inputs, topology, missing, probes, metrics }, sender, receiver)
+    }
+
+    /// Folds for ever; the probes end with it.
+    pub async fn run(mut self) {
+        loop {
+            let now = SystemTime::now();
+            let due = self.state.deadline().map(|at| at.duration_since(now).unwrap_or_default());
+            let input = tokio::select! {
+                input = self.inputs.recv() => match input {
+                    Some(input) => input,
+                    None => return,
+                },
+                () = sleep(due.unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP)) => Input::Tick,
+            };
+            self.fold(input);
+        }
+    }
+
+    fn fold(&mut self, input: Input) {
+        if matches!(input, Input::Nodes(_)) {
+            self.metrics.discovery_relists.inc();
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            self.metrics.discovery_refreshed.set(now.as_secs_f64());
+        }
+        let next = self.state.apply(input, SystemTime::now());
+        for notice in self.state.take_notices() {
+            match &notice {
+                // The probe has said it, with more detail.
+                Notice::Died { .. } => debug!("{notice}"),
+                Notice::Refused { id, .. } => {
+                    self.metrics.node(&id.0).dial_failed(DialFailure::Identity);
+                    warn!("{notice}");
+                }
+                _ => warn!("{notice}"),
+            }
+        }
+        if let Some(next) = next {
+            let next = Arc::new(next);
+            self.announce(&next);
+            self.topology.send_replace(Arc::clone(&next));
+            self.probes.follow(&next);
+        }
+        self.missing.update(&self.state);
+    }
+
+    /// The log and the numbers of a new snapshot.
+    fn announce(&self, next: &Topology) {
+        for change in diff(&self.topology.borrow(), next) {
+            match change {
+                Change::Appeared(node) => {
+                    let metrics = self.metrics.node(&node.id.0);
+                    metrics.port.set(i64::from(node.port));
+                    metrics.set_state(state_label(node.state));
+                    info!(node = %node.id, port = node.port, address = %node.address, "the node has a port");
+                }
+                Change::StateChanged { node, from } => {
+                    self.metrics.node(&node.id.0).set_state(state_label(node.state));
+                    let (from, to) = (state_label(from).as_str(), state_label(node.state).as_str());
+                    info!(node = %node.id, port = node.port, address = %node.address, from, to, "the node's state changed");
+                }
+                Change::AddressChanged { node, from } => {
+                    info!(node = %node.id, port = node.port, %from, to = %node.address, "the node moved and keeps its port");
+                }
+                // Said as a notice.
+                Change::Replaced { .. } => {}
+                Change::Forgotten(node) => {
+                    self.metrics.forget_node(&node.id.0);
+                    info!(node = %node.id, port = node.port, "the quarantine is over: the port is free");
+                }
+                Change::AdvertisedChanged { from, to } => {
+                    if from != Advertised::default() {
+                        self.metrics.advertised_changes.inc();
+                    }
+                    info!(ipv4 = ?to.ipv4, ipv6 = ?to.ipv6, "clients are told this address");
+                }
+            }
+        }
+        self.metrics.topology_generation.set(i64::try_from(next.generation).unwrap_or(i64::MAX));
+    }
+}
+
+fn state_label(state: NodeState) -> StateLabel {
+    match state {
+        NodeState::Pending => StateLabel::Pending,
+        NodeState::Up => StateLabel::Up,
+        NodeState::Down => StateLabel::Down,
+        NodeState::Gone => StateLabel::Gone,
+    }
+}
+
+/// One probe for each node that lives somewhere.
+pub struct Probes {
+    pub dialer: Dialer,
+    pub settings: config::Probe,
+    pub inputs: mpsc::Sender<Input>,
+    pub topology: watch::Receiver<Arc<Topology>>,
+    pub metrics: Arc<Metrics>,
+    /// What the user called the hosts of listed nodes.
+    pub hosts: HashMap<NodeId, Arc<str>>,
+    /// Whom to wake when a named node cannot be dialled.
+    pub wakes: HashMap<NodeId, Arc<Notify>>,
+    pub running: HashMap<NodeId, (SocketAddr, AbortHandle)>,
+    /// Ends them all when dropped.
+    pub tasks: JoinSet<()>,
+}
+
+impl Probes {
+    /// Starts and ends probes until there is one for each address of `topology`.
+    fn follow(&mut self, topology: &Topology) {
+        let lives = |id: &NodeId| topology.node_by_id(id).filter(|node| node.state != NodeState::Gone);
+        self.running.retain(|id, (address, task)| {
+            let keep = lives(id).is_some_and(|node| node.address == *address);
+            if !keep {
+                task.abort();
+            }
+            keep
+        });
+        while self.tasks.try_join_next().is_some() {}
+        for node in topology.nodes.iter().filter(|node| node.state != NodeState::Gone) {
+            if !self.running.contains_key(&node.id) {
+                let task = self.tasks.spawn(self.probe(&node.id, node.address).run());
+                self.running.insert(node.id.clone(), (node.address, task));
+            }
+        }
+    }
+
+    fn probe(&self, id: &NodeId, address: SocketAddr) -> Probe {
+        let target = match self.hosts.get(id) {
+            Some(host) => Target { address, host: Arc::clone(host) },
+            None => Target::at(address),
+        };
+        Probe {
+            id: id.clone(),
+            target,
+            dialer: self.dialer.clone(),
+            settings: self.settings.clone(),
+            inputs: self.inputs.clone(),
+            topology: self.topology.clone(),
+            metrics: self.metrics.node(&id.0),
+            lookup: self.wakes.get(id).cloned(),
+        }
+    }
+}
+
+/// What is still missing before the gateway is ready, by name. Once nothing is, nothing ever is again.
+struct Missing {
+    readiness: Option<Readiness>,
+    pending: HashMap<String, Pending>,
+}
+
+impl Missing {
+    fn new(readiness: &Readiness, state: &State) -> Self {
+        let mut missing = Self { readiness: Some(readiness.clone()), pending: HashMap::new() };
+        missing.update(state);
+        missing
+    }
+
+    fn update(&mut self, state: &State) {
+        let Some(readiness) = &self.readiness else { return };
+        let mut names = Vec::new();
+        if !state.is_discovered() {
+            names.push("discovery".to_owned());
+        }
+        if state.topology().advertised == Advertised::default() {
+            names.push("advertised address".to_owned());
+        }
+        names.extend(state.unprobed().map(|id| format!("first probe of {id}")));
+        for name in &names {
+            self.pending.entry(name.clone()).or_insert_with(|| readiness.pending(name));
+        }
+        self.pending.retain(|name, _| names.contains(name));
+        if names.is_empty() {
+            self.readiness = None;
+        }
+    }
+}
