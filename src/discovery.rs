@@ -93,3 +93,6 @@ pub fn spawn(
     }));
     Ok(Handle { topology, observations: inputs, running })
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,73 @@
+//! Discovery against scripted nodes: what the topology says, by a deadline.
+
+mod fixed;
+mod node;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::*;
+use crate::topology::{Node, NodeState};
+
+/// Long enough for a machine that does much else.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A gateway's discovery, and what it says.
+struct Running {
+    handle: Handle,
+    metrics: Arc<Metrics>,
+    readiness: Readiness,
+}
+
+/// Discovery by a configuration of which only `discovery:` and `probe:` matter.
+fn start(discovery: &str) -> Running {
+    start_with(&config(discovery))
+}
+
+fn config(discovery: &str) -> Config {
+    let text = format!("listen: 127.0.0.1:9042-9051\nadvertise: 203.0.113.10\n{discovery}");
+    Config::parse("test.yaml", &text, Path::new("/")).unwrap_or_else(|error| panic!("{text}\n{error}")).config
+}
+
+fn start_with(config: &Config) -> Running {
+    let (metrics, readiness) = (Metrics::new(), Readiness::new());
+    let ports = PortRange::new(config.listen.first.into(), config.listen.last.into()).unwrap();
+    let handle = spawn(config, ports, Arc::clone(&metrics), None, &readiness).unwrap();
+    assert!(!readiness.is_ready());
+    Running { handle, metrics, readiness }
+}
+
+impl Running {
+    /// Waits until the topology is as wanted.
+    async fn until(&mut self, what: &str, wanted: impl Fn(&Topology) -> bool) -> Arc<Topology> {
+        let found = timeout(DEADLINE, self.handle.topology.wait_for(|topology| wanted(topology))).await;
+        let found = found.map(|found| Arc::clone(&found.unwrap()));
+        found.unwrap_or_else(|_| panic!("not within {DEADLINE:?}: {what}; {:#?}", self.handle.topology.borrow()))
+    }
+
+    async fn until_state(&mut self, port: u16, state: NodeState) -> Arc<Node> {
+        let wanted = |topology: &Topology| topology.node_at_port(port).is_some_and(|node| node.state == state);
+        let topology = self.until(&format!("{port} {state:?}"), wanted).await;
+        Arc::clone(topology.node_at_port(port).unwrap())
+    }
+
+    async fn until_ready(&self) {
+        let ready = async {
+            while !self.readiness.is_ready() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(DEADLINE, ready).await.unwrap_or_else(|_| panic!("{:?}", self.readiness.pending_names()));
+    }
+
+    fn node(&self, port: u16) -> Arc<Node> {
+        Arc::clone(self.handle.topology.borrow().node_at_port(port).unwrap())
+    }
+}
+
+fn address(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}

@@ -1,0 +1,200 @@
+//! `nodes:` and the probes.
+
+use std::io::Write;
+use std::time::Instant;
+
+use uuid::Uuid;
+
+use super::node::{FakeNode, member, ring};
+use super::*;
+use crate::topology::HostId;
+
+const PROBE: &str = "probe: {interval: 50ms, silence: 300ms}\n";
+
+fn nodes(addresses: &[SocketAddr]) -> String {
+    let nodes: Vec<String> =
+        addresses.iter().enumerate().map(|(n, address)| format!("{{name: n{n}, address: \"{address}\"}}")).collect();
+    format!("{PROBE}discovery: {{nodes: [{}]}}\n", nodes.join(", "))
+}
+
+fn host_id(n: u128) -> Option<HostId> {
+    Some(HostId(Uuid::from_u128(n)))
+}
+
+#[tokio::test]
+async fn a_node_that_answers_is_up_with_what_it_says_of_itself() {
+    let here = address("127.31.1.1:9742");
+    let ring = ring(&[here]);
+    let _node = FakeNode::start(&ring, here).await;
+    let mut running = start(&nodes(&[here]));
+    let node = running.until_state(9042, NodeState::Up).await;
+    assert_eq!((node.host_id, node.native, node.address), (host_id(1), Some(here), here));
+    assert_eq!((node.data_center.as_deref(), node.rack.as_deref()), (Some("dc1"), Some("rack1")));
+    running.until_ready().await;
+    let text = running.metrics.render().unwrap();
+    assert!(text.contains("cqlgate_node_state{node=\"n0\",state=\"up\"} 1"), "{text}");
+    assert!(text.contains("cqlgate_node_port{node=\"n0\"} 9042"), "{text}");
+}
+
+#[tokio::test]
+async fn dead_at_once_when_refused_and_up_when_its_port_opens_again() {
+    let here = address("127.31.2.1:9742");
+    let ring = ring(&[here]);
+    let node = FakeNode::start(&ring, here).await;
+    let mut running = start(&nodes(&[here]).replace("300ms", "60s"));
+    let before = running.until_state(9042, NodeState::Up).await;
+    drop(node);
+    running.until_state(9042, NodeState::Down).await;
+    let node = FakeNode::start(&ring, here).await;
+    let opened = Instant::now();
+    let after = running.until_state(9042, NodeState::Up).await;
+    assert!(opened.elapsed() < Duration::from_secs(5), "{:?}", opened.elapsed());
+    assert!(after.incarnation > before.incarnation);
+    drop(node);
+    running.until_state(9042, NodeState::Down).await;
+    assert!(running.readiness.is_ready());
+    assert!(running.metrics.render().unwrap().contains("cqlgate_dial_failures_total{node=\"n0\",reason=\"refused\"}"));
+}
+
+#[tokio::test]
+async fn dead_when_silent_and_up_when_it_speaks_again() {
+    let here = address("127.31.3.1:9742");
+    let ring = ring(&[here]);
+    let node = FakeNode::start(&ring, here).await;
+    let mut running = start(&nodes(&[here]));
+    running.until_state(9042, NodeState::Up).await;
+    let fell_silent = Instant::now();
+    node.set_silent(true);
+    running.until_state(9042, NodeState::Down).await;
+    assert!(fell_silent.elapsed() >= Duration::from_millis(300));
+    node.set_silent(false);
+    running.until_state(9042, NodeState::Up).await;
+}
+
+#[tokio::test]
+async fn ready_although_a_listed_node_is_dead() {
+    let (here, nowhere) = (address("127.31.4.1:9742"), address("127.31.4.2:9742"));
+    let ring = ring(&[here]);
+    let _node = FakeNode::start(&ring, here).await;
+    let mut running = start(&nodes(&[here, nowhere]));
+    running.until_state(9042, NodeState::Up).await;
+    running.until_ready().await;
+    assert_eq!(running.node(9043).state, NodeState::Pending);
+}
+
+#[tokio::test]
+async fn a_node_of_another_cluster_is_never_up() {
+    let addresses = ["127.31.5.1:9742", "127.31.5.2:9742", "127.31.5.3:9742"].map(address);
+    let ring = ring(&addresses);
+    ring.lock().unwrap().members[1].cluster_name = "another".to_owned();
+    let mut started = Vec::new();
+    for address in addresses {
+        started.push(FakeNode::start(&ring, address).await);
+    }
+    let mut running = start(&nodes(&addresses));
+    running.until_state(9042, NodeState::Up).await;
+    running.until_state(9044, NodeState::Up).await;
+    running.until_ready().await;
+    assert_eq!(running.node(9043).state, NodeState::Pending);
+    assert!(running.metrics.render().unwrap().contains("reason=\"identity\"} 1"));
+    // What speaks against it ends without its connection ending.
+    ring.lock().unwrap().members[1].cluster_name = "test".to_owned();
+    running.until_state(9043, NodeState::Up).await;
+}
+
+#[tokio::test]
+async fn a_host_id_of_another_node_is_never_up() {
+    let addresses = ["127.31.6.1:9742", "127.31.6.2:9742"].map(address);
+    let ring = ring(&addresses);
+    // Both names lead to one node: two listeners answer for one member.
+    ring.lock().unwrap().members[1].host_id = Uuid::from_u128(1);
+    let _first = FakeNode::start(&ring, addresses[0]).await;
+    let mut running = start(&nodes(&addresses));
+    running.until_state(9042, NodeState::Up).await;
+    let _second = FakeNode::start(&ring, addresses[1]).await;
+    let both = running.until("one of them is up", |topology| topology.generation > 0).await;
+    let up = |topology: &Topology| topology.nodes.iter().filter(|node| node.state == NodeState::Up).count();
+    assert!(up(&both) <= 1);
+    running.until_ready().await;
+    assert!(up(&running.handle.topology.borrow()) <= 1);
+}
+
+#[tokio::test]
+async fn a_login_without_credentials_leaves_the_node_up_and_nameless() {
+    let here = address("127.31.7.1:9742");
+    let ring = ring(&[here]);
+    ring.lock().unwrap().login = Some(("cqlgate".to_owned(), "secret".to_owned()));
+    let _node = FakeNode::start(&ring, here).await;
+    let mut running = start(&nodes(&[here]));
+    let node = running.until_state(9042, NodeState::Up).await;
+    assert_eq!(node.host_id, None);
+    running.until_ready().await;
+}
+
+#[tokio::test]
+async fn credentials_are_read_again_at_each_login() {
+    let here = address("127.31.8.1:9742");
+    let ring = ring(&[here]);
+    ring.lock().unwrap().login = Some(("cqlgate".to_owned(), "secret".to_owned()));
+    let _node = FakeNode::start(&ring, here).await;
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(b"wrong\n").unwrap();
+    let login = format!("username: cqlgate, password_file: {}, interval", file.path().display());
+    let mut running = start(&nodes(&[here]).replace("interval", &login));
+    running.until_ready().await;
+    assert_eq!(running.node(9042).state, NodeState::Pending);
+    std::fs::write(file.path(), "secret\n").unwrap();
+    assert_eq!(running.until_state(9042, NodeState::Up).await.host_id, host_id(1));
+}
+
+#[tokio::test]
+async fn a_node_that_refuses_v4_is_asked_in_v3() {
+    let here = address("127.31.9.1:9742");
+    let ring = ring(&[here]);
+    ring.lock().unwrap().newest = 3;
+    let _node = FakeNode::start(&ring, here).await;
+    assert_eq!(start(&nodes(&[here])).until_state(9042, NodeState::Up).await.host_id, host_id(1));
+}
+
+#[tokio::test]
+async fn a_replaced_node_is_another_life_on_the_same_port() {
+    let here = address("127.31.10.1:9742");
+    let ring = ring(&[here]);
+    let node = FakeNode::start(&ring, here).await;
+    let mut running = start(&nodes(&[here]));
+    let before = running.until_state(9042, NodeState::Up).await;
+    drop(node);
+    running.until_state(9042, NodeState::Down).await;
+    ring.lock().unwrap().members[0] = member(2, here);
+    let _node = FakeNode::start(&ring, here).await;
+    let after = running.until_state(9042, NodeState::Up).await;
+    assert_eq!(after.host_id, host_id(2));
+    assert!(after.incarnation > before.incarnation);
+}
+
+#[tokio::test]
+async fn what_does_not_speak_cql_is_dead() {
+    let here = address("127.31.11.1:9742");
+    let listener = tokio::net::TcpListener::bind(here).await.unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        }
+    });
+    let running = start(&nodes(&[here]));
+    running.until_ready().await;
+    assert_eq!(running.node(9042).state, NodeState::Pending);
+}
+
+#[tokio::test]
+async fn an_address_without_a_name_server_keeps_the_gateway_from_being_ready_only_until_it_was_tried() {
+    let here = address("127.31.12.1:9742");
+    let ring = ring(&[here]);
+    let _node = FakeNode::start(&ring, here).await;
+    let text = nodes(&[here]).replace("]", ", {name: lost, address: \"nothing.invalid:9042\"}]");
+    let mut running = start(&text);
+    running.until_state(9042, NodeState::Up).await;
+    running.until_ready().await;
+    assert!(running.handle.topology.borrow().node_at_port(9043).is_none());
+}
