@@ -6,7 +6,7 @@ schema versions everywhere, so commit a new recording only for a reason.
 import struct
 from pathlib import Path
 
-from rig import cql
+from rig import cql, net, schema
 from rig.cassandra import CREDENTIALS, Ring
 from rig.wait import until
 
@@ -95,10 +95,6 @@ def system_tables(talk, _ring):
     query(talk, "SELECT now() FROM local")
 
 
-def agreed(ring):
-    return len({node.query("SELECT schema_version FROM system.local")[0]["schema_version"] for node in ring.nodes}) == 1
-
-
 def user_tables(talk, ring):
     """Ordinary traffic: schema changes with their events, a batch, a large answer (several segments in v5)."""
     name = f"k{talk.version}{talk.compression}"
@@ -108,8 +104,8 @@ def user_tables(talk, ring):
     talk.wait_for("SCHEMA_CHANGE CREATED")
     query(talk, f"CREATE TABLE {name}.t (k int PRIMARY KEY, v text, rpc_address inet)")
     talk.wait_for("SCHEMA_CHANGE CREATED")
-    until("the nodes agree on the schema", lambda: agreed(ring), 30)
-    insert = f"INSERT INTO {name}.t (k, v, rpc_address) VALUES (1, 'a', '10.213.77.12')"
+    until("the nodes agree on the schema", lambda: schema.agreed(ring), 30)
+    insert = f"INSERT INTO {name}.t (k, v, rpc_address) VALUES (1, 'a', '{net.NODES}.12')"
     batch = struct.pack(">BHB", 1, 1, 0) + cql.long_string(insert) + struct.pack(">HH", 0, 1)
     batch += struct.pack(">i", 0) if talk.version >= 5 else b"\0"
     talk.ask(cql.BATCH, batch, insert)
@@ -181,12 +177,12 @@ def events(ring, header):
     see(f"REMOVED_NODE {fourth.address}")
     third.stop()
     see(f"DOWN {third.address}")
-    third.move("10.213.77.23")
+    third.move(f"{net.NODES}.23")
     third.start()
     third.wait_open()
     see(f"NEW_NODE {third.address}")
     for talk in watch:
-        save(ring, f"events-v{talk.version}-{talk.compression}", "node 3 DOWN, UP; node 4 joins, leaves; node 3 comes back as 10.213.77.23",
+        save(ring, f"events-v{talk.version}-{talk.compression}", "node 3 DOWN, UP; node 4 joins, leaves; node 3 comes back at another address",
              talk, header + joined)
 
 

@@ -11,6 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 
 ROOT = Path(os.environ.get("CQLGATE_CACHE") or Path.home() / ".cache" / "cqlgate")
+# What one run writes: configurations, logs, data. A rig beside the usual one (net.RIG) has its own.
+RUN = ROOT / f"run{os.environ.get('CQLGATE_RIG') or ''}"
 HERE = Path(__file__).resolve().parent.parent
 CHECKOUT = HERE.parent.parent
 

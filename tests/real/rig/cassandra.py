@@ -32,7 +32,7 @@ class Node:
         self.address = f"{net.NODES}.{10 + number}"
         self.home = ring.home / f"node{number}"
         self.namespace = net.namespace(f"n{number}")
-        net.attach(self.namespace, "cqlgn", f"{self.address}/24", default=f"{net.NODES}.1")
+        net.attach(self.namespace, net.NODE_BRIDGE, f"{self.address}/24", default=f"{net.NODES}.1")
         self.process = None
         self.home.mkdir(parents=True)
 
@@ -123,7 +123,7 @@ class Ring:
         self.lib = cache.jars(f"cassandra-{self.version.release}", self.version.coordinates, self.version.exclusions)
         self.classpath = ":".join(str(p) for p in sorted(self.lib.glob("*.jar")))
         self.tools = self.classpath
-        self.home = cache.ROOT / "run" / f"cassandra-{self.version.release}"
+        self.home = cache.RUN / f"cassandra-{self.version.release}"
         if self.home.exists():
             shutil.rmtree(self.home)
         self.home.mkdir(parents=True)

@@ -4,8 +4,11 @@ import os
 import signal
 import sys
 import threading
+import time
+from pathlib import Path
 
 from . import cache, net
+from .program import Died
 from .versions import VERSIONS
 from .wait import Late
 
@@ -43,6 +46,21 @@ def golden(_options):
     return 0
 
 
+def suite(options):
+    """Runs a suite and prints its table; the exit code says whether everything holds."""
+    from . import suites
+
+    more = {name: tuple(value.split(",")) for name, value in
+            (("names", options.drivers), ("steps", options.steps), ("which", options.releases)) if value}
+    begun = time.monotonic()
+    report = suites.run(options.suite, options.direct, **more)
+    seconds = time.monotonic() - begun
+    print(f"{len(report.failures())} failed, {seconds / 60:.1f} min")
+    if options.record:
+        Path(options.record).write_text(report.markdown(f"tests/real/run {options.suite}", seconds))
+    return 1 if report.failures() else 0
+
+
 def end(_options):
     """Ends the rig that is running, whatever it does, and clears what is left of it."""
     try:
@@ -56,6 +74,17 @@ def end(_options):
     return 0
 
 
+SUITES = {
+    "usual": "every driver as it comes out of its box, then the cluster's life with all of them; what `run` alone does",
+    "ci": "the short share: Java 4, Python, scylla; one death, one address move",
+    "matrix": "CA1 to CA4 in every version and compression that each driver speaks",
+    "secured": "a cluster with passwords, then with TLS on both sides",
+    "versions": "Java 4 and Python against Cassandra 4.1, 4.0, 6.0-alpha2 and 3.11",
+    "off": "the counter-check: with rewriting switched off everything should fail",
+    "all": "matrix, secured and usual",
+}
+
+
 def parse(arguments):
     parser = argparse.ArgumentParser(prog="tests/real/run", description=__doc__)
     commands = parser.add_subparsers(dest="command")
@@ -67,11 +96,19 @@ def parse(arguments):
     one.set_defaults(call=cluster, locked=True)
     commands.add_parser("golden", help=golden.__doc__, description=golden.__doc__).set_defaults(call=golden, locked=True)
     commands.add_parser("stop", help=end.__doc__, description=end.__doc__).set_defaults(call=end, locked=False)
-    return parser.parse_args(arguments)
+    for name, what in SUITES.items():
+        one = commands.add_parser(name, help=what, description=what)
+        one.add_argument("--direct", action="store_true", help="no gateway: the drivers meet the nodes, to tell whose fault it is")
+        one.add_argument("--drivers", help="only these, with commas between")
+        one.add_argument("--steps", help="usual: only these of death,control,growth,move,schema,end")
+        one.add_argument("--releases", help="versions: only these of 4.1,4.0,6.0,3.11")
+        one.add_argument("--record", metavar="FILE", help="write the table as Markdown, too")
+        one.set_defaults(call=suite, suite=name, locked=True)
+    return parser.parse_args(arguments or ["usual"])
 
 
 def main(arguments=None):
-    options = parse(arguments)
+    options = parse(sys.argv[1:] if arguments is None else arguments)
     if os.geteuid() != 0:
         print("network namespaces need root", file=sys.stderr)
         return 2
@@ -91,7 +128,7 @@ def main(arguments=None):
     except Stop:
         print("stopped")
         return 130
-    except (Late, cache.Missing) as error:
+    except (Late, Died, cache.Missing) as error:
         print(error, file=sys.stderr)
         return 1
     finally:

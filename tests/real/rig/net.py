@@ -1,26 +1,31 @@
 """Namespaces, bridges, addresses, and the guard in each client's namespace.
 
-Two bridges: `cqlgn` joins the nodes and the gateway (this machine's root namespace too, so that the rig and a capture
-program can reach the nodes), `cqlgc` joins the gateway and the driver programs. Nothing forwards between them: what a
+Two bridges: one joins the nodes and the gateway (this machine's root namespace too, so that the rig and a capture
+program can reach the nodes), one joins the gateway and the driver programs. Nothing forwards between them: what a
 client can reach is the gateway's address. A client has a default route all the same, because a packet that has no
 route is never counted: it goes to the guard, an nft rule that counts and rejects everything but the gateway.
 
-Everything that is made here is named `cqlg…`, so that `clear` can remove what an earlier run left, whatever its end was.
+Everything that is made here is named by PREFIX, so that `clear` can remove what an earlier run left, whatever its end was.
 """
 import fcntl
 import json
 import os
 import signal
 import subprocess
+import zlib
 from pathlib import Path
 
 from . import cache
 
-NODES = "10.213.77"
-CLIENTS = "10.213.78"
+# `CQLGATE_RIG=1` … `9`: a rig beside the usual one, with names and addresses of its own.
+RIG = int(os.environ.get("CQLGATE_RIG") or 0)
+PREFIX = f"cql{RIG}" if RIG else "cqlg"
+NODES = f"10.213.{77 + 10 * RIG}"
+CLIENTS = f"10.213.{78 + 10 * RIG}"
+NODE_BRIDGE, CLIENT_BRIDGE = f"{PREFIX}.n", f"{PREFIX}.c"
 GATEWAY_INSIDE = f"{NODES}.100"
 GATEWAY = f"{CLIENTS}.1"
-LOCK = Path("/tmp/cqlgate-real.lock")
+LOCK = Path(f"/tmp/{PREFIX}-real.lock")
 
 
 def ip(*args, check=True):
@@ -46,7 +51,7 @@ def lock():
 
 
 def namespaces():
-    return [line.split()[0] for line in ip("netns", "list").splitlines() if line.startswith("cqlg")]
+    return [line.split()[0] for line in ip("netns", "list").splitlines() if line.startswith(f"{PREFIX}-")]
 
 
 def clear():
@@ -60,21 +65,21 @@ def clear():
         ip("netns", "del", name, check=False)
     for line in ip("-o", "link", "show").splitlines():
         name = line.split(":")[1].strip().split("@")[0]
-        if name.startswith("cqlg"):
+        if name.startswith(f"{PREFIX}."):
             ip("link", "del", name, check=False)
 
 
 def bridges():
-    ip("link", "add", "cqlgn", "type", "bridge")
-    ip("addr", "add", f"{NODES}.1/24", "dev", "cqlgn")
-    ip("link", "set", "cqlgn", "up")
-    ip("link", "add", "cqlgc", "type", "bridge")
-    ip("link", "set", "cqlgc", "up")
+    ip("link", "add", NODE_BRIDGE, "type", "bridge")
+    ip("addr", "add", f"{NODES}.1/24", "dev", NODE_BRIDGE)
+    ip("link", "set", NODE_BRIDGE, "up")
+    ip("link", "add", CLIENT_BRIDGE, "type", "bridge")
+    ip("link", "set", CLIENT_BRIDGE, "up")
 
 
 def namespace(name):
-    """`cqlg-NAME` with a working loopback."""
-    full = f"cqlg-{name}"
+    """`PREFIX-NAME` with a working loopback."""
+    full = f"{PREFIX}-{name}"
     if full in namespaces():
         ip("netns", "del", full)
     ip("netns", "add", full)
@@ -84,7 +89,8 @@ def namespace(name):
 
 def attach(full, bridge, address, device="eth0", default=None):
     """One leg of namespace `full` on `bridge`; `address` with its prefix length."""
-    outer = f"cqlg{full[5:]}{device[-1]}"[:15]
+    # Interface names have at most 15 characters.
+    outer = f"{PREFIX}.{zlib.crc32(f'{full} {device}'.encode()):08x}"
     # A deleted namespace gives its interfaces back some time later.
     ip("link", "del", outer, check=False)
     ip("link", "add", outer, "type", "veth", "peer", "name", device, "netns", full)
@@ -105,8 +111,8 @@ def move(full, old, new, default):
 
 def gateway_namespace():
     full = namespace("gw")
-    attach(full, "cqlgn", f"{GATEWAY_INSIDE}/24")
-    attach(full, "cqlgc", f"{GATEWAY}/24", device="eth1")
+    attach(full, NODE_BRIDGE, f"{GATEWAY_INSIDE}/24")
+    attach(full, CLIENT_BRIDGE, f"{GATEWAY}/24", device="eth1")
     return full
 
 
@@ -117,9 +123,9 @@ class Client:
         self.direct = direct
         self.full = namespace(name)
         if direct:
-            attach(self.full, "cqlgn", f"{NODES}.{200 + number}/24", default=f"{NODES}.1")
+            attach(self.full, NODE_BRIDGE, f"{NODES}.{200 + number}/24", default=f"{NODES}.1")
             return
-        attach(self.full, "cqlgc", f"{CLIENTS}.{10 + number}/24", default=GATEWAY)
+        attach(self.full, CLIENT_BRIDGE, f"{CLIENTS}.{10 + number}/24", default=GATEWAY)
         rules = (
             "table inet guard { counter leaked { } chain out { type filter hook output priority 0; "
             f"oif lo accept; ip daddr {GATEWAY} accept; "

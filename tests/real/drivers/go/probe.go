@@ -1,0 +1,184 @@
+// gocql v2; ../README.md has the lines that it speaks. The policy is the only public view of hosts.
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	gocql "github.com/apache/cassandra-gocql-driver/v2"
+	"github.com/apache/cassandra-gocql-driver/v2/lz4"
+	"github.com/apache/cassandra-gocql-driver/v2/snappy"
+)
+
+type object = map[string]any
+
+var printing sync.Mutex
+
+func say(line object) {
+	printing.Lock()
+	defer printing.Unlock()
+	raw, _ := json.Marshal(line)
+	fmt.Println(string(raw))
+}
+
+type recorder struct {
+	gocql.HostSelectionPolicy
+	lock  sync.Mutex
+	hosts map[string]*gocql.HostInfo
+}
+
+func (r *recorder) note(what string, h *gocql.HostInfo) {
+	r.lock.Lock()
+	defer r.lock.Unlock()
+	if what == "remove" {
+		delete(r.hosts, h.HostID())
+	} else {
+		r.hosts[h.HostID()] = h
+	}
+	say(object{"event": what, "address": h.ConnectAddressAndPort()})
+}
+func (r *recorder) AddHost(h *gocql.HostInfo) { r.note("add", h); r.HostSelectionPolicy.AddHost(h) }
+func (r *recorder) RemoveHost(h *gocql.HostInfo) {
+	r.note("remove", h)
+	r.HostSelectionPolicy.RemoveHost(h)
+}
+func (r *recorder) HostUp(h *gocql.HostInfo)   { r.note("up", h); r.HostSelectionPolicy.HostUp(h) }
+func (r *recorder) HostDown(h *gocql.HostInfo) { r.note("down", h); r.HostSelectionPolicy.HostDown(h) }
+func (r *recorder) all() []*gocql.HostInfo {
+	r.lock.Lock()
+	defer r.lock.Unlock()
+	found := []*gocql.HostInfo{}
+	for _, h := range r.hosts {
+		found = append(found, h)
+	}
+	return found
+}
+
+type counts struct {
+	ok, errors   int
+	first        any
+	coordinators map[string]int
+}
+
+func main() {
+	var options struct {
+		Contacts                            []string
+		Version                             int
+		Compression, Username, Password, Ca string
+	}
+	if err := json.Unmarshal([]byte(os.Args[1]), &options); err != nil {
+		panic(err)
+	}
+	cluster := gocql.NewCluster(options.Contacts...)
+	cluster.ProtoVersion = options.Version
+	cluster.Consistency = gocql.One
+	cluster.DefaultIdempotence = true
+	cluster.RetryPolicy = &gocql.SimpleRetryPolicy{NumRetries: 3}
+	cluster.ReconnectInterval = time.Second
+	switch options.Compression {
+	case "lz4":
+		cluster.Compressor = lz4.LZ4Compressor{}
+	case "snappy":
+		cluster.Compressor = snappy.SnappyCompressor{}
+	}
+	if options.Username != "" {
+		cluster.Authenticator = gocql.PasswordAuthenticator{Username: options.Username, Password: options.Password}
+	}
+	if options.Ca != "" {
+		cluster.SslOpts = &gocql.SslOptions{CaPath: options.Ca, EnableHostVerification: true}
+	}
+	policy := &recorder{HostSelectionPolicy: gocql.TokenAwareHostPolicy(gocql.DCAwareRoundRobinPolicy("dc1")), hosts: map[string]*gocql.HostInfo{}}
+	cluster.PoolConfig.HostSelectionPolicy = policy
+	session, err := cluster.CreateSession()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	say(object{"event": "ready", "driver": "gocql", "protocol": fmt.Sprintf("v%d", options.Version), "compression": options.Compression})
+	var stop, done = make(chan bool), make(chan counts)
+	lines := bufio.NewScanner(os.Stdin)
+	for lines.Scan() {
+		command, argument, _ := strings.Cut(lines.Text(), " ")
+		switch command {
+		case "nodes":
+			nodes := []object{}
+			for _, h := range policy.all() {
+				nodes = append(nodes, object{"host_id": h.HostID(), "address": h.ConnectAddress().String(), "port": h.Port(),
+					"dc": h.DataCenter(), "rack": h.Rack(), "tokens": h.Tokens(), "up": h.IsUp()})
+			}
+			say(object{"reply": "nodes", "control": nil, "nodes": nodes})
+		case "pin":
+			pinned := []object{}
+			for _, h := range policy.all() {
+				var says gocql.UUID
+				text := ""
+				if err := session.Query("SELECT host_id FROM system.local").SetHostID(h.HostID()).Scan(&says); err != nil {
+					text = err.Error()
+				} else {
+					text = says.String()
+				}
+				pinned = append(pinned, object{"host_id": h.HostID(), "says": text})
+			}
+			say(object{"reply": "pin", "pinned": pinned})
+		case "keys":
+			keys := [][]any{}
+			for k := 0; k < 300; k++ {
+				it := session.Query("SELECT v FROM k1.t WHERE k = ?", k).Iter()
+				host, coordinator := it.Host(), ""
+				if err := it.Close(); err != nil {
+					coordinator = err.Error()
+				} else if host != nil {
+					coordinator = host.HostID()
+				}
+				keys = append(keys, []any{k, []string{}, coordinator})
+			}
+			say(object{"reply": "keys", "keys": keys})
+		case "start":
+			go read(session, stop, done)
+			say(object{"reply": "start"})
+		case "stop":
+			stop <- true
+			c := <-done
+			say(object{"reply": "stop", "ok": c.ok, "errors": c.errors, "first": c.first, "coordinators": c.coordinators})
+		case "ddl":
+			line := object{"reply": "ddl", "agreed": true, "error": nil}
+			if err := session.Query("CREATE TABLE k3." + argument + " (k int PRIMARY KEY)").Exec(); err != nil {
+				line["agreed"], line["error"] = false, err.Error()
+			}
+			say(line)
+		default:
+			return
+		}
+	}
+}
+
+func read(session *gocql.Session, stop chan bool, done chan counts) {
+	c := counts{coordinators: map[string]int{}}
+	for k := 0; ; k = (k + 1) % 300 {
+		select {
+		case <-stop:
+			done <- c
+			return
+		default:
+		}
+		it := session.Query("SELECT v FROM k3.t WHERE k = ?", k).Iter()
+		host := it.Host()
+		if err := it.Close(); err != nil {
+			c.errors++
+			if c.first == nil {
+				c.first = err.Error()
+			}
+		} else {
+			c.ok++
+			if host != nil {
+				c.coordinators[host.HostID()]++
+			}
+		}
+		time.Sleep(3 * time.Millisecond)
+	}
+}

@@ -1,0 +1,21 @@
+"""One CA for a run; a certificate for the nodes (PKCS#12, as Cassandra reads it) and one for the gateway (PEM)."""
+from . import cache, net
+
+
+def make(place):
+    """`place` gets ca.pem, node.p12 (password cassandra), gateway.pem, gateway.key."""
+    def openssl(*arguments):
+        cache.run("openssl", *arguments, cwd=place)
+
+    place.mkdir(parents=True, exist_ok=True)
+    openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key", "-out", "ca.pem", "-days", "30",
+            "-subj", "/CN=cqlgate rig", "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=keyCertSign,cRLSign")
+    names = {"node": ",".join(f"IP:{net.NODES}.{n}" for n in (11, 12, 13, 14, 23, 33)), "gateway": f"IP:{net.GATEWAY}"}
+    for who, alternative in names.items():
+        openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{who}.key", "-out", f"{who}.csr", "-subj", f"/CN={who}")
+        (place / f"{who}.ext").write_text(f"subjectAltName={alternative}\nextendedKeyUsage=serverAuth\n")
+        openssl("x509", "-req", "-in", f"{who}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "30",
+                "-extfile", f"{who}.ext", "-out", f"{who}.pem")
+    openssl("pkcs12", "-export", "-in", "node.pem", "-inkey", "node.key", "-certfile", "ca.pem", "-name", "node",
+            "-passout", "pass:cassandra", "-out", "node.p12")
+    return place

@@ -1,0 +1,39 @@
+"""cqlsh: it is the Python driver, asked through its own front door."""
+import re
+import subprocess
+
+from . import assertions as a
+from . import drivers, net
+
+QUERIES = ("SELECT host_id, rpc_address, rpc_port FROM system.local; "
+           "SELECT host_id, native_address, native_port FROM system.peers_v2; DESCRIBE CLUSTER")
+
+
+def run(client, contact, text, credentials=None):
+    host, port = contact.split(":")
+    login = ["-u", credentials[0], "-p", credentials[1]] if credentials else []
+    done = subprocess.run(["ip", "netns", "exec", client.full, *map(str, drivers.cqlsh()), *login, host, port, "--connect-timeout", "20", "-e", text],
+                          capture_output=True, text=True, timeout=120)
+    if done.returncode != 0:
+        raise a.Failed(f"exit {done.returncode}: {(done.stderr or done.stdout)[-300:]}")
+    return done.stdout
+
+
+def check(client, expected, contact, scratch, credentials=None):
+    """(assertion, detail) pairs; raises Failed with the assertion's name in front."""
+    out = run(client, contact, QUERIES, credentials)
+    seen = dict(re.findall(r"([0-9a-f]{8}-[0-9a-f-]{27})\s*\|\s*([0-9.]+\s*\|\s*\d+)", out))
+    got = {host_id: ":".join(part.strip() for part in text.split("|")) for host_id, text in seen.items()}
+    if got != expected.advertised:
+        raise a.Failed(f"CA2 shows {got}, expected {expected.advertised}")
+    yield "CA2", f"{len(got)} nodes"
+    file = scratch / "t.csv"
+    run(client, contact, f"COPY k3.t TO '{file}' WITH HEADER=true", credentials)
+    rows = len(file.read_text().splitlines()) - 1
+    run(client, contact, f"COPY k3.t FROM '{file}' WITH HEADER=true", credentials)
+    if rows != len(expected.owners):
+        raise a.Failed(f"COPY wrote {rows} rows, expected {len(expected.owners)}")
+    yield "COPY", f"{rows} rows there and back"
+    yield "CA1", a.ca1(client)
+    if not client.direct and net.GATEWAY not in out:
+        raise a.Failed("CA2 the gateway's address does not appear")

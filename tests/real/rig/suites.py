@@ -1,0 +1,217 @@
+"""Which drivers, in which cells, against which ring."""
+from . import assertions as a
+from . import cache, certificates, cqlsh, drivers, life, net, schema
+from .cassandra import CREDENTIALS, Ring
+from .drivers import DRIVERS
+from .gateway import FIRST_PORT, Direct, Gateway
+from .program import Died, Program
+from .report import Report
+
+MAIN = ("java", "python", "cdrs-tokio")
+
+
+class Suite:
+    """One ring and what stands before it, with a client namespace for each driver."""
+
+    def __init__(self, report, ring, gateway, direct=False):
+        self.report, self.ring, self.gateway, self.direct = report, ring, gateway, direct
+        self.clients = {}
+
+    def client(self, name):
+        if name not in self.clients:
+            self.clients[name] = net.Client(name, len(self.clients) + 1, self.direct)
+        return self.clients[name]
+
+    def contacts(self, count, first=1):
+        nodes = self.ring.nodes[first - 1:first - 1 + count]
+        if self.direct:
+            return [f"{n.address}:9042" for n in nodes]
+        ports = [self.gateway.port_of(n) or FIRST_PORT + n.number - 1 for n in nodes]
+        return [f"{net.GATEWAY}:{port}" for port in ports]
+
+    def program(self, name, version=None, compression="none", credentials=None, ca=None):
+        driver = DRIVERS[name]
+        return Program(driver, self.client(name), self.contacts(driver.contacts), version, compression, credentials, ca)
+
+    def cell(self, suite, name, version=None, compression="none", credentials=None, ca=None, note=""):
+        """CA1 to CA4 in one cell. The whole cell never outlives its program."""
+        label = f"{f'v{version}' if version else 'default'} {compression}{note}"
+        client = self.client(name)
+        client.reset()
+        expected = a.Expectation(self.ring, self.gateway)
+
+        def add(assertion, check):
+            try:
+                self.report.add(suite, name, label, assertion, "ok", check())
+            except (a.Failed, Died) as failed:
+                self.report.add(suite, name, label, assertion, "failed", failed)
+
+        try:
+            program = self.program(name, version, compression, credentials, ca)
+        except Died as failed:
+            for assertion in ("CA2", "CA3", "CA4"):
+                self.report.add(suite, name, label, assertion, "failed", failed)
+            add("CA1", lambda: a.ca1(client))
+            return
+        spoken = program.ready["protocol"].lower().lstrip("v")
+        if version and spoken != str(version):
+            self.report.add(suite, name, label, "CA2", "failed", f"speaks v{spoken}")
+        add("CA2", lambda: f"{a.ca2(program, expected)}, v{spoken} {program.ready['compression']}")
+        add("CA3", lambda: a.ca3(program, expected))
+        add("CA4", lambda: a.ca4(program, expected))
+        program.quit()
+        add("CA1", lambda: a.ca1(client))
+
+    def shell(self, suite, credentials=None):
+        expected = a.Expectation(self.ring, self.gateway)
+        client = self.client("cqlsh")
+        client.reset()
+        try:
+            for assertion, detail in cqlsh.check(client, expected, self.contacts(1)[0], self.ring.home, credentials):
+                self.report.add(suite, "cqlsh", "default", assertion, "ok", detail)
+        except a.Failed as failed:
+            self.report.add(suite, "cqlsh", "default", str(failed).split()[0], "failed", failed)
+
+    def live(self, suite, names, steps, wait=60):
+        """CA5 to CA9 with all of `names` at once, in their default cells."""
+        programs = []
+        for name in names:
+            self.client(name).reset()
+            try:
+                programs.append(self.program(name))
+            except Died as failed:
+                self.report.add(suite, name, "life", "CA5", "failed", failed)
+        life.live(self.ring, self.gateway, programs,
+                  lambda p, assertion, outcome, detail: self.report.add(suite, p.driver.name, "life", assertion, outcome, detail), steps, wait)
+
+
+def ring_with_schema(**more):
+    ring = Ring(**more).start()
+    schema.create(ring)
+    return ring
+
+
+def stand(ring, direct, **more):
+    return (Direct(ring) if direct else Gateway(ring, **more)).start()
+
+
+def default_cells(suite, names, title):
+    for name in names:
+        suite.cell(title, name)
+    suite.shell(title)
+
+
+ALL_STEPS = ("death", "control", "growth", "move", "schema", "end")
+
+
+def usual(report, direct=False, names=tuple(DRIVERS), steps=ALL_STEPS):
+    """Every driver once as it comes out of its box, then the cluster's life with all of them."""
+    drivers.prepare(names)
+    ring = ring_with_schema()
+    suite = Suite(report, ring, stand(ring, direct, discovery="contact_points"), direct)
+    title = "direct" if direct else "usual"
+    default_cells(suite, names, title)
+    suite.live(title, names, steps)
+    suite.gateway.stop()
+    ring.kill()
+
+
+def ci(report, direct=False):
+    """The short share: Java 4, Python and scylla; one death, one address move."""
+    names = ("java", "python", "scylla")
+    drivers.prepare(names)
+    ring = ring_with_schema()
+    suite = Suite(report, ring, stand(ring, direct, discovery="contact_points"), direct)
+    suite.cell("ci", "java", 4, "snappy")
+    suite.cell("ci", "java", 5, "lz4")
+    suite.cell("ci", "python", 3, "lz4")
+    suite.cell("ci", "python", 5, "none")
+    suite.cell("ci", "scylla")
+    suite.shell("ci")
+    suite.live("ci", names, ("death", "move", "schema", "end"))
+    suite.gateway.stop()
+    ring.kill()
+
+
+def matrix(report, direct=False, names=tuple(DRIVERS)):
+    """CA1 to CA4 in every cell of version and compression, the nodes listed in the file."""
+    drivers.prepare(names)
+    ring = ring_with_schema()
+    suite = Suite(report, ring, stand(ring, direct), direct)
+    for name in names:
+        for version, compression in DRIVERS[name].cells:
+            suite.cell("matrix", name, version, compression)
+    suite.shell("matrix")
+    suite.gateway.stop()
+    ring.kill()
+
+
+def secured(report, direct=False, names=tuple(DRIVERS)):
+    """A cluster with passwords: first plain, the gateway without credentials; then TLS on both sides, with them."""
+    drivers.prepare(names)
+    keys = certificates.make(cache.RUN / "certificates")
+    ring = ring_with_schema(auth=True, tls=keys)
+    suite = Suite(report, ring, stand(ring, direct), direct)
+    for name in names:
+        suite.cell("auth", name, credentials=CREDENTIALS)
+    suite.shell("auth", CREDENTIALS)
+    suite.gateway.stop()
+    suite = Suite(report, ring, stand(ring, direct, discovery="contact_points", credentials=True, tls=keys), direct)
+    for name in names:
+        if DRIVERS[name].tls:
+            suite.cell("tls", name, credentials=CREDENTIALS, ca=keys / "ca.pem")
+    suite.gateway.stop()
+    ring.kill()
+
+
+def versions(report, direct=False, which=("4.1", "4.0", "6.0", "3.11"), nodes=2):
+    """Java 4 and Python, CA1 to CA4, against other releases of Cassandra."""
+    drivers.prepare(("java", "python"))
+    for version in which:
+        try:
+            ring = ring_with_schema(version=version, count=nodes)
+        except Exception as error:  # a release that does not run here is a result too
+            report.add(version, "cassandra", f"{nodes} nodes", "CA2", "failed", error)
+            net.clear()
+            net.bridges()
+            continue
+        suite = Suite(report, ring, stand(ring, direct), direct)
+        for name in ("java", "python"):
+            suite.cell(version, name)
+            if version != "3.11":
+                suite.cell(version, name, 4, "lz4")
+        suite.gateway.stop()
+        ring.kill()
+
+
+def off(report, direct=False):
+    """The counter-check: rewriting switched off, every assertion must be able to fail."""
+    drivers.prepare(MAIN)
+    ring = ring_with_schema()
+    suite = Suite(report, ring, stand(ring, False, discovery="contact_points", rewriting=False))
+    default_cells(suite, MAIN, "off")
+    suite.live("off", MAIN, ALL_STEPS, wait=15)
+    suite.gateway.stop()
+    ring.kill()
+
+
+def everything(report, direct=False):
+    for part in (matrix, secured, usual):
+        print(f"{part.__name__}: {part.__doc__}")
+        part(report, direct)
+        net.clear()
+        net.bridges()
+
+
+SUITES = {"usual": usual, "ci": ci, "matrix": matrix, "secured": secured, "versions": versions, "off": off, "all": everything}
+
+
+def run(name, direct=False, **more):
+    """The report of suite `name`."""
+    report = Report()
+    try:
+        SUITES[name](report, direct, **more)
+    finally:
+        if report.results:
+            print(f"\n{report.table()}\n\nas JSON: {report.write()}")
+    return report
