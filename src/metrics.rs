@@ -150,9 +150,9 @@ impl Metrics {
         }
     }
 
-    /// The counters for a driver; both arguments as STARTUP has them, of any content.
-    pub fn driver(&self, driver_name: Option<&str>, driver_version: Option<&str>) -> DriverMetrics {
-        self.drivers.of(drivers::family(driver_name), driver_version)
+    /// The counters for a family of drivers and a DRIVER_VERSION of any content.
+    pub fn driver(&self, family: &'static str, driver_version: Option<&str>) -> DriverMetrics {
+        self.drivers.of(family, driver_version)
     }
 
     pub fn connection_refused(&self, reason: Refused) {

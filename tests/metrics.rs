@@ -26,7 +26,7 @@ fn everything() -> Arc<Metrics> {
     node.dial_failed(DialFailure::Timeout);
     node.set_state(State::Up);
     node.port.set(9042);
-    metrics.driver(Some("Apache Cassandra Java Driver"), Some("4.19.3")).open.inc();
+    metrics.driver("java-4", Some("4.19.3")).open.inc();
     metrics.connection_refused(Refused::NoLiveNode);
     metrics.request_refused(RefusedRequest::InternalAddress);
     metrics.rewritten(Table::PeersV2);

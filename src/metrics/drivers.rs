@@ -10,33 +10,6 @@ use super::{counters, gauges};
 /// Versions kept apart, over all families; later ones are `other`.
 const MAX_VERSIONS: usize = 64;
 
-/// Known families: a part of DRIVER_NAME in lower case, and the label. The first match wins.
-const FAMILIES: &[(&str, &str)] = &[
-    ("scylladb java", "scylla-java"),
-    ("scylladb python", "scylla-python"),
-    ("scylladb gocql", "scylla-gocql"),
-    ("scylladb rust", "scylla-rust"),
-    ("scylladb node", "scylla-nodejs"),
-    ("scylladb c", "scylla-cpp"),
-    ("node.js", "nodejs"),
-    ("c/c++", "cpp"),
-    ("c#", "csharp"),
-    ("php", "php"),
-    ("ruby", "ruby"),
-    ("python", "python"),
-    ("cdrs", "cdrs-tokio"),
-    ("gocql", "gocql"),
-    ("java", "java"),
-    ("rust", "rust"),
-];
-
-/// The family of a DRIVER_NAME: one of a fixed set, `other`, or `none` where STARTUP has no DRIVER_NAME.
-pub fn family(driver_name: Option<&str>) -> &'static str {
-    let Some(name) = driver_name else { return "none" };
-    let name = name.to_ascii_lowercase();
-    FAMILIES.iter().find(|(part, _)| name.contains(part)).map_or("other", |(_, family)| *family)
-}
-
 pub(super) struct Drivers {
     open: IntGaugeVec,
     opened: IntCounterVec,
@@ -101,30 +74,6 @@ fn major_minor(version: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn knows_the_families_by_the_names_they_send() {
-        for (name, expected) in [
-            ("Apache Cassandra Java Driver", "java"),
-            ("DataStax Java driver for Apache Cassandra(R)", "java"),
-            ("Apache Cassandra Python Driver", "python"),
-            ("DataStax Python Driver", "python"),
-            ("ScyllaDB Python Driver", "scylla-python"),
-            ("Apache Cassandra Node.js Driver", "nodejs"),
-            ("DataStax Node.js Driver for Apache Cassandra", "nodejs"),
-            ("DataStax C# Driver for Apache Cassandra", "csharp"),
-            ("DataStax C/C++ Driver for Apache Cassandra and DataStax Products", "cpp"),
-            ("github.com/apache/cassandra-gocql-driver", "gocql"),
-            ("github.com/gocql/gocql", "gocql"),
-            ("ScyllaDB GoCQL Driver", "scylla-gocql"),
-            ("ScyllaDB Rust Driver", "scylla-rust"),
-            ("cdrs-tokio", "cdrs-tokio"),
-            ("x\n\"} 1", "other"),
-        ] {
-            assert_eq!(family(Some(name)), expected, "{name}");
-        }
-        assert_eq!(family(None), "none");
-    }
 
     #[test]
     fn versions_are_major_and_minor() {

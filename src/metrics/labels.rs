@@ -34,7 +34,6 @@ label! {
         Tls = "tls",
         SetupDeadline = "setup_deadline",
         DialFailed = "dial_failed",
-        Draining = "draining",
     }
 }
 
@@ -46,8 +45,6 @@ label! {
         Timeout = "timeout",
         Unreachable = "unreachable",
         Tls = "tls",
-        /// A name that could not be resolved.
-        Dns = "dns",
         /// Somebody answers, but it is not the node that it should be.
         Identity = "identity",
         Other = "other",
@@ -88,8 +85,6 @@ label! {
         NotAnnounced = "not_announced",
         /// The View shows no row of another node.
         View = "view",
-        /// An address that a known node has left.
-        FormerAddress = "former_address",
     }
 }
 
@@ -123,7 +118,6 @@ label! {
     RefusedRequest {
         /// A projection of an address in a form that cannot be rewritten.
         InternalAddress = "internal_address",
-        FrameTooLong = "frame_too_long",
     }
 }
 

@@ -128,7 +128,8 @@ async fn set_up(
     dialled.write(&first).await.map_err(|error| refuse_client(&client, ending(&error)))?;
     let settled = negotiate(&mut client, &mut dialled, &mut handshake, &place).await?;
     let conversation = Conversation::new(describe(&settled, node, family, shared), Arc::clone(&shared.surroundings));
-    let driver = shared.metrics.driver(settled.driver_name.as_deref(), settled.driver_version.as_deref());
+    let driver =
+        shared.metrics.driver(DriverFamily::label(settled.driver_name.as_deref()), settled.driver_version.as_deref());
     driver.opened.inc();
     driver.open.inc();
     metrics.open.inc();

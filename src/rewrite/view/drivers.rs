@@ -78,6 +78,26 @@ impl DriverFamily {
             .map_or(Self::Other, |&(_, family)| family)
     }
 
+    /// The family of a DRIVER_NAME as a word of a closed set, for metrics; `none` where STARTUP has no name.
+    pub fn label(driver_name: Option<&str>) -> &'static str {
+        match (driver_name, Self::of(driver_name)) {
+            (None, _) => "none",
+            (_, Self::Java4) => "java-4",
+            (_, Self::Java3) => "java-3",
+            (_, Self::ScyllaJava) => "scylla-java",
+            (_, Self::Python) => "python",
+            (_, Self::ScyllaPython) => "scylla-python",
+            (_, Self::ScyllaGocql) => "scylla-gocql",
+            (_, Self::Csharp) => "csharp",
+            (_, Self::CdrsTokio) => "cdrs-tokio",
+            (_, Self::Gocql) => "gocql",
+            (_, Self::NodeJs) => "nodejs",
+            (_, Self::Cpp) => "cpp",
+            (_, Self::ScyllaRust) => "scylla-rust",
+            (_, Self::Other) => "other",
+        }
+    }
+
     /// True when the driver can tell nodes apart by their ports, or is not known not to.
     pub fn reads_ports(self) -> bool {
         !matches!(self, Self::Gocql | Self::NodeJs | Self::Cpp | Self::ScyllaRust)
@@ -124,5 +144,8 @@ mod tests {
             assert_eq!(DriverFamily::of(Some(name)), family, "{name}");
         }
         assert_eq!(DriverFamily::of(None), DriverFamily::Other);
+        assert_eq!(DriverFamily::label(None), "none");
+        assert_eq!(DriverFamily::label(Some("my own")), "other");
+        assert_eq!(DriverFamily::label(Some("Apache Cassandra Java Driver")), "java-4");
     }
 }
