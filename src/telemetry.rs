@@ -1,8 +1,13 @@
-//! Logs, on standard error: human on a terminal, JSON lines otherwise. The level can be changed while the gateway runs.
+//! Logs, on standard error: human on a terminal, JSON lines otherwise. The level can be changed while the gateway runs, and
+//! an output that does not move holds nobody up ([`queue`]).
+
+mod queue;
 
 use std::io::{IsTerminal, stderr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
+use jiff::Timestamp;
 use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
@@ -12,6 +17,7 @@ use tracing_subscriber::registry::Registry;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
+use self::queue::Queue;
 use crate::config::{Log, LogFormat};
 
 /// A text that is no filter.
@@ -61,7 +67,14 @@ pub enum TelemetryError {
     Filter(#[from] BadFilter),
     #[error(transparent)]
     Twice(#[from] TryInitError),
+    #[error("the thread that writes logs cannot be started: {0}")]
+    Thread(#[from] std::io::Error),
 }
+
+/// The process's queue, once [`init`] has run.
+static QUEUE: OnceLock<Queue> = OnceLock::new();
+/// At the end, a reader that has stopped reading is not waited for longer than this.
+const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// Starts logging for the whole process; once.
 pub fn init(log: &Log) -> Result<LogLevel, TelemetryError> {
@@ -71,9 +84,34 @@ pub fn init(log: &Log) -> Result<LogLevel, TelemetryError> {
         LogFormat::Human => true,
         LogFormat::Json => false,
     };
-    let (subscriber, level) = subscriber(log, human, terminal, stderr)?;
+    let colours = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let queue = Queue::start(stderr(), if human { lost_human } else { lost_json })?;
+    let (subscriber, level) = subscriber(log, human, colours, queue.clone())?;
     subscriber.try_init()?;
+    QUEUE.get_or_init(|| queue);
     Ok(level)
+}
+
+/// Waits, for two seconds at most, until what was logged is written. The last thing that the process does.
+pub fn flush() {
+    if let Some(queue) = QUEUE.get() {
+        queue.flush(LAST_LINES);
+    }
+}
+
+fn lost_human(lines: u64) -> String {
+    format!("{} WARN {lines} log lines are missing here: standard error was not read\n", Timestamp::now())
+}
+
+fn lost_json(lines: u64) -> String {
+    let line = serde_json::json!({
+        "timestamp": Timestamp::now().to_string(),
+        "level": "WARN",
+        "message": "log lines are missing here: standard error was not read",
+        "lines": lines,
+        "target": module_path!(),
+    });
+    format!("{line}\n")
 }
 
 fn subscriber<W>(
@@ -131,6 +169,12 @@ mod tests {
         for (text, bad) in [("verbose", "verbose"), ("", ""), ("info,", ""), ("cqlgate=loud,info", "cqlgate=loud")] {
             assert_eq!(parse_filter(text), Err(BadFilter(bad.to_owned())));
         }
+    }
+
+    #[test]
+    fn missing_lines_are_told_in_json_too() {
+        let line: serde_json::Value = serde_json::from_str(&lost_json(7)).unwrap();
+        assert_eq!(line["lines"], 7);
     }
 
     #[test]
