@@ -1,5 +1,7 @@
 //! The recorded conversations through the gateway, cut in every way: what comes out does not depend on how it came in.
 
+#![allow(clippy::unwrap_used)]
+
 #[path = "golden/gate.rs"]
 mod gate;
 #[path = "golden/golden.rs"]

@@ -55,7 +55,10 @@ impl<'a> Internal<'a> {
     ) -> Result<bool, DecodeError> {
         let mut reader = Reader::new(value);
         Ok(match column_type.native()? {
-            NativeType::Text => self.is_in_text(value, forbidden)?,
+            // Four letters may be the bytes of an address by chance (dc01 is 100.99.48.49): only where the name says nothing.
+            NativeType::Text => {
+                (forbidden == Forbidden::Any && self.is_raw_address(value)) || self.is_in_text(value, forbidden)?
+            }
             NativeType::Blob => self.is_raw_address(value) || self.is_in_text(value, Forbidden::Known)?,
             NativeType::Inet => inet_cell(value).is_some_and(|address| self.is_forbidden(address, forbidden)),
             NativeType::Int | NativeType::Other(_) => self.is_raw_address(value),

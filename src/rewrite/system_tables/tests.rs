@@ -254,6 +254,7 @@ fn addresses_in_other_values_are_refused() {
     refused("rack", text("10.77.0.12"));
     refused("x", text("fd00:0:0:0:0:0:0:14"));
     refused("system.inetasblob(rpc_address)", Raw(&[0, 0x03], vec![10, 77, 0, 11]));
+    refused("text_of_blob", Raw(&[0, 0x0d], vec![10, 77, 0, 11]));
     refused("blob_of_text", Raw(&[0, 0x03], b"10.77.0.11".to_vec()));
     refused("list", Raw(&[0, 0x20, 0, 0x10], collection([&[10, 77, 0, 12][..]].into_iter())));
     refused("list_of_lists", {
@@ -311,6 +312,8 @@ fn values_that_only_look_like_addresses_pass() {
         ("gossip_generation", Int(0x0a4d_000b)),
         ("count", Raw(&[0, 0x02], vec![0, 0, 0, 0, 0, 0, 0, 1])),
         ("time", text("12:30:45")),
+        // Bytes of 10.77.0.11, under a name of the table's own.
+        ("rack", text("\nM\0\u{b}")),
     ] {
         check("local", &[name], &[vec![cell.clone()]], &[vec![cell]]);
     }

@@ -1,39 +1,59 @@
-//! What the targets share: an allocator that counts, so that a length that a peer only claims can be seen to allocate nothing.
+//! What the targets share: an allocator that counts, so that a length that a peer only claims can be seen to allocate nothing;
+//! and a small cluster.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+mod count;
 
-static NOW: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
 
-struct Counting;
+use cqlgate::topology::{Advertised, HostId, Node, NodeId, NodeState, Topology};
 
-// SAFETY: every call goes to `System` unchanged; only numbers are kept beside it.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let now = NOW.fetch_add(layout.size(), Relaxed) + layout.size();
-        PEAK.fetch_max(now, Relaxed);
-        unsafe { System.alloc(layout) }
-    }
+pub use count::within;
 
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        NOW.fetch_sub(layout.size(), Relaxed);
-        unsafe { System.dealloc(pointer, layout) }
-    }
+/// The native address of every node: two bytes that no length, count or port of a short message has, twice.
+pub const SECRET: [u8; 4] = [0xd6, 0xe7, 0xd6, 0xe8];
 
-    // The default `realloc` and `alloc_zeroed` go through the two above. For a moment old and new are both there, and counted.
+/// Three nodes behind one secret address, on three ports: one up, one down, one not announced.
+pub fn topology() -> Arc<Topology> {
+    let node = |port: u16, state| Node {
+        id: NodeId::new(&format!("n{port}")),
+        port,
+        address: SocketAddr::from((SECRET, port - 42)),
+        native: None,
+        host_id: Some(HostId(uuid::Uuid::from_u128(u128::from(port)))),
+        data_center: None,
+        rack: None,
+        state,
+        since: SystemTime::UNIX_EPOCH,
+        settled: true,
+        incarnation: 1,
+    };
+    let nodes = [node(9042, NodeState::Up), node(9043, NodeState::Down), node(9044, NodeState::Pending)];
+    Arc::new(Topology::new(1, Advertised { ipv4: "203.0.113.10".parse().ok(), ipv6: None }, nodes))
 }
 
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+/// Bytes that decide something, taken from the fuzzer's input; zeros when there are no more.
+pub struct Choices<'a>(pub &'a [u8]);
 
-/// Runs `work` and requires that it never held more than `cap` bytes of heap at once, beyond what was there before.
-#[track_caller]
-pub fn within<T>(cap: usize, work: impl FnOnce() -> T) -> T {
-    let before = NOW.load(Relaxed);
-    PEAK.store(before, Relaxed);
-    let result = work();
-    let used = PEAK.load(Relaxed).saturating_sub(before);
-    assert!(used <= cap, "{used} bytes of heap were held at once; the cap is {cap}");
-    result
+impl<'a> Choices<'a> {
+    pub fn byte(&mut self) -> u8 {
+        let (&byte, rest) = self.0.split_first().unwrap_or((&0, &[]));
+        self.0 = rest;
+        byte
+    }
+
+    pub fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[usize::from(self.byte()) % choices.len()]
+    }
+
+    pub fn bytes(&mut self, most: usize) -> &'a [u8] {
+        let (taken, rest) = self.0.split_at(most.min(self.0.len()));
+        self.0 = rest;
+        taken
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
