@@ -47,8 +47,10 @@ impl FrameWalk {
             let body = rest.get(HEADER_LEN..arrived).unwrap_or_default();
             match judge.judge(header, body) {
                 Verdict::More(need) => {
-                    let need = HEADER_LEN + need.max(body.len() + 1);
-                    if need > judge.held_limit() || need as u64 > whole {
+                    // A body that claims more than it can hold is judged whole, as it would be had it come in one piece.
+                    let need = (HEADER_LEN + need.max(body.len() + 1)) as u64;
+                    let need = usize::try_from(need.min(whole)).unwrap_or(usize::MAX);
+                    if need > judge.held_limit() || arrived as u64 == whole {
                         return self.after(at, Step::Fail(Why::Malformed.into()));
                     }
                     return pass_or_wait(at, need);

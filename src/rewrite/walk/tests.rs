@@ -19,6 +19,8 @@ const DOUBLE: Opcode = Opcode(0x43);
 const DROP: Opcode = Opcode(0x44);
 /// Held, then passed.
 const KEEP: Opcode = Opcode(0x45);
+/// Asks for more than the frame claims to have, until it is there whole: a malformed length inside.
+const GREEDY: Opcode = Opcode(0x46);
 
 struct TestJudge {
     max_body: u32,
@@ -29,6 +31,7 @@ impl Judge for TestJudge {
     fn judge(&mut self, header: Header, body: &[u8]) -> Verdict {
         match header.opcode {
             LATE if body.len() < header.length.min(4) as usize => Verdict::More(header.length.min(4) as usize),
+            GREEDY if body.len() < header.length as usize => Verdict::More(body.len() + 5000),
             CLEAR if header.length > 7 => Verdict::Clear(Clear { offset: 7, bits: 0x02 }),
             DOUBLE | DROP | KEEP => Verdict::Hold,
             _ => Verdict::Pass,
@@ -184,7 +187,7 @@ fn in_peer_segments(layout: Layout, frames: &[Vec<u8>], together: usize, part: u
 }
 
 fn any_frame() -> impl Strategy<Value = Vec<u8>> {
-    let opcode = prop_oneof![Just(PASS), Just(LATE), Just(CLEAR), Just(DOUBLE), Just(DROP), Just(KEEP)];
+    let opcode = prop_oneof![Just(PASS), Just(LATE), Just(CLEAR), Just(DOUBLE), Just(DROP), Just(KEEP), Just(GREEDY)];
     (opcode, prop_oneof![0_usize..40, 200_usize..2000], any::<u8>()).prop_map(|(opcode, len, seed)| {
         let body: Vec<u8> = (0..len).map(|n| (n as u8).wrapping_mul(31).wrapping_add(seed)).collect();
         frame(opcode, &body)
