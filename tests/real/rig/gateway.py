@@ -25,7 +25,9 @@ def build(rewriting_switch=False):
 
 
 class Gateway:
-    """`discovery` is "nodes" or "contact_points". `truth` of the ring says which node is where."""
+    """`discovery` is "nodes" or "contact_points"."""
+
+    direct = False
 
     def __init__(self, ring, discovery="nodes", credentials=False, tls=None, rewriting=True):
         self.ring, self.discovery, self.tls, self.rewriting = ring, discovery, tls, rewriting
@@ -103,7 +105,7 @@ class Gateway:
 class Direct:
     """No gateway: drivers meet the nodes themselves, to tell a driver's fault from the gateway's."""
 
-    rewriting = True
+    direct = True
 
     def __init__(self, ring):
         self.ring = ring

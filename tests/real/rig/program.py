@@ -16,6 +16,7 @@ class Died(Exception):
 class Program:
     def __init__(self, driver, client, contacts, version=None, compression="none", credentials=None, ca=None):
         self.driver, self.client, self.events, self.answers = driver, client, [], deque()
+        self.settings = (version, compression, credentials, ca)
         self.changed = threading.Condition()
         self.log = cache.RUN / f"{client.full}.log"
         self.log.parent.mkdir(parents=True, exist_ok=True)
@@ -32,6 +33,11 @@ class Program:
         except Died:
             self.kill()
             raise
+
+    def again(self, contacts):
+        """A new program, told the same but for its contact points, in place of this one."""
+        self.kill()
+        return Program(self.driver, self.client, contacts, *self.settings)
 
     def listen(self):
         for line in self.process.stdout:
@@ -71,10 +77,6 @@ class Program:
         except OSError:
             pass  # `answer` says why it ended
         return self.answer(command.split()[0], seconds)
-
-    def heard(self, what, address, since=0):
-        """Did the event come? `since` counts earlier events that do not matter."""
-        return any(e["event"] == what and e["address"] == address for e in self.events[since:])
 
     def kill(self):
         if self.process.poll() is None:

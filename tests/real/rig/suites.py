@@ -81,7 +81,7 @@ class Suite:
                 programs.append(self.program(name))
             except Died as failed:
                 self.report.add(suite, name, "life", "CA5", "failed", failed)
-        life.live(self.ring, self.gateway, programs,
+        life.live(self.ring, self.gateway, programs, self.contacts,
                   lambda p, assertion, outcome, detail: self.report.add(suite, p.driver.name, "life", assertion, outcome, detail), steps, wait)
 
 
