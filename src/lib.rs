@@ -40,6 +40,7 @@ pub mod cli;
 pub mod config;
 pub mod cql;
 pub mod discovery;
+pub mod gateway;
 pub mod metrics;
 pub mod proxy;
 pub mod readiness;

@@ -1,0 +1,202 @@
+//! Builds everything, in the order that makes it true before it is said: certificates are read, every port of the range is
+//! bound, discovery begins, and only then does anything accept. The one module that knows everyone.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+
+use crate::config::{Config, Drain};
+use crate::metrics::{Lifecycle, Metrics};
+use crate::proxy::connections::{Connections, Handle, Order};
+use crate::proxy::hold::HoldBudget;
+use crate::proxy::listener::{self, Shared};
+use crate::proxy::tls::{ClientAcceptor, NodeConnector};
+use crate::readiness::Readiness;
+use crate::rewrite::Surroundings;
+use crate::rewrite::statements::OrdinaryStatements;
+use crate::telemetry::LogLevel;
+use crate::topology::Topology;
+use crate::topology::ports::PortRange;
+use crate::{admin, discovery};
+
+/// TLS handshakes at the same time, per core.
+const HANDSHAKES_PER_CORE: usize = 4;
+/// How often the gauges that nobody else sets are set.
+const GAUGES: Duration = Duration::from_secs(1);
+
+/// A gateway that accepts connections.
+pub struct Running {
+    /// Where clients connect: one address for each port of the range.
+    pub addresses: Vec<SocketAddr>,
+    pub admin: SocketAddr,
+    /// What clients are told now.
+    pub topology: watch::Receiver<Arc<Topology>>,
+    pub readiness: Readiness,
+    shared: Arc<Shared>,
+    accepting: CancellationToken,
+    drain: Drain,
+    _admin: admin::Running,
+    _discovery: AbortOnDropHandle<()>,
+}
+
+/// Starts a gateway on the current runtime.
+///
+/// # Errors
+/// Says which key could not be followed: a port that is taken, a file that cannot be read.
+pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -> anyhow::Result<Running> {
+    let client_tls = config.client_tls.as_ref().map(ClientAcceptor::from_config).transpose().context("tls.clients")?;
+    let node_tls = config.node_tls.as_ref().map(NodeConnector::from_config).transpose().context("tls.nodes")?;
+    let listeners = listener::bind_all(config.listen)?;
+    let readiness = Readiness::new();
+    let ports =
+        PortRange::of_bound(listeners.iter().map(|listener| listener.port).collect()).context("listen: no port")?;
+    let found = discovery::spawn(&config, ports, Arc::clone(&metrics), node_tls.clone(), &readiness)?;
+    let topology = found.topology;
+    let connections = Connections::new(config.limits.connections, config.limits.connections_per_node);
+    let shared = Arc::new(Shared {
+        surroundings: Arc::new(Surroundings {
+            topology: Box::new({
+                let topology = topology.clone();
+                move || topology.borrow().clone()
+            }),
+            statements: OrdinaryStatements::default(),
+            max_body: config.limits.frame,
+            held_frame: config.limits.held_frame,
+            rewriting: rewriting(),
+        }),
+        topology: topology.clone(),
+        connections: Arc::clone(&connections),
+        budget: HoldBudget::new(config.limits.held_total),
+        timeouts: config.timeouts.clone(),
+        views: config.views.clone(),
+        metrics: Arc::clone(&metrics),
+        observations: found.observations,
+        client_tls,
+        node_tls,
+        handshakes: Semaphore::new(HANDSHAKES_PER_CORE * cores()),
+        tasks: TaskTracker::new(),
+    });
+    let accepting = CancellationToken::new();
+    let mut addresses = Vec::with_capacity(listeners.len());
+    for listener in listeners {
+        addresses.push(listener.local_addr()?);
+        tokio::spawn(listener.run(Arc::clone(&shared), accepting.clone()));
+    }
+    tokio::spawn(follow_topology(Arc::clone(&shared), config.drain.spread));
+    tokio::spawn(set_gauges(Arc::clone(&shared), readiness.clone()));
+    let parts = admin::Parts {
+        topology: topology.clone(),
+        metrics: Arc::clone(&metrics),
+        readiness: readiness.clone(),
+        log_level,
+        connections: Box::new(move |port| connections.of_port(port)),
+    };
+    let admin = admin::start(config.admin, parts).with_context(|| format!("admin: cannot bind {}", config.admin))?;
+    metrics.set_lifecycle(Lifecycle::Running);
+    Ok(Running {
+        addresses,
+        admin: admin.local_addr,
+        topology,
+        readiness,
+        shared,
+        accepting,
+        drain: config.drain,
+        _admin: admin,
+        _discovery: found.running,
+    })
+}
+
+impl Running {
+    /// Open client connections.
+    pub fn connections(&self) -> usize {
+        self.shared.connections.open()
+    }
+
+    /// Stops without losing a request: not ready, still accepting for a while; then no new connections, and the open ones
+    /// closed between two frames, spread over time so that drivers do not all come back at once; what is left at the
+    /// deadline is reset.
+    pub async fn drain(self) {
+        let Drain { delay, spread, deadline } = self.drain;
+        let metrics = &self.shared.metrics;
+        metrics.set_lifecycle(Lifecycle::Draining);
+        self.readiness.drain();
+        let end = Instant::now() + delay + deadline;
+        tracing::info!(connections = self.connections(), "draining");
+        sleep(delay).await;
+        self.accepting.cancel();
+        self.shared.tasks.close();
+        let drained = async {
+            stagger(self.shared.connections.all(), spread, Order::Drain).await;
+            // Those that were being set up while the others were told.
+            self.shared.connections.all().iter().for_each(|handle| handle.give(Order::Drain));
+            self.shared.tasks.wait().await;
+        };
+        if timeout_at(end, drained).await.is_err() {
+            let left = self.shared.connections.all();
+            tracing::warn!(connections = left.len(), "drain deadline passed; closing what is left");
+            left.iter().for_each(|handle| handle.give(Order::Deadline));
+            let _ = timeout_at(Instant::now() + Duration::from_secs(1), self.shared.tasks.wait()).await;
+        }
+        metrics.set_lifecycle(Lifecycle::Stopping);
+        tracing::info!("drained");
+    }
+}
+
+/// Gives `order` to each, one after the other over `spread`.
+async fn stagger(handles: Vec<Arc<Handle>>, spread: Duration, order: Order) {
+    let began = Instant::now();
+    let count = u32::try_from(handles.len().max(1)).unwrap_or(u32::MAX);
+    for (handle, position) in handles.iter().zip(0_u32..) {
+        sleep_until(began + spread / count * position).await;
+        handle.give(order);
+    }
+}
+
+/// Closes connections to nodes that are dead or somebody else, and lets control connections read again when the advertised
+/// address changes.
+async fn follow_topology(shared: Arc<Shared>, spread: Duration) {
+    let mut changes = shared.topology.clone();
+    let mut advertised = changes.borrow().advertised;
+    while changes.changed().await.is_ok() {
+        let topology = changes.borrow_and_update().clone();
+        for node in &topology.nodes {
+            shared.connections.close_before(node.port, node.incarnation);
+        }
+        if advertised != topology.advertised {
+            let was_known = advertised.ipv4.is_some() || advertised.ipv6.is_some();
+            advertised = topology.advertised;
+            if was_known {
+                let all = shared.connections.all();
+                let control = all.into_iter().filter(|handle| handle.is_control()).collect();
+                tokio::spawn(stagger(control, spread, Order::Readdress));
+            }
+        }
+    }
+}
+
+async fn set_gauges(shared: Arc<Shared>, readiness: Readiness) {
+    let mut ticks = tokio::time::interval(GAUGES);
+    loop {
+        ticks.tick().await;
+        shared.metrics.held_bytes.set(i64::try_from(shared.budget.held()).unwrap_or(i64::MAX));
+        shared.metrics.ready.set(i64::from(readiness.is_ready()));
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Rewriting is off only in builds that exist to show what a check says without it.
+fn rewriting() -> bool {
+    if !cfg!(feature = "rewriting-switch") {
+        return true;
+    }
+    std::env::var("CQLGATE_REWRITING").map_or(true, |value| value != "off")
+}
