@@ -39,6 +39,7 @@ pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod cql;
+pub mod demo;
 pub mod discovery;
 pub mod gateway;
 pub mod metrics;

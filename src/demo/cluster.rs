@@ -1,0 +1,98 @@
+//! What all simulated nodes know: who is in the cluster, and the rows of `demo.kv`.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use uuid::Uuid;
+
+use super::table::{self, Cell, Table};
+use crate::cql::primitives::inet_cell_bytes;
+
+/// One node of the cluster as the others see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    pub host_id: Uuid,
+    /// The native address, which is the internode address too.
+    pub address: SocketAddr,
+    pub data_center: String,
+    pub rack: String,
+    pub token: i64,
+    /// False once it was decommissioned: no row speaks of it.
+    pub member: bool,
+}
+
+/// The facts that rows are made of. Tests change them while nodes run.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Facts {
+    shared: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub members: Vec<Member>,
+    /// `demo.kv`: k → v
+    pub pairs: BTreeMap<Vec<u8>, Cell>,
+}
+
+/// Rows that `demo.kv` may have: whoever fills it shares this machine's memory.
+pub(super) const MAX_PAIRS: usize = 1_000_000;
+
+impl Facts {
+    pub fn new(members: Vec<Member>) -> Self {
+        Self { shared: Arc::new(Mutex::new(State { members, pairs: BTreeMap::new() })) }
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, State> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What node `me` shows as this table at this moment; `None` when it has none of the name.
+    pub fn table(&self, me: usize, keyspace: &str, name: &str) -> Option<Table> {
+        let captured = table::captured(keyspace, name)?;
+        let state = self.lock();
+        let rows = match (keyspace, name) {
+            ("system", "local") => {
+                let template = captured.rows.first()?;
+                state.members.get(me).into_iter().map(|member| local_row(captured, template, member)).collect()
+            }
+            ("system", "peers" | "peers_v2") => {
+                let template = captured.rows.first()?;
+                let others = state.members.iter().enumerate().filter(|&(index, member)| index != me && member.member);
+                others.map(|(_, member)| peer_row(captured, template, member)).collect()
+            }
+            ("demo", "kv") => state.pairs.iter().map(|(k, v)| vec![Some(k.clone()), v.clone()]).collect(),
+            _ => captured.rows.clone(),
+        };
+        Some(Table { rows, ..captured.clone() })
+    }
+}
+
+fn local_row(table: &Table, template: &[Cell], member: &Member) -> Vec<Cell> {
+    let mut row = template.to_vec();
+    let address = inet_cell_bytes(member.address.ip());
+    for column in ["broadcast_address", "listen_address", "rpc_address"] {
+        table.set(&mut row, column, address.as_ref());
+    }
+    table.set(&mut row, "rpc_port", i32::from(member.address.port()).to_be_bytes());
+    identity(table, &mut row, member);
+    row
+}
+
+fn peer_row(table: &Table, template: &[Cell], member: &Member) -> Vec<Cell> {
+    let mut row = template.to_vec();
+    let address = inet_cell_bytes(member.address.ip());
+    for column in ["peer", "rpc_address", "native_address"] {
+        table.set(&mut row, column, address.as_ref());
+    }
+    table.set(&mut row, "native_port", i32::from(member.address.port()).to_be_bytes());
+    identity(table, &mut row, member);
+    row
+}
+
+fn identity(table: &Table, row: &mut [Cell], member: &Member) {
+    table.set(row, "host_id", member.host_id.as_bytes().as_slice());
+    table.set(row, "data_center", member.data_center.as_str());
+    table.set(row, "rack", member.rack.as_str());
+    table.set(row, "tokens", table::text_set(&[&member.token.to_string()]));
+}
