@@ -12,9 +12,10 @@ use crate::telemetry;
 
 /// Where everything comes from.
 #[derive(Clone, Debug, Args)]
+#[command(group = clap::ArgGroup::new("source").required(true).args(["config", "contact_point"]))]
 pub struct RunArgs {
     /// The configuration file; takes the place of every other flag.
-    #[arg(long, value_name = "FILE", required_unless_present = "contact_point", conflicts_with_all = FLAGS)]
+    #[arg(long, value_name = "FILE", conflicts_with_all = FLAGS)]
     config: Option<PathBuf>,
     /// A node of the cluster, from which the others are found; may be given several times. Without a port, 9042.
     #[arg(long, value_name = "HOST[:PORT]")]
@@ -37,7 +38,7 @@ pub struct RunArgs {
     password_file: Option<PathBuf>,
 }
 
-const FLAGS: [&str; 6] = ["contact_point", "listen", "advertise", "admin", "username", "password_file"];
+const FLAGS: [&str; 5] = ["listen", "advertise", "admin", "username", "password_file"];
 
 /// Keys of the file and the flags that set them.
 const KEYS: [(&str, &str); 6] = [
