@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep;
+use tracing::field::display;
 use tracing::{debug, info, warn};
 
 use crate::config;
@@ -123,7 +124,8 @@ impl Writer {
                     if from != Advertised::default() {
                         self.metrics.advertised_changes.inc();
                     }
-                    info!(ipv4 = ?to.ipv4, ipv6 = ?to.ipv6, "clients are told this address");
+                    let (ipv4, ipv6) = (to.ipv4.map(display), to.ipv6.map(display));
+                    info!(ipv4, ipv6, "clients are told this address");
                 }
             }
         }

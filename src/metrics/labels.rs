@@ -31,6 +31,11 @@ label! {
         NoLiveNode = "no_live_node",
         /// The first bytes are no CQL frame (nor TLS where it is expected).
         NotCql = "not_cql",
+        /// A version that the node speaks and the gateway does not parse.
+        UnsupportedVersion = "unsupported_version",
+        FrameTooLong = "frame_too_long",
+        /// The client left first, as drivers do that look for a version.
+        ClientEnded = "client_ended",
         Tls = "tls",
         SetupDeadline = "setup_deadline",
         DialFailed = "dial_failed",

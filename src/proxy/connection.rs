@@ -120,7 +120,7 @@ async fn set_up(
     metrics: &Arc<NodeMetrics>,
     shared: &Arc<Shared>,
 ) -> Result<Established, NotEstablished> {
-    let family = client.local_addr().map_err(|_| NotEstablished::new(Refused::NotCql, "gone"))?.ip();
+    let family = client.local_addr().map_err(|_| NotEstablished::new(Refused::ClientEnded, "gone"))?.ip();
     let mut client = Side::new(accept(client, shared).await?);
     let mut handshake = Handshake::default();
     let first = first_frame(&mut client, &mut handshake).await?;
@@ -167,7 +167,7 @@ async fn first_frame(client: &mut Side, handshake: &mut Handshake) -> Result<Vec
         }
         match client.read_more().await {
             Ok(true) => {}
-            Ok(false) | Err(_) => return Err(NotEstablished::new(Refused::NotCql, "eof")),
+            Ok(false) | Err(_) => return Err(NotEstablished::new(Refused::ClientEnded, "eof")),
         }
     }
 }
@@ -254,7 +254,7 @@ async fn negotiate(
         tokio::select! {
             read = client.read_more(), if reads_client => match read {
                 Ok(true) => {}
-                Ok(false) | Err(_) => return Err(NotEstablished::new(Refused::NotCql, "client_ended")),
+                Ok(false) | Err(_) => return Err(NotEstablished::new(Refused::ClientEnded, "client_ended")),
             },
             read = node.read_more() => match read {
                 Ok(true) => {}
@@ -276,7 +276,7 @@ async fn forward(
     let bytes = instead.as_deref().or(node.read.get(..len)).unwrap_or_default();
     let sent = client.write(bytes).await;
     node.read.drain(..len);
-    sent.map_err(|_| NotEstablished::new(Refused::NotCql, "client_ended"))
+    sent.map_err(|_| NotEstablished::new(Refused::ClientEnded, "client_ended"))
 }
 
 /// Ends the client's connection so that what it was sent last arrives: input that is still on its way is read and thrown
@@ -301,13 +301,13 @@ async fn refuse(client: &mut Side, why: Refusal, reply: &[u8]) -> NotEstablished
     if !reply.is_empty() && client.write(reply).await.is_ok() {
         finish(client).await;
     }
-    let why = match why {
-        Refusal::NotCql => "not_cql",
-        Refusal::FrameTooLong => "frame_too_long",
-        Refusal::Unsupported => "unsupported_version",
-        Refusal::WrongDirection => "wrong_direction",
+    let (reason, why) = match why {
+        Refusal::NotCql => (Refused::NotCql, "not_cql"),
+        Refusal::FrameTooLong => (Refused::FrameTooLong, "frame_too_long"),
+        Refusal::Unsupported => (Refused::UnsupportedVersion, "unsupported_version"),
+        Refusal::WrongDirection => (Refused::NotCql, "wrong_direction"),
     };
-    NotEstablished::new(Refused::NotCql, why)
+    NotEstablished::new(reason, why)
 }
 
 fn refuse_client(client: &Side, why: &'static str) -> NotEstablished {
