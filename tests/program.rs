@@ -116,6 +116,18 @@ fn check_marks_the_line_that_is_wrong() {
 }
 
 #[test]
+fn check_reads_certificates_and_keys() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tls.yaml");
+    fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/proxy-config/tls.yaml"), &file).unwrap();
+    fs::create_dir(folder.path().join("tls")).unwrap();
+    for name in ["gateway.crt", "gateway.key", "nodes-ca.crt"] {
+        fs::write(folder.path().join("tls").join(name), "no PEM").unwrap();
+    }
+    check(&["check", file.to_str().unwrap()], 1, "", "tls/gateway.crt: no certificate in it");
+}
+
+#[test]
 fn ready_with_dead_nodes_whose_ports_close_at_once() {
     let gateway = Gateway::start(1);
     assert_eq!(gateway.get("/livez"), (200, "ok\n".to_owned()));

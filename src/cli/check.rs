@@ -1,9 +1,13 @@
-//! `cqlgate check`: what a file means, as YAML that could stand in its place, and which port is whose.
+//! `cqlgate check`: what a file means, as YAML that could stand in its place, and which port is whose. Certificates and
+//! keys are read; nothing is bound and nobody is asked.
 
 use std::fmt::Write;
 use std::path::Path;
 
+use anyhow::Context;
+
 use crate::config::{Config, Discovery, File};
+use crate::proxy::tls::{ClientAcceptor, NodeConnector};
 
 /// Prints to standard output; warnings go to standard error.
 pub(super) fn check(path: &Path) -> anyhow::Result<()> {
@@ -11,7 +15,10 @@ pub(super) fn check(path: &Path) -> anyhow::Result<()> {
     for warning in &resolved.warnings {
         eprintln!("warning: {warning}");
     }
-    print!("{}", describe(&resolved.config)?);
+    let config = &resolved.config;
+    config.client_tls.as_ref().map(ClientAcceptor::from_config).transpose().context("tls.clients")?;
+    config.node_tls.as_ref().map(NodeConnector::from_config).transpose().context("tls.nodes")?;
+    print!("{}", describe(config)?);
     Ok(())
 }
 
