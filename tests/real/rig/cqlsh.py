@@ -3,7 +3,7 @@ import re
 import subprocess
 
 from . import assertions as a
-from . import drivers, net
+from . import drivers
 
 QUERIES = ("SELECT host_id, rpc_address, rpc_port FROM system.local; "
            "SELECT host_id, native_address, native_port FROM system.peers_v2; DESCRIBE CLUSTER")
@@ -21,9 +21,17 @@ def run(client, contact, text, credentials=None):
 
 def check(client, expected, contact, scratch, credentials=None):
     """(assertion, detail) pairs; raises Failed with the assertion's name in front."""
-    out = run(client, contact, QUERIES, credentials)
-    seen = dict(re.findall(r"([0-9a-f]{8}-[0-9a-f-]{27})\s*\|\s*([0-9.]+\s*\|\s*\d+)", out))
-    got = {host_id: ":".join(part.strip() for part in text.split("|")) for host_id, text in seen.items()}
+    got = {}
+    # Through one address all nodes are on cqlsh's white list of addresses: statements go to them in turn, so that one
+    # run can show a node's own row and, from another node, its row as a peer.
+    for _ in range(5):
+        out = run(client, contact, QUERIES, credentials)
+        for host_id, text in re.findall(r"([0-9a-f]{8}-[0-9a-f-]{27})\s*\|\s*([0-9.]+\s*\|\s*\d+)", out):
+            address = ":".join(part.strip() for part in text.split("|"))
+            if got.setdefault(host_id, address) != address:
+                raise a.Failed(f"CA2 {host_id} is {got[host_id]} and {address}")
+        if len(got) == len(expected.advertised):
+            break
     if got != expected.advertised:
         raise a.Failed(f"CA2 shows {got}, expected {expected.advertised}")
     yield "CA2", f"{len(got)} nodes"
@@ -35,5 +43,3 @@ def check(client, expected, contact, scratch, credentials=None):
         raise a.Failed(f"COPY wrote {rows} rows, expected {len(expected.owners)}")
     yield "COPY", f"{rows} rows there and back"
     yield "CA1", a.ca1(client)
-    if not client.direct and net.GATEWAY not in out:
-        raise a.Failed("CA2 the gateway's address does not appear")

@@ -126,13 +126,17 @@ class Client:
             attach(self.full, NODE_BRIDGE, f"{NODES}.{200 + number}/24", default=f"{NODES}.1")
             return
         attach(self.full, CLIENT_BRIDGE, f"{CLIENTS}.{10 + number}/24", default=GATEWAY)
-        rules = (
-            "table inet guard { counter leaked { } chain out { type filter hook output priority 0; "
-            f"oif lo accept; ip daddr {GATEWAY} accept; "
-            # Neighbour and router solicitations of IPv6 are the kernel's, not the driver's.
-            "icmpv6 type { nd-neighbor-solicit, nd-router-solicit, mld2-listener-report } accept; "
-            "counter name leaked reject; } }"
-        )
+        # Neighbour and router solicitations of IPv6 are the kernel's, not the driver's.
+        rules = f"""table inet guard {{
+            counter leaked {{ }}
+            chain out {{
+                type filter hook output priority 0
+                oif lo accept
+                ip daddr {GATEWAY} accept
+                icmpv6 type {{ nd-neighbor-solicit, nd-router-solicit, mld2-listener-report }} accept
+                counter name leaked reject
+            }}
+        }}"""
         self._nft(rules)
 
     def _nft(self, *command):

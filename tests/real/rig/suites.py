@@ -1,4 +1,6 @@
 """Which drivers, in which cells, against which ring."""
+import os
+
 from . import assertions as a
 from . import cache, certificates, cqlsh, drivers, life, net, schema
 from .cassandra import CREDENTIALS, Ring
@@ -7,6 +9,8 @@ from .gateway import FIRST_PORT, Direct, Gateway
 from .program import Died, Program
 from .report import Report
 
+# For everything in which nodes join or move; `cluster.nodes` is what `matrix` and `secured` use first.
+DISCOVERY = os.environ.get("CQLGATE_DISCOVERY", "contact_points")
 MAIN = ("java", "python", "cdrs-tokio")
 
 
@@ -108,7 +112,7 @@ def usual(report, direct=False, names=tuple(DRIVERS), steps=ALL_STEPS):
     """Every driver once as it comes out of its box, then the cluster's life with all of them."""
     drivers.prepare(names)
     ring = ring_with_schema()
-    suite = Suite(report, ring, stand(ring, direct, discovery="contact_points"), direct)
+    suite = Suite(report, ring, stand(ring, direct, discovery=DISCOVERY), direct)
     title = "direct" if direct else "usual"
     default_cells(suite, names, title)
     suite.live(title, names, steps)
@@ -121,7 +125,7 @@ def ci(report, direct=False):
     names = ("java", "python", "scylla")
     drivers.prepare(names)
     ring = ring_with_schema()
-    suite = Suite(report, ring, stand(ring, direct, discovery="contact_points"), direct)
+    suite = Suite(report, ring, stand(ring, direct, discovery=DISCOVERY), direct)
     suite.cell("ci", "java", 4, "snappy")
     suite.cell("ci", "java", 5, "lz4")
     suite.cell("ci", "python", 3, "lz4")
@@ -156,7 +160,7 @@ def secured(report, direct=False, names=tuple(DRIVERS)):
         suite.cell("auth", name, credentials=CREDENTIALS)
     suite.shell("auth", CREDENTIALS)
     suite.gateway.stop()
-    suite = Suite(report, ring, stand(ring, direct, discovery="contact_points", credentials=True, tls=keys), direct)
+    suite = Suite(report, ring, stand(ring, direct, discovery=DISCOVERY, credentials=True, tls=keys), direct)
     for name in names:
         if DRIVERS[name].tls:
             suite.cell("tls", name, credentials=CREDENTIALS, ca=keys / "ca.pem")
@@ -188,7 +192,7 @@ def off(report, direct=False):
     """The counter-check: rewriting switched off, every assertion must be able to fail."""
     drivers.prepare(MAIN)
     ring = ring_with_schema()
-    suite = Suite(report, ring, stand(ring, False, discovery="contact_points", rewriting=False))
+    suite = Suite(report, ring, stand(ring, False, discovery=DISCOVERY, rewriting=False))
     default_cells(suite, MAIN, "off")
     suite.live("off", MAIN, ALL_STEPS, wait=15)
     suite.gateway.stop()

@@ -156,7 +156,10 @@ where
                     let token = Murmur3Token::generate(&k.to_be_bytes());
                     let replicas: Vec<_> = metadata.token_map().nodes_for_token_capped(token, 1)
                         .filter_map(|n| Some(n.host_id()?.to_string())).collect();
-                    let outcome = session.exec_with_values(&statement, query_values!(k)).await;
+                    // v3 does not say which values are the key: the program does.
+                    let params = StatementParamsBuilder::new().with_values(query_values!(k)).with_keyspace("k1".into())
+                        .with_routing_key(vec![k.into()]).build();
+                    let outcome = session.exec_with_params(&statement, &params).await;
                     let first = plans.first.lock().unwrap().clone();
                     keys.push(json!([k, replicas, outcome.map_or_else(|e| Some(e.to_string()), |_| first)]));
                 }
