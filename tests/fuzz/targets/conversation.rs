@@ -62,9 +62,12 @@ fuzz_target!(|bytes: &[u8]| {
     }
     let whole = play(session, single_node, &script, &[usize::MAX]);
     let cut = play(session, single_node, &script, &pieces);
-    assert_eq!(whole.2, cut.2, "ended differently");
+    // A compressed body may be decided by its start before its end turns out to be corrupt, which is for the receiver to see.
+    let is_compressed = compression.is_some() && version != Version::V5;
+    assert!(is_compressed || whole.2 == cut.2, "ended differently");
+    let ended = whole.2 || cut.2;
     // What was decided before the end may have gone out in one run and not in the other.
-    let agree = |a: &[u8], b: &[u8]| if whole.2 { a.starts_with(b) || b.starts_with(a) } else { a == b };
+    let agree = |a: &[u8], b: &[u8]| if ended { a.starts_with(b) || b.starts_with(a) } else { a == b };
     assert!(agree(&whole.0, &cut.0) && agree(&whole.1, &cut.1), "the pieces made a difference");
 });
 
