@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
-use hickory_resolver::config::ResolverConfig;
+#[cfg(test)]
+use hickory_resolver::config::{ResolveHosts, ResolverConfig};
+#[cfg(test)]
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
@@ -52,6 +54,7 @@ pub struct Addresses {
 pub enum Names {
     System,
     /// These servers only, and no hosts file.
+    #[cfg(test)]
     Servers(ResolverConfig),
 }
 
@@ -99,9 +102,12 @@ impl Names {
     fn resolver(&self) -> Result<TokioResolver, NetError> {
         match self {
             Self::System => TokioResolver::builder_tokio()?.build(),
+            #[cfg(test)]
             Self::Servers(config) => {
                 let provider = TokioRuntimeProvider::default();
-                TokioResolver::builder_with_config(config.clone(), provider).build()
+                let mut builder = TokioResolver::builder_with_config(config.clone(), provider);
+                builder.options_mut().use_hosts_file = ResolveHosts::Never;
+                builder.build()
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Discovery against scripted nodes: what the topology says, by a deadline.
 
+mod contact_points;
+mod dns;
 mod fixed;
 mod node;
 
@@ -33,9 +35,13 @@ fn config(discovery: &str) -> Config {
 }
 
 fn start_with(config: &Config) -> Running {
+    start_by(Names::System, config)
+}
+
+fn start_by(names: Names, config: &Config) -> Running {
     let (metrics, readiness) = (Metrics::new(), Readiness::new());
     let ports = PortRange::new(config.listen.first.into(), config.listen.last.into()).unwrap();
-    let handle = spawn(config, ports, Arc::clone(&metrics), None, &readiness).unwrap();
+    let handle = spawn_with(names, config, ports, Arc::clone(&metrics), None, &readiness).unwrap();
     assert!(!readiness.is_ready());
     Running { handle, metrics, readiness }
 }

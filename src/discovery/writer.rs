@@ -10,7 +10,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep;
 use tracing::field::display;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::config;
 use crate::metrics::{DialFailure, Metrics, State as StateLabel};
@@ -22,6 +22,7 @@ use crate::topology::{Advertised, NodeId, NodeState, Topology};
 
 use super::dial::{Dialer, Target};
 use super::probe::Probe;
+use super::state_file::StateFile;
 
 /// Longest sleep until the next look at the clock, which may be set while the gateway sleeps.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
@@ -36,6 +37,13 @@ pub struct Writer {
     missing: Missing,
     probes: Probes,
     metrics: Arc<Metrics>,
+    store: Option<Store>,
+}
+
+/// The state file, and whether it was said that it cannot be written.
+struct Store {
+    file: StateFile,
+    failing: bool,
 }
 
 impl Writer {
@@ -45,12 +53,14 @@ impl Writer {
         probes: impl FnOnce(mpsc::Sender<Input>, watch::Receiver<Arc<Topology>>) -> Probes,
         metrics: Arc<Metrics>,
         readiness: &Readiness,
+        state_file: Option<StateFile>,
     ) -> (Self, mpsc::Sender<Input>, watch::Receiver<Arc<Topology>>) {
         let (sender, inputs) = mpsc::channel(QUEUE);
         let (topology, receiver) = watch::channel(Arc::new(state.topology().clone()));
         let probes = probes(sender.clone(), receiver.clone());
         let missing = Missing::new(readiness, &state);
-        (Self { state, inputs, topology, missing, probes, metrics }, sender, receiver)
+        let store = state_file.map(|file| Store { file, failing: false });
+        (Self { state, inputs, topology, missing, probes, metrics, store }, sender, receiver)
     }
 
     /// Folds for ever; the probes end with it.
@@ -65,11 +75,11 @@ impl Writer {
                 },
                 () = sleep(due.unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP)) => Input::Tick,
             };
-            self.fold(input);
+            self.fold(input).await;
         }
     }
 
-    fn fold(&mut self, input: Input) {
+    async fn fold(&mut self, input: Input) {
         if matches!(input, Input::Nodes(_)) {
             self.metrics.discovery_relists.inc();
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -87,6 +97,7 @@ impl Writer {
                 _ => warn!("{notice}"),
             }
         }
+        self.save().await;
         if let Some(next) = next {
             let next = Arc::new(next);
             self.announce(&next);
@@ -94,6 +105,28 @@ impl Writer {
             self.probes.follow(&next);
         }
         self.missing.update(&self.state);
+    }
+
+    /// Keeps who has which port, before it is told. A disk that fails is no reason to keep a node from clients.
+    async fn save(&mut self) {
+        let Some(Store { mut file, failing }) = self.store.take() else { return };
+        if file.claims() == self.state.claims() {
+            self.store = Some(Store { file, failing });
+            return;
+        }
+        let claims = self.state.claims().clone();
+        let saved = tokio::task::spawn_blocking(move || {
+            let saved = file.save(&claims);
+            (file, saved)
+        });
+        // The task neither panics nor is it cancelled before the runtime ends.
+        let Ok((file, saved)) = saved.await else { return };
+        if let Err(error) = &saved
+            && !failing
+        {
+            error!(%error, "ports are not kept: after a restart nodes may have others");
+        }
+        self.store = Some(Store { file, failing: saved.is_err() });
     }
 
     /// The log and the numbers of a new snapshot.

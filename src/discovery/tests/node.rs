@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::broadcast;
@@ -107,22 +108,21 @@ async fn serve(
     silent: Arc<Mutex<bool>>,
 ) {
     let mut registered = None;
-    let mut head = [0; HEADER_LEN];
+    let mut received = BytesMut::new();
     loop {
-        tokio::select! {
-            event = events.recv(), if registered.is_some() => {
-                let header = Header { stream: EVENT_STREAM, opcode: Opcode::EVENT, ..registered.unwrap() };
-                stream.write_all(&encode_frame(header, &event.unwrap())).await.unwrap();
-                continue;
+        let Some(request) = Header::peek(&received).filter(|head| head.frame_len() <= received.len() as u64) else {
+            tokio::select! {
+                event = events.recv(), if registered.is_some() => {
+                    let header = Header { stream: EVENT_STREAM, opcode: Opcode::EVENT, ..registered.unwrap() };
+                    let _ = stream.write_all(&encode_frame(header, &event.unwrap())).await;
+                }
+                read = stream.read_buf(&mut received) => if read.unwrap_or(0) == 0 {
+                    return;
+                },
             }
-            read = stream.readable() => read.unwrap(),
-        }
-        if stream.read_exact(&mut head).await.is_err() {
-            return;
-        }
-        let request = Header::peek(&head).unwrap();
-        let mut body = vec![0; request.length as usize];
-        stream.read_exact(&mut body).await.unwrap();
+            continue;
+        };
+        let body = received.split_to(HEADER_LEN + request.length as usize).split_off(HEADER_LEN);
         while *silent.lock().unwrap() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

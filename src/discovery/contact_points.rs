@@ -1,0 +1,227 @@
+//! `contact_points:`, ask a running cluster who belongs to it.
+//!
+//! One control connection, to a node that is up or else to a contact point, registered for the cluster's events. An event
+//! only says *look again*: its address is never trusted (Cassandra 4.1 announces its own old address after a change). What is
+//! true is in `system.local` and `peers_v2`, read at each event, every [`RELIST`] and on each new connection.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::{debug, info, warn};
+
+use crate::config::{Credentials, HostPort};
+use crate::cql::message::event::{STATUS_CHANGE, TOPOLOGY_CHANGE};
+use crate::topology::input::Input;
+use crate::topology::{HostId, NodeState, Topology};
+
+use super::backoff::{Backoff, jittered};
+use super::client::{Client, ClientError};
+use super::dial::{Dialer, Target};
+use super::resolve::{Addresses, Names};
+use super::ring::{Members, Ring};
+
+/// Between two readings when nothing is heard.
+const RELIST: Duration = Duration::from_secs(30);
+/// From an event to the reading: several come together, and rows follow events by milliseconds.
+const SETTLE: Duration = Duration::from_millis(100);
+/// After an event, and while someone is in doubt, the tables are read again this soon; and never more often.
+const AGAIN: Duration = Duration::from_secs(1);
+/// How many other nodes are asked about someone who is missing.
+const SECOND_OPINIONS: usize = 3;
+/// Failures that are remembered so that each is said once.
+const MAX_SAID: usize = 64;
+
+/// Why a control connection ended.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+enum ControlError {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("it belongs to cluster {found:?}, not to {expected:?}")]
+    WrongCluster { expected: Arc<str>, found: Arc<str> },
+    #[error("the node is down")]
+    Down,
+    #[error("the gateway stops")]
+    Stopped,
+}
+
+/// The source; it runs until it is aborted.
+pub struct ContactPoints {
+    pub points: Vec<HostPort>,
+    pub names: Names,
+    pub dialer: Dialer,
+    pub credentials: Option<Credentials>,
+    /// How long an answer may take.
+    pub patience: Duration,
+    pub inputs: mpsc::Sender<Input>,
+    pub topology: watch::Receiver<Arc<Topology>>,
+}
+
+/// What is kept from one control connection to the next.
+#[derive(Default)]
+struct Memory {
+    members: Members,
+    /// Of the first node that answered. A contact point of another cluster is never believed.
+    cluster_name: Option<Arc<str>>,
+    said: Vec<String>,
+}
+
+impl ContactPoints {
+    pub async fn run(self) {
+        let mut memory = Memory::default();
+        let mut backoff = Backoff::default();
+        loop {
+            sleep(backoff.next_wait()).await;
+            for target in self.targets().await {
+                let started = Instant::now();
+                let error = match self.follow(&target, &mut memory).await {
+                    Ok(never) => match never {},
+                    Err(ControlError::Stopped) => return,
+                    Err(error) => error,
+                };
+                memory.say(&target, &error);
+                if started.elapsed() > AGAIN && !memory.members.found().is_empty() {
+                    backoff.reset();
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Whom to ask, in this order: nodes that are up, then the contact points, each name with all its addresses.
+    async fn targets(&self) -> Vec<Target> {
+        let topology = Arc::clone(&self.topology.borrow());
+        let up = topology.nodes.iter().filter(|node| node.state == NodeState::Up);
+        let mut targets: Vec<Target> = up.map(|node| Target::at(node.address)).collect();
+        for point in &self.points {
+            let ips: Vec<IpAddr> = match point.host.parse() {
+                Ok(ip) => vec![ip],
+                Err(_) => match self.names.lookup(&point.host, &Addresses::default()).await {
+                    Ok((found, _)) => {
+                        found.ipv4.into_iter().map(IpAddr::V4).chain(found.ipv6.into_iter().map(IpAddr::V6)).collect()
+                    }
+                    Err(error) => {
+                        warn!(%error, "a contact point cannot be resolved");
+                        Vec::new()
+                    }
+                },
+            };
+            for ip in ips {
+                let target = Target { address: SocketAddr::new(ip, point.port), host: point.host.as_str().into() };
+                if !targets.iter().any(|known| known.address == target.address) {
+                    targets.push(target);
+                }
+            }
+        }
+        targets
+    }
+
+    /// A control connection from its beginning to its end.
+    async fn follow(&self, target: &Target, memory: &mut Memory) -> Result<Infallible, ControlError> {
+        let mut control = self.open(target).await?;
+        control.register(&[TOPOLOGY_CHANGE, STATUS_CHANGE]).await?;
+        memory.members.change_teller();
+        let (mut known, mut event_seen) = (false, false);
+        loop {
+            let read = Instant::now();
+            self.read(&mut control, target, memory).await?;
+            if !std::mem::replace(&mut known, true) {
+                memory.said.clear();
+                info!(node = %target, cluster = ?memory.cluster_name, "control connection established");
+            }
+            let soon = std::mem::take(&mut event_seen) || memory.members.in_doubt();
+            let wait = if soon { AGAIN } else { jittered(RELIST) };
+            tokio::select! {
+                event = control.event() => {
+                    event?;
+                    event_seen = true;
+                    sleep(SETTLE).await;
+                    sleep_until(read + AGAIN).await;
+                }
+                () = sleep(wait) => {}
+                () = self.down(target.address) => return Err(ControlError::Down),
+            }
+        }
+    }
+
+    async fn open(&self, target: &Target) -> Result<Client, ControlError> {
+        let mut client = Client::open(&self.dialer, target, self.patience).await?;
+        client.start(self.credentials.as_ref()).await?;
+        Ok(client)
+    }
+
+    /// Reads the tables, asks others about who is missing, and tells.
+    async fn read(&self, control: &mut Client, target: &Target, memory: &mut Memory) -> Result<(), ControlError> {
+        let ring = Ring::read(control, target.address).await?;
+        memory.check_cluster(&ring)?;
+        let missing = memory.members.merge(&ring);
+        if !missing.is_empty() {
+            match self.second_opinion(&missing, &ring, target, memory).await {
+                Some(second) => memory.members.confirm(&second),
+                None => {
+                    let topology = Arc::clone(&self.topology.borrow());
+                    let up = |id| topology.node_by_host_id(id).is_some_and(|node| node.state == NodeState::Up);
+                    memory.members.confirm_alone(up);
+                }
+            }
+        }
+        self.inputs.send(Input::Nodes(memory.members.found())).await.map_err(|_| ControlError::Stopped)
+    }
+
+    /// The view of another node that is up and not itself in question.
+    async fn second_opinion(&self, missing: &[HostId], ring: &Ring, target: &Target, memory: &Memory) -> Option<Ring> {
+        let topology = Arc::clone(&self.topology.borrow());
+        let others = topology.nodes.iter().filter(|node| {
+            let in_question = node.host_id.is_none_or(|id| missing.contains(&id) || !ring.nodes.contains_key(&id));
+            node.state == NodeState::Up && node.address != target.address && !in_question
+        });
+        for other in others.take(SECOND_OPINIONS) {
+            let other = Target::at(other.address);
+            let asked = async {
+                let mut client = self.open(&other).await?;
+                Ok::<_, ControlError>(Ring::read(&mut client, other.address).await?)
+            };
+            match asked.await {
+                Ok(second) if second.cluster_name == memory.cluster_name => return Some(second),
+                Ok(_) => {}
+                Err(error) => debug!(node = %other, %error, "no second opinion from this node"),
+            }
+        }
+        None
+    }
+
+    /// Waits until probes say that the node at `address` is down: sooner than a silent connection would tell.
+    async fn down(&self, address: SocketAddr) {
+        let down = |topology: &Arc<Topology>| {
+            topology.nodes.iter().any(|node| node.address == address && node.state == NodeState::Down)
+        };
+        if self.topology.clone().wait_for(down).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Memory {
+    fn check_cluster(&mut self, ring: &Ring) -> Result<(), ControlError> {
+        let Some(found) = &ring.cluster_name else { return Ok(()) };
+        let expected = self.cluster_name.get_or_insert_with(|| Arc::clone(found));
+        if expected == found {
+            return Ok(());
+        }
+        Err(ControlError::WrongCluster { expected: Arc::clone(expected), found: Arc::clone(found) })
+    }
+
+    /// Each failure once, until a control connection stands again.
+    fn say(&mut self, target: &Target, error: &ControlError) {
+        let text = format!("{target}: {error}");
+        if self.said.contains(&text) || self.said.len() >= MAX_SAID {
+            return;
+        }
+        warn!(node = %target, %error, "no control connection to this node");
+        self.said.push(text);
+    }
+}

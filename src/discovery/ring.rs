@@ -1,0 +1,169 @@
+//! Who belongs to the cluster, as one node tells it; and who may be let go when a node no longer tells of it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::topology::input::{Found, Identity};
+use crate::topology::{HostId, NodeId};
+
+use super::client::{Client, ClientError};
+use super::identity::{read_local, read_peers};
+
+/// One node's view of the cluster, itself included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ring {
+    pub cluster_name: Option<Arc<str>>,
+    pub nodes: BTreeMap<HostId, Found>,
+}
+
+impl Ring {
+    /// Asks the node behind `client`, which was dialled at `dialled`.
+    pub async fn read(client: &mut Client, dialled: SocketAddr) -> Result<Self, ClientError> {
+        let mut local = read_local(client, dialled).await?;
+        local.native = local.native.or(Some(dialled));
+        let peers = read_peers(client, dialled).await?;
+        Ok(Self::of(local, peers))
+    }
+
+    /// Of two rows with one host_id the first counts; a row without host_id or native address is not a node yet (drivers
+    /// leave it out as well, see apache/cassandra-java-driver `DefaultTopologyMonitor.isPeerValid`).
+    fn of(local: Identity, peers: Vec<Identity>) -> Self {
+        let cluster_name = local.cluster_name.clone();
+        let mut nodes = BTreeMap::new();
+        for row in std::iter::once(local).chain(peers) {
+            let (Some(host_id), Some(address)) = (row.host_id, row.native) else { continue };
+            nodes.entry(host_id).or_insert_with(|| Found {
+                id: NodeId::new(&host_id.to_string()),
+                address,
+                port: None,
+                host_id: Some(host_id),
+                data_center: row.data_center,
+                rack: row.rack,
+            });
+        }
+        Self { cluster_name, nodes }
+    }
+}
+
+/// The nodes that discovery tells of. A node whose row is missing stays until that is confirmed: Cassandra opens its port
+/// before it knows all its peers, and a node that starts shows few of them.
+#[derive(Clone, Debug, Default)]
+pub struct Members {
+    nodes: BTreeMap<HostId, Found>,
+    /// Missing in the last view of the same node: how often by now.
+    missing: BTreeMap<HostId, u32>,
+}
+
+impl Members {
+    /// Takes a view over; the answer is who is in doubt, because it does not tell of them.
+    pub fn merge(&mut self, ring: &Ring) -> Vec<HostId> {
+        for (host_id, found) in &ring.nodes {
+            self.nodes.insert(*host_id, found.clone());
+        }
+        let missing: Vec<HostId> = self.nodes.keys().filter(|id| !ring.nodes.contains_key(id)).copied().collect();
+        self.missing.retain(|id, _| missing.contains(id));
+        for id in &missing {
+            *self.missing.entry(*id).or_default() += 1;
+        }
+        missing
+    }
+
+    /// A second node was asked as well: who is missing there too has left.
+    pub fn confirm(&mut self, ring: &Ring) {
+        let left: Vec<HostId> = self.missing.keys().filter(|id| !ring.nodes.contains_key(id)).copied().collect();
+        self.let_go(left);
+    }
+
+    /// There was no other node to ask: who was missing twice in a row has left, unless it still answers.
+    pub fn confirm_alone(&mut self, answers: impl Fn(HostId) -> bool) {
+        let left = self.missing.iter().filter(|&(id, times)| *times >= 2 && !answers(*id)).map(|(id, _)| *id);
+        let left: Vec<HostId> = left.collect();
+        self.let_go(left);
+    }
+
+    /// Another node tells from now on: what its predecessor did not say does not count.
+    pub fn change_teller(&mut self) {
+        self.missing.clear();
+    }
+
+    /// Someone is missing and not confirmed.
+    pub fn in_doubt(&self) -> bool {
+        !self.missing.is_empty()
+    }
+
+    pub fn found(&self) -> Vec<Found> {
+        self.nodes.values().cloned().collect()
+    }
+
+    fn let_go(&mut self, left: Vec<HostId>) {
+        for id in left {
+            self.nodes.remove(&id);
+            self.missing.remove(&id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn id(n: u128) -> HostId {
+        HostId(Uuid::from_u128(n))
+    }
+
+    fn row(n: u128, address: &str) -> Identity {
+        Identity { host_id: Some(id(n)), native: Some(address.parse().unwrap()), ..Identity::default() }
+    }
+
+    fn ring(nodes: &[u128]) -> Ring {
+        let rows: Vec<Identity> = nodes.iter().map(|&n| row(n, "10.0.0.1:9042")).collect();
+        Ring::of(rows[0].clone(), rows[1..].to_vec())
+    }
+
+    fn check(members: &Members, expected: &[u128]) {
+        let ids: Vec<HostId> = members.found().iter().filter_map(|found| found.host_id).collect();
+        assert_eq!(ids, expected.iter().map(|&n| id(n)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn rows_without_identity_or_address_are_no_nodes() {
+        let nameless = Identity { host_id: None, ..row(2, "10.0.0.2:9042") };
+        let homeless = Identity { native: None, ..row(3, "10.0.0.3:9042") };
+        let twice = row(1, "10.0.0.9:9042");
+        let ring = Ring::of(row(1, "10.0.0.1:9042"), vec![nameless, homeless, twice]);
+        assert_eq!(ring.nodes.len(), 1);
+        assert_eq!(ring.nodes[&id(1)].address, "10.0.0.1:9042".parse().unwrap());
+        assert_eq!(ring.nodes[&id(1)].id, NodeId::new("00000000-0000-0000-0000-000000000001"));
+    }
+
+    #[test]
+    fn a_node_leaves_when_a_second_node_does_not_know_it_either() {
+        let mut members = Members::default();
+        members.merge(&ring(&[1, 2, 3, 4]));
+        assert_eq!(members.merge(&ring(&[1])), [id(2), id(3), id(4)]);
+        members.confirm(&ring(&[2, 1, 3]));
+        check(&members, &[1, 2, 3]);
+        assert!(members.in_doubt());
+        members.merge(&ring(&[1, 2, 3]));
+        assert!(!members.in_doubt());
+    }
+
+    #[test]
+    fn on_one_nodes_word_alone_only_the_silent_leave_and_only_the_second_time() {
+        let mut members = Members::default();
+        members.merge(&ring(&[1, 2, 3]));
+        members.merge(&ring(&[1]));
+        members.confirm_alone(|_| false);
+        check(&members, &[1, 2, 3]);
+        members.change_teller();
+        members.merge(&ring(&[1]));
+        members.confirm_alone(|_| false);
+        check(&members, &[1, 2, 3]);
+        members.merge(&ring(&[1]));
+        members.confirm_alone(|answers| answers == id(3));
+        check(&members, &[1, 3]);
+    }
+}

@@ -1,0 +1,185 @@
+//! `discovery.state_file`: which node (by host_id) has which port, kept from one run to the next.
+//!
+//! Written whole to a file beside it and renamed over it, before the change is told to anyone. A file that cannot be read or
+//! understood stops the start: ports given anew would make drivers take one node for another.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::topology::NodeId;
+use crate::topology::ports::Claim;
+
+/// Longest file, in bytes: some 65,535 nodes, each of them 64.
+const MAX_LEN: u64 = 8 * 1024 * 1024;
+const VERSION: u32 = 1;
+
+/// Why the file cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum StateFileError {
+    #[error("discovery.state_file {path}: cannot be read: {kind}")]
+    Read { path: PathBuf, kind: io::ErrorKind },
+    #[error("discovery.state_file {path}: longer than {MAX_LEN} bytes")]
+    TooLong { path: PathBuf },
+    #[error("discovery.state_file {path}: {text}; repair it, or remove it to have ports given anew")]
+    Malformed { path: PathBuf, text: String },
+    #[error("discovery.state_file {path}: cannot be written: {kind}")]
+    Write { path: PathBuf, kind: io::ErrorKind },
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Contents {
+    version: u32,
+    /// By host_id.
+    nodes: BTreeMap<String, Entry>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    port: u16,
+    /// When the node left the cluster (RFC 3339).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    left: Option<String>,
+}
+
+type Claims = BTreeMap<NodeId, Claim>;
+
+/// The file, and what it holds.
+#[derive(Clone, Debug)]
+pub struct StateFile {
+    path: PathBuf,
+    written: Claims,
+}
+
+impl StateFile {
+    /// Reads the file; one that does not exist is empty.
+    pub fn open(path: &Path) -> Result<Self, StateFileError> {
+        let path = path.to_owned();
+        let failed = |error: &io::Error| StateFileError::Read { path: path.clone(), kind: error.kind() };
+        let mut text = String::new();
+        match fs::File::open(&path) {
+            Ok(file) => file.take(MAX_LEN + 1).read_to_string(&mut text).map_err(|error| failed(&error))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Self { path, written: Claims::new() });
+            }
+            Err(error) => return Err(failed(&error)),
+        };
+        if text.len() as u64 > MAX_LEN {
+            return Err(StateFileError::TooLong { path });
+        }
+        match parse(&text) {
+            Ok(written) => Ok(Self { path, written }),
+            Err(text) => Err(StateFileError::Malformed { path, text }),
+        }
+    }
+
+    /// What the file holds.
+    pub fn claims(&self) -> &Claims {
+        &self.written
+    }
+
+    /// Writes `claims`, if they are not what the file holds already.
+    pub fn save(&mut self, claims: &Claims) -> Result<(), StateFileError> {
+        if *claims == self.written {
+            return Ok(());
+        }
+        self.replace(claims).map_err(|error| StateFileError::Write { path: self.path.clone(), kind: error.kind() })?;
+        self.written.clone_from(claims);
+        Ok(())
+    }
+
+    fn replace(&self, claims: &Claims) -> io::Result<()> {
+        let mut name = self.path.file_name().unwrap_or_default().to_owned();
+        name.push(".new");
+        let new = self.path.with_file_name(name);
+        let mut file = fs::File::create(&new)?;
+        file.write_all(encode(claims)?.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&new, &self.path)
+    }
+}
+
+fn parse(text: &str) -> Result<Claims, String> {
+    let contents: Contents = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    if contents.version != VERSION {
+        return Err(format!("version {}, this gateway knows {VERSION}", contents.version));
+    }
+    let claim = |(id, entry): (String, Entry)| {
+        let left = match &entry.left {
+            Some(text) => {
+                let at: Timestamp = text.parse().map_err(|error| format!("nodes.{id}.left: {error}"))?;
+                Some(SystemTime::from(at))
+            }
+            None => None,
+        };
+        Ok((NodeId::new(&id), Claim { port: entry.port, left }))
+    };
+    contents.nodes.into_iter().map(claim).collect()
+}
+
+fn encode(claims: &Claims) -> io::Result<String> {
+    let entry = |(id, claim): (&NodeId, &Claim)| {
+        let left = claim.left.and_then(|left| Timestamp::try_from(left).ok()).map(|left| left.to_string());
+        (id.to_string(), Entry { port: claim.port, left })
+    };
+    let contents = Contents { version: VERSION, nodes: claims.iter().map(entry).collect() };
+    let mut text = serde_json::to_string_pretty(&contents)?;
+    text.push('\n');
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn claims_come_back_from_the_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ports.json");
+        let left = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123);
+        let claims = Claims::from([
+            (NodeId::new("a"), Claim { port: 9042, left: None }),
+            (NodeId::new("b"), Claim { port: 9043, left: Some(left) }),
+        ]);
+        let mut file = StateFile::open(&path).unwrap();
+        assert!(file.claims().is_empty());
+        file.save(&claims).unwrap();
+        assert_eq!(*StateFile::open(&path).unwrap().claims(), claims);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+        // What is there already is not written again.
+        fs::remove_file(&path).unwrap();
+        file.save(&claims).unwrap();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_bad_file_is_a_clear_error() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (text, expected) in [
+            ("", "EOF while parsing"),
+            ("{\"version\": 2, \"nodes\": {}}", "version 2, this gateway knows 1"),
+            ("{\"version\": 1, \"nodes\": {\"a\": {\"port\": 70000}}}", "invalid value"),
+            ("{\"version\": 1, \"nodes\": {\"a\": {\"port\": 1, \"left\": \"soon\"}}}", "nodes.a.left"),
+        ] {
+            fs::write(file.path(), text).unwrap();
+            let error = StateFile::open(file.path()).unwrap_err().to_string();
+            assert!(error.starts_with("discovery.state_file /") && error.contains(expected), "{error}");
+        }
+        let error = StateFile::open(Path::new("/dev/null/x")).unwrap_err();
+        assert!(matches!(error, StateFileError::Read { .. }), "{error}");
+        let mut nowhere = StateFile::open(Path::new("/nonexistent/ports.json")).unwrap();
+        let error = nowhere.save(&Claims::from([(NodeId::new("a"), Claim { port: 1, left: None })])).unwrap_err();
+        let kind = io::ErrorKind::NotFound;
+        assert_eq!(error, StateFileError::Write { path: "/nonexistent/ports.json".into(), kind });
+    }
+}

@@ -1,0 +1,201 @@
+//! `contact_points:` against a ring.
+
+use std::time::Instant;
+
+use uuid::Uuid;
+
+use super::node::{FakeNode, SharedRing, member, ring};
+use super::*;
+use crate::cql::message::NodeChange;
+use crate::topology::{HiddenReason, Mapped};
+
+const PROBE: &str = "probe: {interval: 50ms, silence: 2s}\n";
+
+fn contact(points: &[SocketAddr]) -> String {
+    let points: Vec<String> = points.iter().map(|point| format!("\"{point}\"")).collect();
+    format!("{PROBE}discovery: {{contact_points: [{}]}}\n", points.join(", "))
+}
+
+/// Addresses `127.32.<test>.1` and following.
+fn addresses<const N: usize>(test: u8) -> [SocketAddr; N] {
+    std::array::from_fn(|n| address(&format!("127.32.{test}.{}:9742", n + 1)))
+}
+
+async fn start_nodes(ring: &SharedRing, addresses: &[SocketAddr]) -> Vec<FakeNode> {
+    let mut nodes = Vec::new();
+    for &address in addresses {
+        nodes.push(FakeNode::start(ring, address).await);
+    }
+    nodes
+}
+
+fn id(n: u128) -> String {
+    Uuid::from_u128(n).to_string()
+}
+
+#[tokio::test]
+async fn a_ring_is_found_from_one_contact_point() {
+    for (test, peers_v2) in [(1, true), (2, false)] {
+        let addresses: [SocketAddr; 3] = addresses(test);
+        let ring = ring(&addresses);
+        ring.lock().unwrap().peers_v2 = peers_v2;
+        let _nodes = start_nodes(&ring, &addresses).await;
+        let mut running = start(&contact(&addresses[1..2]));
+        for (n, port) in (0..3).zip(9042..) {
+            let node = running.until_state(port, NodeState::Up).await;
+            assert_eq!((&*node.id.0, node.address), (&*id(n + 1), addresses[n as usize]));
+        }
+        running.until_ready().await;
+    }
+}
+
+#[tokio::test]
+async fn an_event_brings_a_new_node_and_takes_one_that_left() {
+    let addresses: [SocketAddr; 4] = addresses(3);
+    let ring = ring(&addresses[..3]);
+    let mut nodes = start_nodes(&ring, &addresses).await;
+    let mut running = start(&contact(&addresses[..1]));
+    running.until_state(9044, NodeState::Up).await;
+    ring.lock().unwrap().members.push(member(4, addresses[3]));
+    nodes[0].send_event(NodeChange::NewNode, addresses[3]);
+    running.until_state(9045, NodeState::Up).await;
+    ring.lock().unwrap().members.remove(1);
+    nodes.remove(1);
+    nodes[0].send_event(NodeChange::RemovedNode, addresses[1]);
+    let gone = running.until_state(9043, NodeState::Gone).await;
+    assert_eq!(&*gone.id.0, &*id(2));
+    let topology = Arc::clone(&running.handle.topology.borrow());
+    assert!(matches!(topology.map_native(addresses[1]), Mapped::Gone(node) if node.port == 9043));
+}
+
+#[tokio::test]
+async fn a_node_that_sees_no_peers_is_not_believed() {
+    let addresses: [SocketAddr; 3] = addresses(4);
+    let ring = ring(&addresses);
+    let nodes = start_nodes(&ring, &addresses).await;
+    let mut running = start(&contact(&addresses[..1]));
+    for port in 9042..9045 {
+        running.until_state(port, NodeState::Up).await;
+    }
+    ring.lock().unwrap().members[0].blind_to = vec![Uuid::from_u128(2)];
+    let before = running.metrics.discovery_relists.get();
+    nodes[0].send_event(NodeChange::Up, addresses[0]);
+    let read = async {
+        while running.metrics.discovery_relists.get() < before + 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(DEADLINE, read).await.unwrap();
+    assert_eq!(running.node(9043).state, NodeState::Up);
+}
+
+#[tokio::test]
+async fn a_node_keeps_its_port_at_a_new_address() {
+    let addresses: [SocketAddr; 4] = addresses(5);
+    let ring = ring(&addresses[..3]);
+    let mut nodes = start_nodes(&ring, &addresses[..3]).await;
+    let mut running = start(&contact(&addresses[..1]));
+    let before = running.until_state(9044, NodeState::Up).await;
+    nodes.pop();
+    running.until_state(9044, NodeState::Down).await;
+    ring.lock().unwrap().members[2].address = addresses[3];
+    let _moved = FakeNode::start(&ring, addresses[3]).await;
+    // The event's own address is not what counts.
+    nodes[0].send_event(NodeChange::NewNode, addresses[2]);
+    let after = running.until_state(9044, NodeState::Up).await;
+    assert_eq!((&after.id, after.address, after.host_id), (&before.id, addresses[3], before.host_id));
+    assert!(after.incarnation > before.incarnation);
+    let topology = Arc::clone(&running.handle.topology.borrow());
+    assert!(matches!(topology.map_native(addresses[2]), Mapped::Former(node) if node.port == 9044));
+}
+
+#[tokio::test]
+async fn another_node_tells_when_the_first_one_dies() {
+    let addresses: [SocketAddr; 4] = addresses(6);
+    let ring = ring(&addresses[..3]);
+    let mut nodes = start_nodes(&ring, &addresses).await;
+    let mut running = start(&contact(&addresses[..1]));
+    for port in 9042..9045 {
+        running.until_state(port, NodeState::Up).await;
+    }
+    nodes.remove(0);
+    running.until_state(9042, NodeState::Down).await;
+    let died = Instant::now();
+    ring.lock().unwrap().members.push(member(4, addresses[3]));
+    running.until_state(9045, NodeState::Up).await;
+    assert!(died.elapsed() < Duration::from_secs(15), "{:?}", died.elapsed());
+    assert_eq!(running.node(9042).state, NodeState::Down);
+}
+
+#[tokio::test]
+async fn a_login_is_needed_and_said() {
+    let [here] = addresses(7);
+    let ring = ring(&[here]);
+    ring.lock().unwrap().login = Some(("cqlgate".to_owned(), "secret".to_owned()));
+    let _node = FakeNode::start(&ring, here).await;
+    let without = start(&contact(&[here]));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "secret").unwrap();
+    let login = format!("username: cqlgate, password_file: {}, interval", file.path().display());
+    let mut with = start(&contact(&[here]).replace("interval", &login));
+    with.until_state(9042, NodeState::Up).await;
+    with.until_ready().await;
+    assert_eq!(without.readiness.pending_names(), [Arc::from("discovery")]);
+}
+
+#[tokio::test]
+async fn a_node_beyond_the_last_port_is_hidden() {
+    let addresses: [SocketAddr; 3] = addresses(8);
+    let ring = ring(&addresses);
+    let _nodes = start_nodes(&ring, &addresses).await;
+    let mut config = config(&contact(&addresses[..1]));
+    config.listen.last = 9043;
+    let mut running = start_with(&config);
+    running.until_state(9043, NodeState::Up).await;
+    let hidden = running.handle.topology.borrow().hidden.clone();
+    assert_eq!(hidden.len(), 1);
+    assert_eq!((hidden[0].address, hidden[0].reason), (Some(addresses[2]), HiddenReason::NoPort));
+}
+
+#[tokio::test]
+async fn ports_are_the_same_after_a_restart_with_a_state_file() {
+    let addresses: [SocketAddr; 3] = addresses(9);
+    let ring = ring(&addresses);
+    let first = ring.lock().unwrap().members.remove(0);
+    let nodes = start_nodes(&ring, &addresses).await;
+    let directory = tempfile::tempdir().unwrap();
+    let state_file = format!("state_file: {}/ports.json, contact_points", directory.path().display());
+    let text = contact(&addresses[1..2]).replace("contact_points", &state_file);
+    let ports = |running: &Running| -> Vec<(u16, Arc<str>)> {
+        running.handle.topology.borrow().nodes.iter().map(|node| (node.port, Arc::clone(&node.id.0))).collect()
+    };
+    let mut running = start(&text);
+    running.until_state(9043, NodeState::Up).await;
+    ring.lock().unwrap().members.push(first);
+    nodes[1].send_event(NodeChange::NewNode, addresses[0]);
+    running.until_state(9044, NodeState::Up).await;
+    let before = ports(&running);
+    drop(running);
+    let mut running = start(&text);
+    running.until_state(9044, NodeState::Up).await;
+    assert_eq!(ports(&running), before);
+    // Without the file they would follow the order of the host_ids.
+    let mut forgetful = start(&contact(&addresses[1..2]));
+    forgetful.until_state(9044, NodeState::Up).await;
+    assert_ne!(ports(&forgetful), before);
+}
+
+#[tokio::test]
+async fn a_bad_state_file_stops_the_start() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let state_file = format!("state_file: {}, contact_points", file.path().display());
+    let text = contact(&addresses::<1>(10)).replace("contact_points", &state_file);
+    let refused = |contents: &str| {
+        std::fs::write(file.path(), contents).unwrap();
+        let ports = PortRange::new(9042, 9043).unwrap();
+        spawn(&config(&text), ports, Metrics::new(), None, &Readiness::new()).err().unwrap().to_string()
+    };
+    assert!(refused("not json").starts_with("discovery.state_file /"));
+    let beyond = "{\"version\": 1, \"nodes\": {\"a\": {\"port\": 1}}}";
+    assert_eq!(refused(beyond), "discovery.state_file: port 1 of a is outside of the listening ports 9042-9043");
+}

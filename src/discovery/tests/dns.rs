@@ -1,0 +1,136 @@
+//! Names, with a scripted name server.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::sync::Mutex;
+
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
+use tokio::net::UdpSocket;
+use tokio::task::AbortHandle;
+
+use super::super::resolve::{Addresses, ResolveError};
+use super::node::{FakeNode, ring};
+use super::*;
+
+/// Answers A by what is in `zone`, with TTL 0; what is not there does not exist. Of a name with no address it says nothing.
+struct NameServer {
+    zone: Arc<Mutex<HashMap<&'static str, Vec<Ipv4Addr>>>>,
+    names: Names,
+    task: AbortHandle,
+}
+
+impl Drop for NameServer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl NameServer {
+    async fn start() -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let server = socket.local_addr().unwrap();
+        let zone = Arc::new(Mutex::new(HashMap::new()));
+        let shared = Arc::clone(&zone);
+        let task = tokio::spawn(async move {
+            let mut query = [0; 512];
+            loop {
+                let (length, from) = socket.recv_from(&mut query).await.unwrap();
+                if let Some(reply) = reply(&query[..length], &shared.lock().unwrap()) {
+                    let _ = socket.try_send_to(&reply, from);
+                }
+            }
+        });
+        let mut connection = ConnectionConfig::udp();
+        connection.port = server.port();
+        let server = NameServerConfig::new(server.ip(), true, vec![connection]);
+        let names = Names::Servers(ResolverConfig::from_name_servers(vec![server]));
+        Self { zone, names, task: task.abort_handle() }
+    }
+
+    fn set(&self, name: &'static str, addresses: &[[u8; 4]]) {
+        self.zone.lock().unwrap().insert(name, addresses.iter().map(|&octets| octets.into()).collect());
+    }
+}
+
+/// RFC 1035 §4.1: the header, the question as it was, and an answer for each address.
+fn reply(query: &[u8], zone: &HashMap<&str, Vec<Ipv4Addr>>) -> Option<Vec<u8>> {
+    let (mut labels, mut at) = (Vec::new(), 12);
+    while query[at] != 0 {
+        let end = at + 1 + usize::from(query[at]);
+        labels.push(std::str::from_utf8(&query[at + 1..end]).unwrap().to_ascii_lowercase());
+        at = end;
+    }
+    let question = &query[12..at + 5];
+    let asks_a = query[at + 2] == 1;
+    let found = zone.get(labels.join(".").as_str());
+    if found.is_some_and(Vec::is_empty) {
+        return None;
+    }
+    let answers = found.filter(|_| asks_a).map_or(&[][..], Vec::as_slice);
+    let status = if found.is_some() { 0x80 } else { 0x83 };
+    let mut reply = [&query[..2], &[0x81, status, 0, 1, 0, answers.len() as u8, 0, 0, 0, 0], question].concat();
+    for address in answers {
+        reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4]);
+        reply.extend(address.octets());
+    }
+    Some(reply)
+}
+
+#[tokio::test]
+async fn a_listed_name_is_looked_up_again_when_it_cannot_be_dialled() {
+    let [old, new] = ["127.33.1.1:9742", "127.33.1.2:9742"].map(address);
+    let ring = ring(&[old]);
+    let node = FakeNode::start(&ring, old).await;
+    let server = NameServer::start().await;
+    server.set("c0.test", &[[127, 33, 1, 1]]);
+    let text = "probe: {interval: 50ms}\ndiscovery: {nodes: [{name: c0, address: \"c0.test:9742\"}]}\n";
+    let mut running = start_by(server.names.clone(), &config(text));
+    let before = running.until_state(9042, NodeState::Up).await;
+    assert_eq!(before.address, old);
+    drop(node);
+    running.until_state(9042, NodeState::Down).await;
+    ring.lock().unwrap().members[0].address = new;
+    let _moved = FakeNode::start(&ring, new).await;
+    server.set("c0.test", &[[127, 33, 1, 2]]);
+    let after = running.until_state(9042, NodeState::Up).await;
+    assert_eq!((after.address, after.host_id), (new, before.host_id));
+    assert!(after.incarnation > before.incarnation);
+}
+
+#[tokio::test]
+async fn the_advertised_name_is_its_lowest_address_and_follows_it() {
+    let server = NameServer::start().await;
+    server.set("gate.test", &[[203, 0, 113, 9], [203, 0, 113, 7]]);
+    let mut config = config("discovery: {nodes: [{name: n0, address: \"127.33.2.1:9742\"}]}\n");
+    config.advertise = crate::config::Advertise::Name("gate.test".to_owned());
+    let mut running = start_by(server.names.clone(), &config);
+    let is = |octets: [u8; 4]| move |topology: &Topology| topology.advertised.ipv4 == Some(octets.into());
+    running.until("the lowest", is([203, 0, 113, 7])).await;
+    running.until_ready().await;
+    assert_eq!(running.metrics.advertised_changes.get(), 0);
+    server.set("gate.test", &[[203, 0, 113, 9], [203, 0, 113, 8]]);
+    running.until("the next", is([203, 0, 113, 8])).await;
+    assert_eq!(running.metrics.advertised_changes.get(), 1);
+}
+
+#[tokio::test]
+async fn an_advertised_name_without_address_keeps_the_gateway_from_being_ready() {
+    let server = NameServer::start().await;
+    let mut config = config("discovery: {nodes: [{name: n0, address: \"127.33.3.1:9742\"}]}\n");
+    config.advertise = crate::config::Advertise::Name("gate.test".to_owned());
+    let mut running = start_by(server.names.clone(), &config);
+    running.until("the list", |topology| !topology.nodes.is_empty()).await;
+    assert!(running.readiness.pending_names().contains(&Arc::from("advertised address")));
+    server.set("gate.test", &[[203, 0, 113, 7]]);
+    running.until_ready().await;
+}
+
+#[tokio::test]
+async fn names_that_do_not_exist_or_have_no_address_are_errors() {
+    let server = NameServer::start().await;
+    let error = server.names.lookup("nothing.test", &Addresses::default()).await.unwrap_err();
+    assert!(matches!(&error, ResolveError::Failed { host, .. } if host == "nothing.test"), "{error}");
+    server.set("silent.test", &[]);
+    let error = server.names.lookup("silent.test", &Addresses::default()).await.unwrap_err();
+    assert_eq!(error, ResolveError::Timeout { host: "silent.test".to_owned() });
+}
