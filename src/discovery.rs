@@ -123,7 +123,7 @@ fn spawn_with(
     let mut sources = JoinSet::new();
     sources.spawn(advertised::run(config.advertise.clone(), names.clone(), inputs.clone()));
     if let Some(fixed) = fixed {
-        sources.spawn(fixed.run(names.clone(), inputs.clone()));
+        sources.spawn(fixed.run(names.clone(), inputs.clone(), Arc::clone(&metrics)));
     }
     if let Some(points) = contact_points {
         let source = ContactPoints {

@@ -31,6 +31,9 @@ const MAX_PASSWORD: usize = 64 * 1024;
 /// ERROR code of a refused login (native_protocol_v5.spec §9).
 const BAD_CREDENTIALS: i32 = 0x0100;
 
+/// After a refused login: each try costs the node a bcrypt and a line in its audit log.
+pub const LOGIN_AGAIN: Duration = Duration::from_secs(5);
+
 /// Why a conversation with a node ended.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ClientError {
@@ -54,6 +57,13 @@ pub enum ClientError {
     LoginRefused { text: String },
     #[error("probe.password_file {path}: {kind}")]
     PasswordFile { path: PathBuf, kind: io::ErrorKind },
+}
+
+impl ClientError {
+    /// Trying again soon does not help: the user must do something.
+    pub fn is_login(&self) -> bool {
+        matches!(self, Self::LoginNeeded { .. } | Self::LoginRefused { .. } | Self::PasswordFile { .. })
+    }
 }
 
 /// One answer: its opcode and its message, without the prefixes of the frame's flags.

@@ -20,7 +20,7 @@ use crate::topology::input::Input;
 use crate::topology::{HostId, NodeState, Topology};
 
 use super::backoff::{Backoff, jittered};
-use super::client::{Client, ClientError};
+use super::client::{Client, ClientError, LOGIN_AGAIN};
 use super::dial::{Dialer, Target};
 use super::resolve::{Addresses, Names};
 use super::ring::{Members, Ring};
@@ -76,27 +76,57 @@ impl ContactPoints {
         let mut backoff = Backoff::default();
         loop {
             sleep(backoff.next_wait()).await;
-            for target in self.targets().await {
-                let started = Instant::now();
-                let error = match self.follow(&target, &mut memory).await {
-                    Ok(never) => match never {},
-                    Err(ControlError::Stopped) => return,
-                    Err(error) => error,
-                };
-                memory.say(&target, &error);
-                if started.elapsed() > AGAIN && !memory.members.found().is_empty() {
-                    backoff.reset();
-                    break;
+            // Nodes that are up need no DNS, which may be away together with the node that was asked last.
+            let up = self.up();
+            let held = match self.follow_any(&up, &mut memory).await {
+                Ok(false) => {
+                    let mut points = self.resolve(&mut memory).await;
+                    points.retain(|point| up.iter().all(|known| known.address != point.address));
+                    self.follow_any(&points, &mut memory).await
                 }
+                other => other,
+            };
+            match held {
+                Ok(true) => backoff.reset(),
+                Ok(false) => {}
+                Err(ControlError::Client(error)) if error.is_login() => sleep(LOGIN_AGAIN).await,
+                Err(_) => return,
             }
         }
     }
 
-    /// Whom to ask, in this order: nodes that are up, then the contact points, each name with all its addresses.
-    async fn targets(&self) -> Vec<Target> {
+    /// Follows the first target that can be followed, to its end: true when it held for a while. An error is one that ends the
+    /// round: a refused login, or the gateway's end.
+    async fn follow_any(&self, targets: &[Target], memory: &mut Memory) -> Result<bool, ControlError> {
+        for target in targets {
+            let started = Instant::now();
+            let error = match self.follow(target, memory).await {
+                Ok(never) => match never {},
+                Err(error) => error,
+            };
+            if error == ControlError::Stopped {
+                return Err(error);
+            }
+            memory.say(&target.to_string(), &error.to_string());
+            if matches!(&error, ControlError::Client(error) if error.is_login()) {
+                return Err(error);
+            }
+            if started.elapsed() > AGAIN && !memory.members.found().is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn up(&self) -> Vec<Target> {
         let topology = Arc::clone(&self.topology.borrow());
         let up = topology.nodes.iter().filter(|node| node.state == NodeState::Up);
-        let mut targets: Vec<Target> = up.map(|node| Target::at(node.address)).collect();
+        up.map(|node| Target::at(node.address)).collect()
+    }
+
+    /// The contact points, each name with all its addresses.
+    async fn resolve(&self, memory: &mut Memory) -> Vec<Target> {
+        let mut targets = Vec::new();
         for point in &self.points {
             let ips: Vec<IpAddr> = match point.host.parse() {
                 Ok(ip) => vec![ip],
@@ -105,17 +135,13 @@ impl ContactPoints {
                         found.ipv4.into_iter().map(IpAddr::V4).chain(found.ipv6.into_iter().map(IpAddr::V6)).collect()
                     }
                     Err(error) => {
-                        warn!(%error, "a contact point cannot be resolved");
+                        memory.say(&point.host, &error.to_string());
                         Vec::new()
                     }
                 },
             };
-            for ip in ips {
-                let target = Target { address: SocketAddr::new(ip, point.port), host: point.host.as_str().into() };
-                if !targets.iter().any(|known| known.address == target.address) {
-                    targets.push(target);
-                }
-            }
+            let target = |ip| Target { address: SocketAddr::new(ip, point.port), host: point.host.as_str().into() };
+            targets.extend(ips.into_iter().map(target));
         }
         targets
     }
@@ -131,7 +157,8 @@ impl ContactPoints {
             self.read(&mut control, target, memory).await?;
             if !std::mem::replace(&mut known, true) {
                 memory.said.clear();
-                info!(node = %target, cluster = ?memory.cluster_name, "control connection established");
+                let cluster = memory.cluster_name.as_deref().unwrap_or("unknown");
+                info!(node = %target, cluster, "control connection established");
             }
             let soon = std::mem::take(&mut event_seen) || memory.members.in_doubt();
             let wait = if soon { AGAIN } else { jittered(RELIST) };
@@ -216,12 +243,12 @@ impl Memory {
     }
 
     /// Each failure once, until a control connection stands again.
-    fn say(&mut self, target: &Target, error: &ControlError) {
-        let text = format!("{target}: {error}");
+    fn say(&mut self, whom: &str, error: &str) {
+        let text = format!("{whom}: {error}");
         if self.said.contains(&text) || self.said.len() >= MAX_SAID {
             return;
         }
-        warn!(node = %target, %error, "no control connection to this node");
+        warn!(node = whom, error, "no control connection");
         self.said.push(text);
     }
 }

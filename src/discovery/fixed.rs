@@ -11,6 +11,7 @@ use tokio::time::interval;
 use tracing::info;
 
 use crate::config::ListedNode;
+use crate::metrics::{DialFailure, Metrics};
 use crate::topology::NodeId;
 use crate::topology::input::{Found, Input};
 use crate::topology::ports::PortRange;
@@ -20,7 +21,7 @@ use super::resolve::{Addresses, Names, choose, follow};
 /// A list does not change; this often it is said to be still true, so that nobody takes discovery for stale.
 const STILL_TRUE: Duration = Duration::from_secs(30);
 
-/// One name's news: its position in the list and its addresses, `None` when it has none yet.
+/// One name's news: its position in the list and its addresses, `None` when the look-up failed.
 type News = (usize, Option<Addresses>);
 
 /// The list with what is known of each entry's address.
@@ -47,7 +48,7 @@ impl Fixed {
     }
 
     /// Sends the list once every name was looked up, and again whenever an address changes.
-    pub async fn run(mut self, names: Names, inputs: mpsc::Sender<Input>) {
+    pub async fn run(mut self, names: Names, inputs: mpsc::Sender<Input>, metrics: Arc<Metrics>) {
         let (told, mut news) = mpsc::channel::<News>(16);
         let mut lookups = JoinSet::new();
         let mut waiting: Vec<usize> = Vec::new();
@@ -65,6 +66,9 @@ impl Fixed {
             tokio::select! {
                 _ = still_true.tick() => {}
                 Some((index, addresses)) = news.recv() => {
+                    if let (None, Some(node)) = (&addresses, self.nodes.get(index)) {
+                        metrics.node(&node.name).dial_failed(DialFailure::Dns);
+                    }
                     let first = waiting.iter().position(|&waits| waits == index);
                     if let Some(first) = first {
                         waiting.swap_remove(first);

@@ -21,7 +21,7 @@ use crate::topology::input::{DeadReason, Identity, Input};
 use crate::topology::{NodeId, NodeState, Topology};
 
 use super::backoff::Backoff;
-use super::client::{Client, ClientError};
+use super::client::{Client, ClientError, LOGIN_AGAIN};
 use super::dial::{DialError, Dialer, Target};
 use super::identity::read_local;
 
@@ -82,7 +82,11 @@ impl Probe {
                         self.tell_dead(error, &mut memory).await;
                     }
                 }
-                Err(error) => self.tell_dead(error, &mut memory).await,
+                Err(error) => {
+                    let wait = if error.is_login() { LOGIN_AGAIN } else { Duration::ZERO };
+                    self.tell_dead(error, &mut memory).await;
+                    sleep(wait).await;
+                }
             }
         }
     }

@@ -141,8 +141,7 @@ pub fn choose<T: Ord + Copy>(in_use: Option<T>, answer: &[T]) -> Option<T> {
     in_use.filter(|address| answer.contains(address)).or_else(|| answer.iter().min().copied())
 }
 
-/// Looks a name up for ever: after its TTL, and soon after `wake`. Tells every good answer, and the first failure where
-/// there was no answer before.
+/// Looks a name up for ever: after its TTL, and soon after `wake`. Tells every good answer, and `None` of every failure.
 pub async fn follow<F>(names: Names, host: String, wake: Arc<Notify>, mut tell: impl FnMut(Option<Addresses>) -> F)
 where
     F: Future<Output = ()>,
@@ -165,12 +164,8 @@ where
                     warn!(%error, "a name cannot be resolved; its last good address is kept");
                     failing = Some(error);
                 }
-                if last == Addresses::default() {
-                    tell(None).await;
-                    AGAIN
-                } else {
-                    SHORTEST
-                }
+                tell(None).await;
+                if last == Addresses::default() { AGAIN } else { SHORTEST }
             }
         };
         tokio::select! {

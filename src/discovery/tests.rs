@@ -40,8 +40,9 @@ fn start_with(config: &Config) -> Running {
 
 fn start_by(names: Names, config: &Config) -> Running {
     let (metrics, readiness) = (Metrics::new(), Readiness::new());
+    let node_tls = config.node_tls.as_ref().map(|tls| NodeConnector::from_config(tls).unwrap());
     let ports = PortRange::new(config.listen.first.into(), config.listen.last.into()).unwrap();
-    let handle = spawn_with(names, config, ports, Arc::clone(&metrics), None, &readiness).unwrap();
+    let handle = spawn_with(names, config, ports, Arc::clone(&metrics), node_tls, &readiness).unwrap();
     assert!(!readiness.is_ready());
     Running { handle, metrics, readiness }
 }
@@ -58,6 +59,15 @@ impl Running {
         let wanted = |topology: &Topology| topology.node_at_port(port).is_some_and(|node| node.state == state);
         let topology = self.until(&format!("{port} {state:?}"), wanted).await;
         Arc::clone(topology.node_at_port(port).unwrap())
+    }
+
+    async fn until_metric(&self, line: &str) {
+        let shown = async {
+            while !self.metrics.render().unwrap().contains(line) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(DEADLINE, shown).await.unwrap_or_else(|_| panic!("{line}: {}", self.metrics.render().unwrap()));
     }
 
     async fn until_ready(&self) {

@@ -50,6 +50,8 @@ label! {
         Timeout = "timeout",
         Unreachable = "unreachable",
         Tls = "tls",
+        /// A name that could not be resolved.
+        Dns = "dns",
         /// Somebody answers, but it is not the node that it should be.
         Identity = "identity",
         Other = "other",

@@ -134,3 +134,20 @@ async fn names_that_do_not_exist_or_have_no_address_are_errors() {
     let error = server.names.lookup("silent.test", &Addresses::default()).await.unwrap_err();
     assert_eq!(error, ResolveError::Timeout { host: "silent.test".to_owned() });
 }
+
+#[tokio::test]
+async fn a_listed_name_without_address_keeps_the_gateway_from_being_ready_only_until_it_was_tried() {
+    let here = address("127.33.4.1:9742");
+    let ring = ring(&[here]);
+    let _node = FakeNode::start(&ring, here).await;
+    let server = NameServer::start().await;
+    let lost = "{name: lost, address: \"lost.test:9742\"}";
+    let text = format!("discovery: {{nodes: [{{name: n0, address: \"{here}\"}}, {lost}]}}\n");
+    let mut running = start_by(server.names.clone(), &config(&text));
+    running.until_state(9042, NodeState::Up).await;
+    running.until_ready().await;
+    assert!(running.handle.topology.borrow().node_at_port(9043).is_none());
+    running.until_metric("cqlgate_dial_failures_total{node=\"lost\",reason=\"dns\"}").await;
+    server.set("lost.test", &[[127, 33, 4, 2]]);
+    running.until("the lost node", |topology| topology.node_at_port(9043).is_some()).await;
+}

@@ -7,6 +7,8 @@ use uuid::Uuid;
 
 use super::node::{FakeNode, member, ring};
 use super::*;
+use crate::config::ClientTls;
+use crate::proxy::tls::ClientAcceptor;
 use crate::topology::HostId;
 
 const PROBE: &str = "probe: {interval: 50ms, silence: 300ms}\n";
@@ -109,14 +111,12 @@ async fn a_host_id_of_another_node_is_never_up() {
     // Both names lead to one node: two listeners answer for one member.
     ring.lock().unwrap().members[1].host_id = Uuid::from_u128(1);
     let _first = FakeNode::start(&ring, addresses[0]).await;
-    let mut running = start(&nodes(&addresses));
-    running.until_state(9042, NodeState::Up).await;
     let _second = FakeNode::start(&ring, addresses[1]).await;
-    let both = running.until("one of them is up", |topology| topology.generation > 0).await;
-    let up = |topology: &Topology| topology.nodes.iter().filter(|node| node.state == NodeState::Up).count();
-    assert!(up(&both) <= 1);
+    let running = start(&nodes(&addresses));
+    running.until_metric("reason=\"identity\"} 1").await;
     running.until_ready().await;
-    assert!(up(&running.handle.topology.borrow()) <= 1);
+    let up = |topology: &Topology| topology.nodes.iter().filter(|node| node.state == NodeState::Up).count();
+    assert_eq!(up(&running.handle.topology.borrow()), 1);
 }
 
 #[tokio::test]
@@ -188,13 +188,26 @@ async fn what_does_not_speak_cql_is_dead() {
 }
 
 #[tokio::test]
-async fn an_address_without_a_name_server_keeps_the_gateway_from_being_ready_only_until_it_was_tried() {
-    let here = address("127.31.12.1:9742");
-    let ring = ring(&[here]);
-    let _node = FakeNode::start(&ring, here).await;
-    let text = nodes(&[here]).replace("]", ", {name: lost, address: \"nothing.invalid:9042\"}]");
-    let mut running = start(&text);
-    running.until_state(9042, NodeState::Up).await;
-    running.until_ready().await;
-    assert!(running.handle.topology.borrow().node_at_port(9043).is_none());
+async fn nodes_are_probed_over_tls_by_a_certificate_that_is_trusted() {
+    let addresses = ["127.31.13.1:9742", "127.31.13.2:9742"].map(address);
+    let ring = ring(&addresses);
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: String| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let mut started = Vec::new();
+    for (address, name) in addresses.into_iter().zip(["trusted", "stranger"]) {
+        let made = rcgen::generate_simple_self_signed([address.ip().to_string()]).unwrap();
+        let certificate = write(&format!("{name}.crt"), made.cert.pem());
+        let key = write(&format!("{name}.key"), made.signing_key.serialize_pem());
+        let acceptor = ClientAcceptor::from_config(&ClientTls { certificate, key }).unwrap();
+        started.push(FakeNode::start_tls(&ring, address, acceptor).await);
+    }
+    let ca = directory.path().join("trusted.crt");
+    let mut running = start(&format!("tls: {{nodes: {{ca: {}}}}}\n{}", ca.display(), nodes(&addresses)));
+    assert_eq!(running.until_state(9042, NodeState::Up).await.host_id, host_id(1));
+    running.until_metric("cqlgate_dial_failures_total{node=\"n1\",reason=\"tls\"}").await;
+    assert_eq!(running.node(9043).state, NodeState::Pending);
 }

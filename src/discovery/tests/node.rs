@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 use tokio::task::{AbortHandle, JoinSet};
 use uuid::Uuid;
@@ -14,6 +14,8 @@ use uuid::Uuid;
 use crate::cql::frame::{EVENT_STREAM, Flags, HEADER_LEN, Header, Opcode, encode_frame};
 use crate::cql::message::{Error, Event, NodeChange, encode_plain_auth_response, error_code};
 use crate::cql::primitives::{Reader, Value, Writer, inet_cell_bytes};
+use crate::discovery::dial::Stream;
+use crate::proxy::tls::ClientAcceptor;
 
 /// One node as the ring knows it.
 #[derive(Clone, Debug)]
@@ -57,6 +59,14 @@ pub struct FakeNode {
 
 impl FakeNode {
     pub async fn start(ring: &SharedRing, address: SocketAddr) -> Self {
+        Self::listen(ring, address, None).await
+    }
+
+    pub async fn start_tls(ring: &SharedRing, address: SocketAddr, tls: ClientAcceptor) -> Self {
+        Self::listen(ring, address, Some(tls)).await
+    }
+
+    async fn listen(ring: &SharedRing, address: SocketAddr, tls: Option<ClientAcceptor>) -> Self {
         let listener = bind(address).await;
         let (events, _) = broadcast::channel(16);
         let silent = Arc::new(Mutex::new(false));
@@ -65,7 +75,18 @@ impl FakeNode {
             let mut connections = JoinSet::new();
             loop {
                 let Ok((stream, _)) = listener.accept().await else { return };
-                connections.spawn(serve(stream, address, Arc::clone(&ring), sender.subscribe(), Arc::clone(&quiet)));
+                let (ring, events, quiet) = (Arc::clone(&ring), sender.subscribe(), Arc::clone(&quiet));
+                let tls = tls.clone();
+                connections.spawn(async move {
+                    let stream: Box<dyn Stream> = match tls {
+                        None => Box::new(stream),
+                        Some(tls) => match tls.accept(stream).await {
+                            Ok(stream) => Box::new(stream),
+                            Err(_) => return,
+                        },
+                    };
+                    serve(stream, address, ring, events, quiet).await;
+                });
             }
         });
         Self { task: task.abort_handle(), events, silent }
@@ -101,7 +122,7 @@ async fn bind(address: SocketAddr) -> TcpListener {
 }
 
 async fn serve(
-    mut stream: TcpStream,
+    mut stream: Box<dyn Stream>,
     address: SocketAddr,
     ring: SharedRing,
     mut events: broadcast::Receiver<Vec<u8>>,
