@@ -2,6 +2,7 @@
 //! says under the same name, and both are checked by the same code.
 
 mod check;
+mod demo;
 mod run;
 mod serve;
 
@@ -10,6 +11,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub use demo::DemoArgs;
 pub use run::RunArgs;
 
 /// The front door for Apache Cassandra: one external address, each node a port of it.
@@ -52,6 +54,10 @@ enum Command {
         /// The configuration file.
         file: PathBuf,
     },
+    /// Three simulated nodes and the gateway in one process: try any driver, with no Cassandra.
+    ///
+    /// Prints what to type next, and then what arrives on which port. Ends with Ctrl-C.
+    Demo(DemoArgs),
 }
 
 /// Parses the process's arguments and does what they say.
@@ -59,6 +65,7 @@ pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
         Command::Check { file } => check::check(&file),
+        Command::Demo(args) => demo::demo(&args),
     };
     crate::telemetry::flush();
     match done {
