@@ -56,7 +56,11 @@ pub struct Listener {
 
 /// Binds every port of the range, or none. An error names the address.
 pub fn bind_all(listen: Listen) -> io::Result<Vec<Listener>> {
-    (listen.first..=listen.last).map(|port| bind(SocketAddr::new(listen.address, port))).collect()
+    let chosen = listen.first == 0;
+    (listen.first..=listen.last)
+        .map(|port| if chosen { 0 } else { port })
+        .map(|port| bind(SocketAddr::new(listen.address, port)))
+        .collect()
 }
 
 fn bind(address: SocketAddr) -> io::Result<Listener> {

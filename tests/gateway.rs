@@ -1,0 +1,324 @@
+//! The whole gateway on sockets: real bytes from a client with verbs, through real ports, to simulated nodes.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a test's helpers may fail loudly
+
+#[path = "common/client.rs"]
+mod client;
+#[path = "common/gate.rs"]
+mod gate;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use cqlgate::cql::frame::{Flags, Header, Opcode, Version};
+use cqlgate::cql::message::{encode_plain_auth_response, error_code, request};
+use cqlgate::cql::primitives::inet_cell;
+use cqlgate::demo::node::{Fault, Options};
+use cqlgate::topology::NodeState;
+use tokio::io::AsyncWriteExt;
+
+use client::{Client, DIALECTS, PATIENCE, Row, error, rows};
+use gate::Gate;
+
+const V4: client::Dialect = (Version::V4, None);
+
+/// An inet cell and an int cell as the address that a driver would dial.
+fn endpoint(row: &Row, address: &str, port: &str) -> SocketAddr {
+    let port = i32::from_be_bytes(row[port].as_slice().try_into().unwrap());
+    SocketAddr::new(inet_cell(&row[address]).unwrap(), u16::try_from(port).unwrap())
+}
+
+/// What a client on `port` is told to dial: its own row's address and those of all peers.
+async fn told(client: &mut Client) -> (SocketAddr, BTreeSet<SocketAddr>) {
+    let local = client.rows("SELECT * FROM system.local WHERE key='local'").await;
+    let peers = client.rows("SELECT * FROM system.peers_v2").await;
+    let peers = peers.iter().map(|row| endpoint(row, "native_address", "native_port")).collect();
+    (endpoint(&local[0], "rpc_address", "rpc_port"), peers)
+}
+
+#[tokio::test]
+async fn three_nodes_are_three_ports_in_every_dialect() {
+    let gate = Gate::start().await;
+    let all: BTreeSet<SocketAddr> = (0..3).map(|index| gate.port(index)).collect();
+    assert_eq!(all.len(), 3);
+    for dialect in DIALECTS {
+        for index in 0..3 {
+            let port = gate.port(index);
+            let mut client = Client::connect(port, dialect).await;
+            let (own, peers) = told(&mut client).await;
+            assert_eq!(own, port, "{dialect:?}");
+            let others: BTreeSet<SocketAddr> = all.iter().copied().filter(|other| *other != port).collect();
+            assert_eq!(peers, others, "{dialect:?}");
+            // The identity is the node's own: nothing is cross-wired, and internode addresses stay.
+            let local = &client.rows("SELECT host_id, broadcast_address FROM system.local").await[0];
+            let member = gate.cluster.node(index).member();
+            assert_eq!(local["host_id"], member.host_id.as_bytes());
+            assert_eq!(inet_cell(&local["broadcast_address"]), Some(member.address.ip()));
+            // The older table has addresses only.
+            let rows = client.rows("SELECT peer, rpc_address FROM system.peers").await;
+            let addresses: Vec<_> = rows.iter().map(|row| inet_cell(&row["rpc_address"]).unwrap()).collect();
+            assert_eq!(addresses, [IpAddr::V4(Ipv4Addr::LOCALHOST); 2], "{dialect:?}");
+            assert!(rows.iter().all(|row| row["peer"] != row["rpc_address"]));
+        }
+    }
+}
+
+#[tokio::test]
+async fn rows_of_other_tables_pass_in_every_dialect() {
+    let gate = Gate::start().await;
+    for dialect in DIALECTS {
+        let mut client = Client::connect(gate.port(0), dialect).await;
+        let insert = client.prepare("INSERT INTO demo.kv (k, v) VALUES (?, ?)").await;
+        let select = client.prepare("SELECT * FROM demo.kv WHERE k = ?").await;
+        for length in [0, 1, 5_000, 400_000] {
+            let value = "x".repeat(length);
+            let (opcode, _) = client.execute(&insert, &["key", &value], false).await.unwrap();
+            assert_eq!(opcode, Opcode::RESULT);
+            let (_, body) = client.execute(&select, &["key"], false).await.unwrap();
+            assert_eq!(rows(&body)[0]["v"], value.as_bytes(), "{dialect:?} {length}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn skipped_metadata_never_yields_a_nodes_own_address() {
+    let gate = Gate::start().await;
+    for dialect in DIALECTS {
+        for text in ["SELECT * FROM system.peers_v2", "SELECT native_address, native_port FROM system.peers_v2"] {
+            // Prepared around the gateway, so that nothing here knows the id; executed through two ports.
+            for index in 0..2 {
+                let mut direct = Client::connect(gate.cluster.node(index).address(), dialect).await;
+                let prepared = direct.prepare(text).await;
+                let mut client = Client::connect(gate.port(index), dialect).await;
+                for _ in 0..2 {
+                    let (opcode, body) = client.execute(&prepared, &[], true).await.unwrap();
+                    assert_eq!(opcode, Opcode::RESULT);
+                    let found: BTreeSet<SocketAddr> =
+                        rows(&body).iter().map(|row| endpoint(row, "native_address", "native_port")).collect();
+                    let expected = (0..3).filter(|other| *other != index).map(|other| gate.port(other)).collect();
+                    assert_eq!(found, expected, "{dialect:?} {text}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_statement_that_the_node_does_not_know_is_unprepared() {
+    let gate = Gate::start().await;
+    let mut client = Client::connect(gate.port(0), V4).await;
+    let prepared = client.prepare("SELECT * FROM demo.kv WHERE k = ?").await;
+    let (opcode, body) = Client::connect(gate.port(1), V4).await.execute(&prepared, &["a"], true).await.unwrap();
+    assert_eq!((opcode, error(&body).0), (Opcode::ERROR, error_code::UNPREPARED));
+    assert!(body.ends_with(&prepared.0));
+}
+
+#[tokio::test]
+async fn pages_of_peers_are_rewritten_one_by_one() {
+    let gate = Gate::start().await;
+    let mut client = Client::connect(gate.port(0), V4).await;
+    let found = client.rows("SELECT native_address, native_port FROM system.peers_v2 LIMIT 1").await;
+    assert_eq!(endpoint(&found[0], "native_address", "native_port"), gate.port(1));
+    client.query("USE system").await.unwrap();
+    let found = client.rows("select \"native_port\", native_address from peers_v2").await;
+    assert_eq!(endpoint(&found[1], "native_address", "native_port"), gate.port(2));
+}
+
+#[tokio::test]
+async fn a_dead_nodes_clients_are_reset_and_its_port_refuses() {
+    let gate = Gate::start().await;
+    let port = gate.port(2);
+    let mut client = Client::connect(port, V4).await;
+    let mut other = Client::connect(gate.port(0), V4).await;
+    gate.cluster.node(2).kill().await;
+    assert_ne!(client.end().await, io::ErrorKind::TimedOut);
+    gate.until(|topology| topology.node_at_port(port.port()).unwrap().state == NodeState::Down).await;
+    let mut refused = Client::dial(port, V4).await.unwrap();
+    assert!(matches!(
+        refused.startup(&[]).await.unwrap_err().kind(),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe
+    ));
+    // The row of a node that is down stays, and so does its port.
+    assert!(told(&mut other).await.1.contains(&port));
+    gate.cluster.start_again(2).await.unwrap();
+    gate.until(|topology| topology.node_at_port(port.port()).unwrap().state == NodeState::Up).await;
+    assert_eq!(told(&mut Client::connect(port, V4).await).await.0, port);
+}
+
+#[tokio::test]
+async fn clients_of_a_silent_node_are_let_go() {
+    let gate = Gate::start().await;
+    let port = gate.port(1);
+    let mut client = Client::connect(port, V4).await;
+    gate.cluster.node(1).silence(true);
+    assert_ne!(client.end().await, io::ErrorKind::TimedOut);
+    assert_eq!(gate.state(1), NodeState::Down);
+    assert_eq!(gate.state(0), NodeState::Up);
+    gate.cluster.node(1).silence(false);
+    gate.until(|topology| topology.node_at_port(port.port()).unwrap().state == NodeState::Up).await;
+}
+
+#[tokio::test]
+async fn down_and_up_are_told_once_and_with_the_port() {
+    let gate = Gate::start().await;
+    for dialect in [V4, (Version::V5, None)] {
+        let port = gate.port(2);
+        let mut client = Client::connect(gate.port(0), dialect).await;
+        client.register().await;
+        // The node says so, and the gateway sees it: one event.
+        gate.cluster.stop(2).await;
+        assert_eq!(client.event().await, format!("DOWN {port}"));
+        gate.until(|topology| topology.node_at_port(port.port()).unwrap().state == NodeState::Down).await;
+        gate.cluster.start_again(2).await.unwrap();
+        assert_eq!(client.event().await, format!("UP {port}"));
+        // The next one is the next change, so nothing came twice in between.
+        gate.until(|topology| topology.node_at_port(port.port()).unwrap().state == NodeState::Up).await;
+        gate.cluster.stop(2).await;
+        assert_eq!(client.event().await, format!("DOWN {port}"));
+        gate.cluster.start_again(2).await.unwrap();
+        assert_eq!(client.event().await, format!("UP {port}"));
+        gate.until(|topology| topology.node_at_port(port.port()).unwrap().state == NodeState::Up).await;
+    }
+}
+
+/// The node reads 50 KB of requests, answers with a frame of 20 bytes and resets while the client still writes: what the
+/// node said last reaches the client.
+#[tokio::test]
+async fn a_final_frame_is_delivered_150_times_of_150() {
+    let gate = Gate::start().await;
+    let mut delivered = 0;
+    for _ in 0..150 {
+        let mut client = Client::connect(gate.port(0), V4).await;
+        gate.cluster.node(0).plan(Fault::ErrorThenReset { after: 50_000, text: "12345".to_owned() });
+        let text = format!("SELECT v FROM demo.kv WHERE k = '{}'", "k".repeat(450));
+        let request = client.encode(1, Opcode::QUERY, &request::encode_query(Version::V4, &text));
+        let received = {
+            let (mut read, mut write) = client.stream.split();
+            let writing = async {
+                // Until the connection is gone.
+                while write.write_all(&request).await.is_ok() {}
+                std::future::pending::<()>().await;
+            };
+            let mut bytes = Vec::new();
+            let reading = tokio::io::AsyncReadExt::read_to_end(&mut read, &mut bytes);
+            tokio::select! {
+                _ = tokio::time::timeout(PATIENCE, reading) => {}
+                () = writing => {}
+            }
+            bytes
+        };
+        let header = Header::peek(&received);
+        if header.is_some_and(|header| header.opcode == Opcode::ERROR && received.len() == 20) {
+            delivered += 1;
+        }
+    }
+    assert_eq!(delivered, 150);
+}
+
+#[tokio::test]
+async fn a_frame_over_the_limit_gets_the_protocols_own_error() {
+    let gate = Gate::start_with(Options::loopback(3, 0), "limits: {frame: 64KiB}\n").await;
+    let mut client = Client::connect(gate.port(0), V4).await;
+    let header = Header { version: 4, flags: Flags(0), stream: 9, opcode: Opcode::QUERY, length: 65 * 1024 };
+    client.stream.write_all(&header.encode()).await.unwrap();
+    let (header, body) = client.receive().await.unwrap();
+    assert_eq!(header.opcode, Opcode::ERROR);
+    assert_eq!(error(&body).0, error_code::PROTOCOL_ERROR, "{}", error(&body).1);
+    client.end().await;
+}
+
+#[tokio::test]
+async fn a_response_cut_in_the_middle_ends_the_connection_and_nothing_else() {
+    let gate = Gate::start().await;
+    let mut client = Client::connect(gate.port(0), V4).await;
+    gate.cluster.node(0).plan(Fault::CutResponse { after: 20 });
+    assert!(client.query("SELECT * FROM demo.kv").await.is_err());
+    let mut next = Client::connect(gate.port(0), V4).await;
+    assert_eq!(next.query("SELECT * FROM demo.kv").await.unwrap().0, Opcode::RESULT);
+}
+
+#[tokio::test]
+async fn what_nobody_knows_passes_as_it_is() {
+    let gate = Gate::start().await;
+    for dialect in DIALECTS {
+        let mut client = Client::connect(gate.port(0), dialect).await;
+        let body: Vec<u8> = (0..300_000_u32).map(|byte| (byte % 251) as u8).collect();
+        gate.cluster.node(0).plan(Fault::Answer { opcode: Opcode(0x55), flags: 0, body: body.clone() });
+        assert_eq!(client.query("SELECT * FROM demo.kv").await.unwrap(), (Opcode(0x55), body), "{dialect:?}");
+    }
+}
+
+#[tokio::test]
+async fn version_negotiation_passes_as_it_is() {
+    let gate = Gate::start().await;
+    for version in [0x41, 0x42, 6, 7] {
+        let header = Header { version, flags: Flags(0), stream: 0, opcode: Opcode::OPTIONS, length: 0 }.encode();
+        let mut answers = Vec::new();
+        for address in [gate.cluster.node(0).address(), gate.port(0)] {
+            let mut client = Client::dial(address, V4).await.unwrap();
+            client.stream.write_all(&header).await.unwrap();
+            answers.push(client.receive().await.unwrap());
+        }
+        assert_eq!(answers[0], answers[1]);
+        assert_eq!(error(&answers[1].1).0, error_code::PROTOCOL_ERROR);
+    }
+}
+
+#[tokio::test]
+async fn a_login_is_between_client_and_node() {
+    let credentials = Some(("ann".to_owned(), "secret".to_owned()));
+    let gate = Gate::start_with(Options { credentials, ..Options::loopback(2, 0) }, "").await;
+    for dialect in DIALECTS {
+        for (password, expected) in [("secret", Opcode::AUTH_SUCCESS), ("guess", Opcode::ERROR)] {
+            let mut client = Client::dial(gate.port(0), dialect).await.unwrap();
+            assert_eq!(client.startup(&[]).await.unwrap().0, Opcode::AUTHENTICATE);
+            let response = encode_plain_auth_response("ann", password);
+            assert_eq!(client.ask(Opcode::AUTH_RESPONSE, &response).await.unwrap().0, expected, "{dialect:?}");
+            if expected == Opcode::AUTH_SUCCESS {
+                assert_eq!(told(&mut client).await.1, BTreeSet::from([gate.port(1)]), "{dialect:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_driver_without_ports_sees_one_node() {
+    let gate = Gate::start().await;
+    let names = ["ScyllaDB Rust Driver", "Apache Cassandra Node.js Driver", "github.com/apache/cassandra-gocql-driver"];
+    for name in names {
+        let mut client = Client::connect_as(gate.port(1), V4, &[("DRIVER_NAME", name)]).await;
+        let (own, peers) = told(&mut client).await;
+        assert_eq!((own, peers), (gate.port(1), BTreeSet::new()), "{name}");
+        assert_eq!(client.rows("SELECT * FROM system.peers").await.len(), 0);
+    }
+}
+
+#[tokio::test]
+async fn drain_answers_what_was_asked_and_closes_between_frames() {
+    let gate = Gate::start_with(Options::loopback(3, 0), "drain: {spread: 0s, deadline: 10s}\n").await;
+    gate.cluster.node(0).delay(Some(Duration::from_millis(5)));
+    let mut clients = Vec::new();
+    for dialect in DIALECTS {
+        let mut client = Client::connect(gate.port(0), dialect).await;
+        for _ in 0..20 {
+            client.send(Opcode::QUERY, &request::encode_query(dialect.0, "SELECT * FROM demo.kv")).await.unwrap();
+        }
+        // The first answer is here, so all requests are on their way or read.
+        client.receive().await.unwrap();
+        clients.push((client, dialect));
+    }
+    let port = gate.port(0);
+    let Gate { cluster: _cluster, running } = gate;
+    let draining = tokio::spawn(running.drain());
+    for (client, dialect) in &mut clients {
+        for answer in 1..20 {
+            let (header, _) = client.receive().await.unwrap_or_else(|e| panic!("{dialect:?} {answer}: {e}"));
+            assert_eq!(header.opcode, Opcode::RESULT);
+        }
+        assert_eq!(client.end().await, io::ErrorKind::UnexpectedEof, "{dialect:?}");
+    }
+    tokio::time::timeout(PATIENCE, draining).await.unwrap().unwrap();
+    assert!(Client::dial(port, V4).await.is_err());
+}
