@@ -1,5 +1,7 @@
 //! What `/metrics` says, read by a parser that is not ours.
 
+#![allow(clippy::unwrap_used)] // helpers of tests
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
