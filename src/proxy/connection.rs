@@ -74,7 +74,8 @@ impl Drop for Open {
 }
 
 struct Established {
-    relay: Relay,
+    /// On the heap: a task's future would hold it twice, once as an argument and once while it is awaited.
+    relay: Box<Relay>,
     driver: crate::metrics::DriverMetrics,
 }
 
@@ -142,7 +143,7 @@ async fn set_up(
         Arc::clone(metrics),
         Arc::clone(shared),
     );
-    Ok(Established { relay, driver })
+    Ok(Established { relay: Box::new(relay), driver })
 }
 
 async fn accept(client: TcpStream, shared: &Shared) -> Result<Stream, NotEstablished> {

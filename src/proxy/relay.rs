@@ -453,3 +453,13 @@ pub(super) fn ending(error: &io::Error) -> &'static str {
         _ => "io_error",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_connection_costs_little() {
+        assert!(size_of::<Relay>() <= 768, "{} bytes", size_of::<Relay>());
+    }
+}
