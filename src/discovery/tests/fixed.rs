@@ -11,7 +11,7 @@ use crate::config::ClientTls;
 use crate::proxy::tls::ClientAcceptor;
 use crate::topology::HostId;
 
-const PROBE: &str = "probe: {interval: 50ms, silence: 300ms}\n";
+const PROBE: &str = "probe: {interval: 50ms, silence: 10s}\n";
 
 fn nodes(addresses: &[SocketAddr]) -> String {
     let nodes: Vec<String> =
@@ -43,7 +43,7 @@ async fn dead_at_once_when_refused_and_up_when_its_port_opens_again() {
     let here = address("127.31.2.1:9742");
     let ring = ring(&[here]);
     let node = FakeNode::start(&ring, here).await;
-    let mut running = start(&nodes(&[here]).replace("300ms", "60s"));
+    let mut running = start(&nodes(&[here]).replace("10s", "60s"));
     let before = running.until_state(9042, NodeState::Up).await;
     drop(node);
     running.until_state(9042, NodeState::Down).await;
@@ -59,11 +59,33 @@ async fn dead_at_once_when_refused_and_up_when_its_port_opens_again() {
 }
 
 #[tokio::test]
+async fn a_lost_probe_connection_alone_is_not_death() {
+    let here = address("127.31.14.1:9742");
+    let ring = ring(&[here]);
+    let node = FakeNode::start(&ring, here).await;
+    let mut running = start(&nodes(&[here]));
+    let before = running.until_state(9042, NodeState::Up).await;
+    for _ in 0..3 {
+        let (accepted, lost) = (node.accepted(), Instant::now());
+        node.drop_connections();
+        while node.accepted() == accepted {
+            assert!(lost.elapsed() < DEADLINE);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    let probes = running.metrics.node("n0").probe_seconds.get_sample_count();
+    while running.metrics.node("n0").probe_seconds.get_sample_count() < probes + 3 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(running.node(9042), before);
+}
+
+#[tokio::test]
 async fn dead_when_silent_and_up_when_it_speaks_again() {
     let here = address("127.31.3.1:9742");
     let ring = ring(&[here]);
     let node = FakeNode::start(&ring, here).await;
-    let mut running = start(&nodes(&[here]));
+    let mut running = start(&nodes(&[here]).replace("10s", "300ms"));
     running.until_state(9042, NodeState::Up).await;
     let fell_silent = Instant::now();
     node.set_silent(true);

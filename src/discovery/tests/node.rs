@@ -55,6 +55,13 @@ pub struct FakeNode {
     task: AbortHandle,
     events: broadcast::Sender<Vec<u8>>,
     silent: Arc<Mutex<bool>>,
+    connections: Arc<Mutex<Connections>>,
+}
+
+#[derive(Default)]
+struct Connections {
+    open: JoinSet<()>,
+    accepted: usize,
 }
 
 impl FakeNode {
@@ -70,14 +77,17 @@ impl FakeNode {
         let listener = bind(address).await;
         let (events, _) = broadcast::channel(16);
         let silent = Arc::new(Mutex::new(false));
+        let connections = Arc::<Mutex<Connections>>::default();
+        let kept = Arc::clone(&connections);
         let (ring, sender, quiet) = (Arc::clone(ring), events.clone(), Arc::clone(&silent));
         let task = tokio::spawn(async move {
-            let mut connections = JoinSet::new();
             loop {
                 let Ok((stream, _)) = listener.accept().await else { return };
                 let (ring, events, quiet) = (Arc::clone(&ring), sender.subscribe(), Arc::clone(&quiet));
                 let tls = tls.clone();
-                connections.spawn(async move {
+                let mut connections = kept.lock().unwrap();
+                connections.accepted += 1;
+                connections.open.spawn(async move {
                     let stream: Box<dyn Stream> = match tls {
                         None => Box::new(stream),
                         Some(tls) => match tls.accept(stream).await {
@@ -89,7 +99,17 @@ impl FakeNode {
                 });
             }
         });
-        Self { task: task.abort_handle(), events, silent }
+        Self { task: task.abort_handle(), events, silent, connections }
+    }
+
+    /// Connections since the start.
+    pub fn accepted(&self) -> usize {
+        self.connections.lock().unwrap().accepted
+    }
+
+    /// Closes every connection and goes on listening.
+    pub fn drop_connections(&self) {
+        self.connections.lock().unwrap().open.abort_all();
     }
 
     /// Accepts, reads and never answers, like a stopped process.
@@ -106,6 +126,7 @@ impl FakeNode {
 impl Drop for FakeNode {
     fn drop(&mut self) {
         self.task.abort();
+        self.drop_connections();
     }
 }
 
