@@ -48,6 +48,10 @@ struct Connected {
     identity: Identity,
     /// STARTUP is done: questions about identity can be asked again.
     started: bool,
+    /// A second connection that was asked for a login and gives none, where `client` has not begun: a node whose native
+    /// transport is stopped (SIGTERM, `nodetool disablebinary`) closes only connections that have sent STARTUP, and goes on
+    /// answering OPTIONS on the others.
+    waiting: Option<Client>,
 }
 
 #[derive(Default)]
@@ -105,24 +109,31 @@ impl Probe {
         match asked {
             Ok(identity) => {
                 memory.verified = true;
-                Ok(Connected { client, identity, started: true })
+                Ok(Connected { client, identity, started: true, waiting: None })
             }
             Err(error @ ClientError::LoginNeeded { .. }) => {
                 if !std::mem::replace(&mut memory.login_said, true) {
                     info!(node = %self.id, "{error}; until then nodes are known by their clients' rows");
                 }
-                // A connection that has begun a login takes nothing but the login.
-                let client = self.open(&dialer).await?;
-                Ok(Connected { client, identity: Identity::default(), started: false })
+                self.connect_unnamed(&dialer, client).await
             }
             // Logins fail on healthy nodes too, while the replicas of the roles' keyspace are away.
             Err(error @ (ClientError::LoginRefused { .. } | ClientError::Refused { .. })) if memory.verified => {
                 warn!(node = %self.id, %error, "the node answers but does not say who it is; it did before");
-                let client = self.open(&dialer).await?;
-                Ok(Connected { client, identity: Identity::default(), started: false })
+                let mut waiting = self.open(&dialer).await?;
+                match waiting.start(None).await {
+                    Ok(()) | Err(ClientError::LoginNeeded { .. }) => self.connect_unnamed(&dialer, waiting).await,
+                    Err(error) => Err(error),
+                }
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// A connection that has begun a login takes nothing but the login: OPTIONS need another one.
+    async fn connect_unnamed(&self, dialer: &Dialer, waiting: Client) -> Result<Connected, ClientError> {
+        let client = self.open(dialer).await?;
+        Ok(Connected { client, identity: Identity::default(), started: false, waiting: Some(waiting) })
     }
 
     async fn open(&self, dialer: &Dialer) -> Result<Client, ClientError> {
@@ -141,6 +152,7 @@ impl Probe {
                     Ok(()) => continue,
                     Err(error) => return error,
                 },
+                error = lost(&mut connected.waiting) => return error,
             }
             let asked = Instant::now();
             if let Err(error) = connected.client.options().await {
@@ -186,6 +198,16 @@ impl Probe {
         }
         memory.dead = Some(error);
         let _ = self.inputs.send(Input::Dead { id: self.id.clone(), address: self.target.address, reason }).await;
+    }
+}
+
+/// Waits until a connection on which nothing is expected ends; for ever where there is none.
+async fn lost(connection: &mut Option<Client>) -> ClientError {
+    let Some(client) = connection else { return std::future::pending().await };
+    loop {
+        if let Err(error) = client.event().await {
+            return error;
+        }
     }
 }
 

@@ -154,6 +154,20 @@ async fn a_login_without_credentials_leaves_the_node_up_and_nameless() {
 }
 
 #[tokio::test]
+async fn dead_when_its_native_transport_stops_with_or_without_a_login() {
+    for (here, login) in [("127.31.15.1:9742", true), ("127.31.15.2:9742", false)] {
+        let here = address(here);
+        let ring = ring(&[here]);
+        ring.lock().unwrap().login = login.then(|| ("cqlgate".to_owned(), "secret".to_owned()));
+        let node = FakeNode::start(&ring, here).await;
+        let mut running = start(&nodes(&[here]));
+        running.until_state(9042, NodeState::Up).await;
+        node.disable_binary();
+        running.until_state(9042, NodeState::Down).await;
+    }
+}
+
+#[tokio::test]
 async fn credentials_are_read_again_at_each_login() {
     let here = address("127.31.8.1:9742");
     let ring = ring(&[here]);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use uuid::Uuid;
 
@@ -56,6 +56,7 @@ pub struct FakeNode {
     events: broadcast::Sender<Vec<u8>>,
     silent: Arc<Mutex<bool>>,
     connections: Arc<Mutex<Connections>>,
+    disabled: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -79,12 +80,13 @@ impl FakeNode {
         let silent = Arc::new(Mutex::new(false));
         let connections = Arc::<Mutex<Connections>>::default();
         let kept = Arc::clone(&connections);
+        let (disabled, stopped) = watch::channel(false);
         let (ring, sender, quiet) = (Arc::clone(ring), events.clone(), Arc::clone(&silent));
         let task = tokio::spawn(async move {
             loop {
                 let Ok((stream, _)) = listener.accept().await else { return };
                 let (ring, events, quiet) = (Arc::clone(&ring), sender.subscribe(), Arc::clone(&quiet));
-                let tls = tls.clone();
+                let (tls, stopped) = (tls.clone(), stopped.clone());
                 let mut connections = kept.lock().unwrap();
                 connections.accepted += 1;
                 connections.open.spawn(async move {
@@ -95,11 +97,11 @@ impl FakeNode {
                             Err(_) => return,
                         },
                     };
-                    serve(stream, address, ring, events, quiet).await;
+                    serve(stream, address, ring, events, quiet, stopped).await;
                 });
             }
         });
-        Self { task: task.abort_handle(), events, silent, connections }
+        Self { task: task.abort_handle(), events, silent, connections, disabled }
     }
 
     /// Connections since the start.
@@ -110,6 +112,12 @@ impl FakeNode {
     /// Closes every connection and goes on listening.
     pub fn drop_connections(&self) {
         self.connections.lock().unwrap().open.abort_all();
+    }
+
+    /// `nodetool disablebinary`: stops listening, closes the connections that have sent STARTUP, and no others.
+    pub fn disable_binary(&self) {
+        self.task.abort();
+        self.disabled.send_replace(true);
     }
 
     /// Accepts, reads and never answers, like a stopped process.
@@ -148,8 +156,9 @@ async fn serve(
     ring: SharedRing,
     mut events: broadcast::Receiver<Vec<u8>>,
     silent: Arc<Mutex<bool>>,
+    mut stopped: watch::Receiver<bool>,
 ) {
-    let mut registered = None;
+    let (mut registered, mut started) = (None, false);
     let mut received = BytesMut::new();
     loop {
         let Some(request) = Header::peek(&received).filter(|head| head.frame_len() <= received.len() as u64) else {
@@ -158,6 +167,7 @@ async fn serve(
                     let header = Header { stream: EVENT_STREAM, opcode: Opcode::EVENT, ..registered.unwrap() };
                     let _ = stream.write_all(&encode_frame(header, &event.unwrap())).await;
                 }
+                () = async { _ = stopped.wait_for(|stopped| *stopped).await }, if started => return,
                 read = stream.read_buf(&mut received) => if read.unwrap_or(0) == 0 {
                     return;
                 },
@@ -171,6 +181,7 @@ async fn serve(
         let (opcode, answer) = answer(&ring.lock().unwrap(), address, request, &body);
         let version = request.version.min(ring.lock().unwrap().newest) | 0x80;
         let header = Header { version, flags: Flags::default(), opcode, ..request };
+        started |= request.opcode == Opcode::STARTUP;
         if request.opcode == Opcode::REGISTER {
             registered = Some(header);
         }
