@@ -148,6 +148,45 @@ async fn a_dead_nodes_clients_are_reset_and_its_port_refuses() {
 }
 
 #[tokio::test]
+async fn a_node_keeps_its_port_at_a_new_address() {
+    let gate = Gate::start_by_contact_point().await;
+    let (port, member) = (gate.port(2), gate.cluster.node(2).member());
+    let mut control = Client::connect(gate.port(0), V4).await;
+    control.register().await;
+    let mut client = Client::connect(port, V4).await;
+    gate.cluster.node(2).kill().await;
+    assert_ne!(client.end().await, io::ErrorKind::TimedOut);
+    assert_eq!(control.event().await, format!("DOWN {port}"));
+    gate.cluster.start_at(2, SocketAddr::new([127, 0, 0, 23].into(), member.address.port())).await.unwrap();
+    // NEW_NODE comes with it from a real node; here it is a node that clients know.
+    assert_eq!(control.event().await, format!("UP {port}"));
+    let mut client = Client::connect(port, V4).await;
+    let local = &client.rows("SELECT * FROM system.local").await[0];
+    assert_eq!(local["host_id"], member.host_id.as_bytes());
+    assert_eq!(endpoint(local, "rpc_address", "rpc_port"), port);
+    assert!(told(&mut Client::connect(gate.port(1), V4).await).await.1.contains(&port));
+}
+
+#[tokio::test]
+async fn a_node_that_leaves_is_told_of_by_its_port() {
+    let gate = Gate::start_by_contact_point().await;
+    let port = gate.port(2);
+    let mut control = Client::connect(gate.port(0), V4).await;
+    control.register().await;
+    gate.cluster.decommission(2).await;
+    loop {
+        // DOWN comes before when the gateway sees the death first.
+        let event = control.event().await;
+        if event == format!("REMOVED_NODE {port}") {
+            break;
+        }
+        assert_eq!(event, format!("DOWN {port}"));
+    }
+    assert_eq!(told(&mut Client::connect(gate.port(0), V4).await).await.1, BTreeSet::from([gate.port(1)]));
+    assert!(Client::dial(port, V4).await.unwrap().startup(&[]).await.is_err());
+}
+
+#[tokio::test]
 async fn clients_of_a_silent_node_are_let_go() {
     let gate = Gate::start().await;
     let port = gate.port(1);

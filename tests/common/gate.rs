@@ -25,15 +25,27 @@ impl Gate {
         Self::start_with(Options::loopback(3, 0), "").await
     }
 
-    /// `yaml`: further keys of the configuration.
+    /// The same, found by asking the first of them.
+    pub async fn start_by_contact_point() -> Self {
+        let cluster = Cluster::start(Options::loopback(3, 0)).await.unwrap();
+        let discovery = format!("  contact_points: [\"{}\"]\n", cluster.node(0).address());
+        Self::before(cluster, &discovery, "").await
+    }
+
+    /// Listed nodes; `yaml`: further keys of the configuration.
     pub async fn start_with(options: Options, yaml: &str) -> Self {
         let cluster = Cluster::start(options).await.unwrap();
-        let count = cluster.nodes().len();
-        let mut text = "advertise: 127.0.0.1\nprobe: {interval: 100ms, silence: 2s}\ndiscovery:\n  nodes:\n".to_owned();
+        let mut discovery = "  nodes:\n".to_owned();
         for (index, node) in cluster.nodes().iter().enumerate() {
-            text += &format!("    - {{name: node-{index}, address: \"{}\"}}\n", node.address());
+            discovery += &format!("    - {{name: node-{index}, address: \"{}\"}}\n", node.address());
         }
-        text += yaml;
+        Self::before(cluster, &discovery, yaml).await
+    }
+
+    async fn before(cluster: Cluster, discovery: &str, yaml: &str) -> Self {
+        let count = cluster.nodes().len();
+        let text =
+            format!("advertise: 127.0.0.1\nprobe: {{interval: 100ms, silence: 2s}}\ndiscovery:\n{discovery}{yaml}");
         let mut config = Config::parse("test", &text, Path::new("")).unwrap().config;
         // Ports of the system's choice: the file has no word for them.
         config.listen.address = [127, 0, 0, 1].into();
