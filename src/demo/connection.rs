@@ -30,6 +30,9 @@ const BAD_CREDENTIALS: i32 = 0x0100;
 /// Statements that a node keeps; the next one empties the set, so that clients see UNPREPARED.
 const MAX_PREPARED: usize = 10_000;
 
+/// How long a connection that was closed with FIN discards what the client still writes.
+const LINGER: Duration = Duration::from_secs(2);
+
 /// Why a connection ends.
 enum End {
     /// The client closed, or its socket failed.
@@ -95,7 +98,13 @@ pub(super) async fn serve(node: Arc<Shared>, stream: TcpStream, stop: Cancellati
     };
     match end {
         End::Client => {}
-        End::Close => _ = connection.stream.shutdown().await,
+        End::Close => {
+            let _ = connection.stream.shutdown().await;
+            // Closing with unread input would be a reset, which takes what is still on its way.
+            let mut nowhere = tokio::io::sink();
+            let rest = tokio::io::copy(&mut connection.stream, &mut nowhere);
+            let _ = tokio::time::timeout(LINGER, rest).await;
+        }
         End::Reset => _ = SockRef::from(&connection.stream).set_linger(Some(Duration::ZERO)),
     }
     if connection.stage == Stage::Ready {
