@@ -73,7 +73,7 @@ class Life:
                 sees(program)
             except (a.Failed, Died) as error:
                 failed[program] = error
-        self.judge("CA5", lambda p: self.after_death(p, failed, down))
+        self.judge("CA5", lambda p: self.after_death(p, failed, down), weaker=self.reborn)
         node.start()
         node.wait_open()
         self.announced("node 2 again")
@@ -85,6 +85,13 @@ class Life:
             return "up again, reads reach it"
 
         self.judge("CA5-up", returned, only="node ports")
+
+    def reborn(self, program):
+        """What is left for a driver whose session cannot go on: a new one must, while the node is away."""
+        fresh = program.again(self.contacts(3))
+        self.programs[self.programs.index(program)] = fresh
+        a.eventually("reads", lambda: a.some_reads(fresh), self.wait)
+        return "a new session reads"
 
     def after_death(self, program, failed, down):
         if program.driver.view == "single node":
@@ -119,13 +126,7 @@ class Life:
                 return now
             return f"control now at {a.eventually('control', elsewhere, self.wait)[0]}"
 
-        def reborn(program):
-            fresh = program.again(self.contacts(3))
-            self.programs[self.programs.index(program)] = fresh
-            a.eventually("reads", lambda: a.some_reads(fresh), self.wait)
-            return "a new session reads"
-
-        self.judge("CA6", moved, weaker=reborn)
+        self.judge("CA6", moved, weaker=self.reborn)
         node.start()
         node.wait_open()
         self.announced("node 1 again")

@@ -92,7 +92,10 @@ func main() {
 	if options.Ca != "" {
 		cluster.SslOpts = &gocql.SslOptions{CaPath: options.Ca, EnableHostVerification: true}
 	}
-	policy := &recorder{HostSelectionPolicy: gocql.TokenAwareHostPolicy(gocql.DCAwareRoundRobinPolicy("dc1")), hosts: map[string]*gocql.HostInfo{}}
+	// Not TokenAwareHostPolicy: policies know a host by its IP alone (cowHostList in policies.go), so that when the one
+	// node behind an address is replaced by another port of it, the list is empty. RoundRobinHostPolicy then has no host to
+	// offer; the token-aware policy dereferences one that is nil and ends the process (v2.1.2, dcAwareRR.IsLocal).
+	policy := &recorder{HostSelectionPolicy: gocql.RoundRobinHostPolicy(), hosts: map[string]*gocql.HostInfo{}}
 	cluster.PoolConfig.HostSelectionPolicy = policy
 	session, err := cluster.CreateSession()
 	if err != nil {
