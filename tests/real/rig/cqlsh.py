@@ -6,7 +6,7 @@ from . import assertions as a
 from . import drivers
 
 QUERIES = ("SELECT host_id, rpc_address, rpc_port FROM system.local; "
-           "SELECT host_id, native_address, native_port FROM system.peers_v2; DESCRIBE CLUSTER")
+           + 2 * "SELECT host_id, native_address, native_port FROM system.peers_v2; " + "DESCRIBE CLUSTER")
 
 
 def run(client, contact, text, credentials=None):

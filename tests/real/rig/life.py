@@ -17,7 +17,7 @@ class Life:
 
     def __init__(self, ring, gateway, programs, contacts, record, wait=60):
         self.ring, self.gateway, self.programs, self.record, self.wait = ring, gateway, programs, record, wait
-        # count → that many contact points
+        # nodes → contact points
         self.contacts = contacts
 
     def judge(self, assertion, check, only=None, weaker=None):
@@ -88,7 +88,7 @@ class Life:
 
     def reborn(self, program):
         """What is left for a driver whose session cannot go on: a new one must, while the node is away."""
-        fresh = program.again(self.contacts(3))
+        fresh = program.again(self.contacts([n for n in self.ring.nodes if n.process.poll() is None]))
         self.programs[self.programs.index(program)] = fresh
         a.eventually("reads", lambda: a.some_reads(fresh), self.wait)
         return "a new session reads"
@@ -152,6 +152,7 @@ class Life:
         host_id = str(node.open()["host_id"])
         before = self.gateway.advertised()[host_id]
         node.stop(how)
+        self.tell(lambda p: "CA5" in p.driver.faults and self.reborn(p))
         node.move(address)
         node.start()
         node.wait_open()

@@ -26,8 +26,8 @@ class Suite:
             self.clients[name] = net.Client(name, len(self.clients) + 1, self.direct)
         return self.clients[name]
 
-    def contacts(self, count, first=1):
-        nodes = self.ring.nodes[first - 1:first - 1 + count]
+    def contacts(self, nodes):
+        """What a program is told of `nodes`: their own addresses, or their ports."""
         if self.direct:
             return [f"{n.address}:9042" for n in nodes]
         ports = [self.gateway.port_of(n) or FIRST_PORT + n.number - 1 for n in nodes]
@@ -35,7 +35,7 @@ class Suite:
 
     def program(self, name, version=None, compression="none", credentials=None, ca=None):
         driver = DRIVERS[name]
-        return Program(driver, self.client(name), self.contacts(driver.contacts), version, compression, credentials, ca)
+        return Program(driver, self.client(name), self.contacts(self.ring.nodes[:driver.contacts]), version, compression, credentials, ca)
 
     def cell(self, suite, name, version=None, compression="none", credentials=None, ca=None, note=""):
         """CA1 to CA4 in one cell. The whole cell never outlives its program."""
@@ -71,7 +71,7 @@ class Suite:
         client = self.client("cqlsh")
         client.reset()
         try:
-            for assertion, detail in cqlsh.check(client, expected, self.contacts(1)[0], self.ring.home, credentials):
+            for assertion, detail in cqlsh.check(client, expected, self.contacts(self.ring.nodes[:1])[0], self.ring.home, credentials):
                 self.report.add(suite, "cqlsh", "default", assertion, "ok", detail)
         except a.Failed as failed:
             self.report.add(suite, "cqlsh", "default", str(failed).split()[0], "failed", failed)
