@@ -25,8 +25,9 @@ use super::client::{Client, ClientError, LOGIN_AGAIN};
 use super::dial::{DialError, Dialer, Target};
 use super::identity::read_local;
 
-/// While a node is down most dials are given up after this, so that the next one finds a port that has just opened; the
-/// system itself repeats a lost SYN only after 1, 3 and 7 seconds. Every fourth has the whole deadline.
+/// Dials are given up after this when a connection was lost (where the address went with the node, nobody refuses) and while a
+/// node is down, so that the next one finds a port that has just opened: the system itself repeats a lost SYN only after 1, 3
+/// and 7 seconds. Every fourth to a dead node has the whole deadline.
 const SHORT_DIAL: Duration = Duration::from_secs(1);
 
 /// The probe of one node at one address; it ends only when it is aborted.
@@ -60,6 +61,8 @@ struct Memory {
     verified: bool,
     /// What was said last of a dead node, so that it is not said each second.
     dead: Option<ClientError>,
+    /// The last connection was established and has ended; nothing was dialled since.
+    lost: bool,
     /// That a login is needed was said.
     login_said: bool,
 }
@@ -78,6 +81,7 @@ impl Probe {
                     self.tell_alive(connected.identity.clone()).await;
                     let since = Instant::now();
                     let error = self.watch(&mut connected).await;
+                    memory.lost = true;
                     if since.elapsed() >= self.settings.interval {
                         backoff.reset();
                     }
@@ -98,7 +102,7 @@ impl Probe {
     /// Dials, and asks who the node is unless it wants a login that the gateway does not have.
     async fn connect(&self, backoff: &Backoff, memory: &mut Memory) -> Result<Connected, ClientError> {
         let mut dialer = self.dialer.clone();
-        if memory.dead.is_some() && !backoff.dials().is_multiple_of(4) {
+        if std::mem::take(&mut memory.lost) || (memory.dead.is_some() && !backoff.dials().is_multiple_of(4)) {
             dialer.deadline = dialer.deadline.min(SHORT_DIAL);
         }
         let mut client = self.open(&dialer).await?;
