@@ -45,7 +45,7 @@ pub(super) struct Prepared {
     result: Vec<Column>,
 }
 
-/// The text of `describe` statements, as `statement::normalised` gives it, and its answer.
+/// Texts that are answered as they are, as `statement::normalised` gives them, and what a real node answered.
 const TEXTS: &[(&str, &[u8])] = &[
     ("describe cluster", include_bytes!("captured/texts/describe_cluster")),
     ("describe demo", include_bytes!("captured/texts/describe_demo")),
@@ -55,6 +55,12 @@ const TEXTS: &[(&str, &[u8])] = &[
     ("describe schema", include_bytes!("captured/texts/describe_schema")),
     ("describe table demo.kv", include_bytes!("captured/texts/describe_table_demo.kv")),
     ("describe tables", include_bytes!("captured/texts/describe_tables")),
+    (
+        "select keyspace_name, tojson(replication) as replication from system_schema.keyspaces",
+        include_bytes!(
+            "captured/texts/select_keyspace_name,_tojson(replication)_as_replication_from_system_schema.keyspaces"
+        ),
+    ),
 ];
 
 /// The message captured for a text as it is.
@@ -407,6 +413,15 @@ mod tests {
         ];
         assert_eq!(prepared.message(Version::V4)[22..], expected.concat());
         assert_eq!(prepared.message(Version::V5)[40..], expected.concat());
-        assert_eq!(captured_text("desc  TABLE demo.kv;").map(|message| message[3]), Some(2));
+    }
+
+    #[test]
+    fn captured_texts_are_found_and_are_rows() {
+        for (text, message) in TEXTS {
+            assert_eq!(captured_text(&text.to_uppercase()), Some(*message));
+            assert!(Rows::parse(message).unwrap().row_count > 0, "{text}");
+        }
+        assert_eq!(captured_text("desc  TABLE demo.kv;"), captured_text("DESCRIBE TABLE demo.kv"));
+        assert_eq!(captured_text("DESCRIBE TABLE demo.other"), None);
     }
 }

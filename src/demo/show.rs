@@ -101,9 +101,9 @@ fn line(arrival: &Arrival, ports: &[u16], probes: &mut HashSet<u64>) -> Option<S
     let what = match &arrival.seen {
         Seen::Connected { driver, driver_version, protocol, compression } => {
             let driver = driver.as_deref().unwrap_or("a driver that does not name itself");
-            let version = driver_version.as_deref().unwrap_or_default();
+            let version = driver_version.as_deref().map(|version| format!(" {version}")).unwrap_or_default();
             let compression = compression.map_or("", |compression| compression.name());
-            format!("connected   {driver} {version}, v{} {compression}", protocol.number())
+            format!("connected   {driver}{version}, v{} {compression}", protocol.number())
         }
         Seen::Registered(types) => format!("REGISTER    {}", types.join(", ")),
         Seen::Statement { text, opcode } => {

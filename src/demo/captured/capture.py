@@ -25,6 +25,8 @@ TABLES = ["system.local", "system.peers", "system.peers_v2", "demo.kv"] + [
 TEXTS = [
     "DESCRIBE CLUSTER", "DESCRIBE KEYSPACES", "DESCRIBE TABLES", "DESCRIBE SCHEMA", "DESCRIBE KEYSPACE demo", "DESCRIBE demo",
     "DESCRIBE TABLE demo.kv", "DESCRIBE demo.kv",
+    # cdrs-tokio, cluster_metadata_manager.rs
+    "SELECT keyspace_name, toJson(replication) AS replication FROM system_schema.keyspaces",
 ]
 
 
