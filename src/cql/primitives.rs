@@ -62,21 +62,25 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
+    #[inline]
     pub fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, position: 0 }
     }
 
     /// Bytes read so far.
+    #[inline]
     pub fn position(&self) -> usize {
         self.position
     }
 
     /// Bytes not yet read.
+    #[inline]
     pub fn remaining(&self) -> usize {
         self.bytes.len().saturating_sub(self.position)
     }
 
     /// The bytes not yet read.
+    #[inline]
     pub fn rest(&self) -> &'a [u8] {
         self.bytes.get(self.position..).unwrap_or_default()
     }
@@ -87,6 +91,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next `need` bytes.
+    #[inline]
     pub fn take(&mut self, what: &'static str, need: usize) -> Result<&'a [u8], DecodeError> {
         match self.rest().get(..need) {
             Some(bytes) => {
@@ -97,6 +102,7 @@ impl<'a> Reader<'a> {
         }
     }
 
+    #[inline]
     fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], DecodeError> {
         match self.rest().first_chunk::<N>() {
             Some(bytes) => {
@@ -107,16 +113,19 @@ impl<'a> Reader<'a> {
         }
     }
 
+    #[inline]
     pub fn u8(&mut self, what: &'static str) -> Result<u8, DecodeError> {
         self.array::<1>(what).map(|[byte]| byte)
     }
 
     /// [short]
+    #[inline]
     pub fn u16(&mut self, what: &'static str) -> Result<u16, DecodeError> {
         self.array(what).map(u16::from_be_bytes)
     }
 
     /// [int]
+    #[inline]
     pub fn i32(&mut self, what: &'static str) -> Result<i32, DecodeError> {
         self.array(what).map(i32::from_be_bytes)
     }
@@ -136,12 +145,14 @@ impl<'a> Reader<'a> {
     }
 
     /// An [int] that counts things: never negative.
+    #[inline]
     pub fn count(&mut self, what: &'static str) -> Result<usize, DecodeError> {
         let value = self.i32(what)?;
         usize::try_from(value).map_err(|_| DecodeError::Invalid { what, value: i64::from(value) })
     }
 
     /// [string]
+    #[inline]
     pub fn string(&mut self, what: &'static str) -> Result<&'a str, DecodeError> {
         let bytes = self.short_bytes(what)?;
         std::str::from_utf8(bytes).map_err(|_| DecodeError::Malformed { what })
@@ -154,6 +165,7 @@ impl<'a> Reader<'a> {
     }
 
     /// [short bytes]; also a [string] that need not be UTF-8.
+    #[inline]
     pub fn short_bytes(&mut self, what: &'static str) -> Result<&'a [u8], DecodeError> {
         let length = self.u16(what)?;
         self.take(what, usize::from(length))

@@ -38,7 +38,12 @@ pub enum ResultKind {
 
 impl ResultKind {
     pub fn parse(message: &[u8]) -> Result<Self, DecodeError> {
-        Ok(match Reader::new(message).i32("RESULT kind")? {
+        Self::read(&mut Reader::new(message))
+    }
+
+    #[inline]
+    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(match reader.i32("RESULT kind")? {
             1 => Self::Void,
             2 => Self::Rows,
             3 => Self::SetKeyspace,
@@ -55,6 +60,7 @@ impl ResultKind {
 ///
 /// # Errors
 /// `Truncated` while `body` does not reach to the message.
+#[inline]
 pub fn message_offset(flags: Flags, body: &[u8]) -> Result<usize, DecodeError> {
     let mut reader = Reader::new(body);
     if flags.has(Flags::TRACING) {
@@ -92,17 +98,25 @@ pub enum TableOf<'a> {
 /// `Truncated`: more is needed (in practice below 100 bytes). Everything else is final.
 #[inline]
 pub fn table_of(message: &[u8]) -> Result<TableOf<'_>, DecodeError> {
-    match ResultKind::parse(message)? {
+    let mut reader = Reader::new(message);
+    match ResultKind::read(&mut reader)? {
         ResultKind::Rows => {}
         kind => return Ok(TableOf::NotRows(kind)),
     }
-    let mut reader = Reader::new(message);
-    reader.i32("RESULT kind")?;
     let head = MetadataHead::read(&mut reader)?;
     if head.has(metadata_flags::NO_METADATA) {
         return Ok(if head.column_count == 0 { TableOf::NoColumns } else { TableOf::NoMetadata });
     }
     table_of_columns(&mut reader, &head)
+}
+
+/// The keyspace of a Rows result in its usual shape: one table for all columns, no paging state, no new metadata id. The
+/// first look at every answer; `None` says nothing, then ask [`table_of`].
+#[inline]
+pub fn usual_keyspace(message: &[u8]) -> Option<&[u8]> {
+    let (head, rest) = message.split_first_chunk::<14>()?;
+    let &[0, 0, 0, 2, 0, 0, 0, 1, _, _, _, _, high, low] = head else { return None };
+    rest.get(..usize::from(u16::from_be_bytes([high, low])))
 }
 
 /// The table that a metadata's columns are of; `reader` is behind its head.
@@ -135,6 +149,7 @@ struct MetadataHead<'a> {
 }
 
 impl<'a> MetadataHead<'a> {
+    #[inline]
     fn read(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let flags = reader.i32("metadata flags")?;
         let mut head = Self {

@@ -315,7 +315,12 @@ pub(super) fn told_as(view: &dyn View, attached: u16, advertised: IpAddr) -> imp
 }
 
 /// What a RESULT is about. `Truncated` while the bytes that tell have not arrived.
+#[inline]
 fn says(flags: Flags, body: &[u8]) -> Result<Says, DecodeError> {
+    let begins_with_message = flags.without(Flags::COMPRESSION) == Flags::default();
+    if begins_with_message && rows::usual_keyspace(body).is_some_and(|it| it != system_tables::KEYSPACE.as_bytes()) {
+        return Ok(Says::Ordinary);
+    }
     let offset = rows::message_offset(flags, body)?;
     let message = body.get(offset..).unwrap_or_default();
     Ok(match rows::table_of(message)? {

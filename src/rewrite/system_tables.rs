@@ -22,6 +22,9 @@ use crate::topology::{HiddenReason, HostId, Mapped, Node, NodeState, Topology};
 use columns::{Role, Roles};
 use disclosure::{Forbidden, Internal};
 
+/// The keyspace of all of them.
+pub const KEYSPACE: &str = "system";
+
 /// The tables whose rows are rewritten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SystemTable {
@@ -33,9 +36,9 @@ pub enum SystemTable {
 impl SystemTable {
     fn named(keyspace: &str, table: &str) -> Option<Self> {
         match (keyspace, table) {
-            ("system", "local") => Some(Self::Local),
-            ("system", "peers") => Some(Self::Peers),
-            ("system", "peers_v2") => Some(Self::PeersV2),
+            (KEYSPACE, "local") => Some(Self::Local),
+            (KEYSPACE, "peers") => Some(Self::Peers),
+            (KEYSPACE, "peers_v2") => Some(Self::PeersV2),
             _ => None,
         }
     }

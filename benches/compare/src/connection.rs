@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 
+use mio::event::Event;
 use mio::net::TcpStream;
 
 pub struct Connection {
@@ -16,14 +17,14 @@ impl Connection {
     }
 
     /// Calls `each` with what has arrived. `Ok(false)`: the other side has closed.
-    pub fn read(&mut self, scratch: &mut [u8], mut each: impl FnMut(&[u8])) -> io::Result<bool> {
+    pub fn read(&mut self, event: &Event, scratch: &mut [u8], mut each: impl FnMut(&[u8])) -> io::Result<bool> {
         loop {
             match self.socket.read(scratch) {
                 Ok(0) => return Ok(false),
-                // A short read has drained the socket: no second read to be told so.
+                // A short read has drained the socket: no second read to be told so, unless an end is to be read as well.
                 Ok(n) => {
                     each(&scratch[..n]);
-                    if n < scratch.len() {
+                    if n < scratch.len() && !event.is_read_closed() {
                         return Ok(true);
                     }
                 }

@@ -71,6 +71,18 @@ fn the_table_is_known_before_the_columns() {
 }
 
 #[test]
+fn the_usual_keyspace_is_that_of_the_table() {
+    let message = encode(1, &local(), &[], &one_row());
+    assert_eq!(usual_keyspace(&message), Some(&b"system"[..]));
+    for have in 0..20 {
+        assert_eq!(usual_keyspace(&message[..have]), None, "{have} bytes");
+    }
+    for unusual in [0, 4, 1 | 4, 1 | 2, 1 | 8] {
+        assert_eq!(usual_keyspace(&encode(unusual, &local(), &[0; 8], &one_row())), None, "flags {unusual}");
+    }
+}
+
+#[test]
 fn the_table_is_found_behind_paging_state_and_new_metadata_id() {
     let head = [&[0, 0, 0, 3, 1, 2, 3][..], &[0, 2, 0xaa, 0xbb]].concat();
     check_table(&encode(1 | 2 | 8, &local(), &head, &one_row()), TableOf::Table { keyspace: "system", table: "local" });
@@ -290,7 +302,10 @@ proptest! {
     fn arbitrary_bytes_never_panic(flags in 0i32..16, columns in 0i32..5, bytes in prop::collection::vec(0u8..0x32, 0..120), kind in 1i32..6) {
         let mut message = Vec::new();
         Writer::new(&mut message).i32(kind).i32(flags).i32(columns).raw(&bytes);
-        let _ = table_of(&message);
+        if let (Some(usual), Ok(table)) = (usual_keyspace(&message), table_of(&message)) {
+            let named = matches!(table, TableOf::Table { keyspace, .. } if keyspace.as_bytes() == usual);
+            prop_assert!(named, "{table:?}");
+        }
         let _ = Rows::parse(&message);
         for version in [Version::V3, Version::V4, Version::V5] {
             let _ = Prepared::parse(version, &message);

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use cqlgate_compare::connection::Connection;
 use cqlgate_compare::wire::{Frame, Protocol, Reader, append_frame, append_string, append_wire, opcode};
+use mio::event::Event;
 use mio::{Events, Interest, Poll, Token};
 
 /// Length in bytes of an EXECUTE's body.
@@ -228,7 +229,7 @@ impl Load {
                     self.clients[index].connection.flush()?;
                 }
                 if event.is_readable() {
-                    self.receive(index, options, &mut scratch)?;
+                    self.receive(index, options, event, &mut scratch)?;
                 }
             }
         }
@@ -255,12 +256,12 @@ impl Load {
         Ok(count)
     }
 
-    fn receive(&mut self, index: usize, options: &Options, scratch: &mut [u8]) -> Result<(), Failure> {
+    fn receive(&mut self, index: usize, options: &Options, event: &Event, scratch: &mut [u8]) -> Result<(), Failure> {
         let client = &mut self.clients[index];
         let (mut outcome, now) = (Ok(()), Instant::now());
         let (reader, due, free) = (&mut client.reader, &mut client.due, &mut client.free);
         let (histogram, answers) = (&mut self.histogram, &mut self.answers);
-        let open = client.connection.read(scratch, |bytes| {
+        let open = client.connection.read(event, scratch, |bytes| {
             let mut checked = Ok(());
             let fed = reader.feed(bytes, |frame| match check(&frame, due, options) {
                 Ok(since) => {

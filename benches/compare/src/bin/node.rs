@@ -101,7 +101,7 @@ impl Client {
         }
         let (mut frames, mut out, mut outcome, mut switch) = (Vec::new(), Vec::new(), Ok(()), None);
         let (reader, protocol) = (&mut self.reader, self.protocol);
-        let open = self.connection.read(scratch, |bytes| {
+        let open = self.connection.read(event, scratch, |bytes| {
             frames.clear();
             let fed = reader.feed(bytes, |request| {
                 answers.append(&mut frames, &request);
