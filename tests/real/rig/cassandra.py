@@ -137,6 +137,8 @@ class Ring:
     def class_archive(self):
         """Class data sharing: a node starts in two thirds of the time. Made once for each release."""
         archive = self.lib.parent / "classes.jsa"
+        if self.version.agent:
+            return None  # an agent and an archive exclude each other
         if archive.exists():
             return archive
         print(f"making the class archive of {self.version.release} …", flush=True)

@@ -59,20 +59,21 @@ class Life:
         """CA5: node 2 stops in good order and returns; no read fails meanwhile."""
         node = self.ring.nodes[1]
         host_id = str(node.open()["host_id"])
+        failed, down = {}, {}
+
+        def each(check):
+            for program in self.programs:
+                if program.driver.view != "single node" and program not in failed:
+                    try:
+                        check(program)
+                    except (a.Failed, Died) as error:
+                        failed[program] = error
+
+        # Who never reached the node cannot lose it.
+        each(lambda p: a.eventually("before", lambda: a.traffic_reaches(p, host_id), 10))
         self.tell(lambda p: p.ask("start"))
         node.stop(signal.SIGTERM)
-        down = {}
-
-        def sees(program):
-            if program.driver.view != "single node":
-                down[program] = a.eventually("down", lambda: a.reported_down(program, host_id), self.wait)[1]
-
-        failed = {}
-        for program in self.programs:
-            try:
-                sees(program)
-            except (a.Failed, Died) as error:
-                failed[program] = error
+        each(lambda p: down.update({p: a.eventually("down", lambda: a.reported_down(p, host_id), self.wait)[1]}))
         self.judge("CA5", lambda p: self.after_death(p, failed, down), weaker=self.reborn)
         node.start()
         node.wait_open()
