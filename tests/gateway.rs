@@ -335,6 +335,40 @@ async fn a_response_cut_in_the_middle_ends_the_connection_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_node_that_declares_too_long_a_frame_is_not_believed() {
+    let gate = Gate::start().await;
+    for dialect in [V4, (Version::V5, None)] {
+        let mut client = Client::connect(gate.port(0), dialect).await;
+        gate.cluster.node(0).plan(Fault::DeclareLength(i32::MAX as u32));
+        // It is closed at once, and not one byte of it comes: there is no frame that the client could wait for.
+        let error = client.query("SELECT * FROM demo.kv").await.unwrap_err();
+        assert_ne!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(client.received().is_empty(), "{dialect:?}");
+    }
+}
+
+#[tokio::test]
+async fn another_host_id_at_a_nodes_address_is_another_node() {
+    let gate = Gate::start().await;
+    let port = gate.port(2);
+    let mut control = Client::connect(gate.port(0), V4).await;
+    control.register().await;
+    let mut client = Client::connect(port, V4).await;
+    gate.cluster.node(2).kill().await;
+    assert_ne!(client.end().await, io::ErrorKind::TimedOut);
+    assert_eq!(control.event().await, format!("DOWN {port}"));
+    let host_id = uuid::Uuid::from_u128(7);
+    gate.cluster.node(2).set_host_id(host_id);
+    gate.cluster.start_again(2).await.unwrap();
+    for change in ["REMOVED_NODE", "NEW_NODE", "UP"] {
+        assert_eq!(control.event().await, format!("{change} {port}"));
+    }
+    let local = &Client::connect(port, V4).await.rows("SELECT host_id FROM system.local").await[0];
+    assert_eq!(local["host_id"], host_id.as_bytes());
+    assert_eq!(told(&mut Client::connect(gate.port(0), V4).await).await.1, BTreeSet::from([gate.port(1), port]));
+}
+
+#[tokio::test]
 async fn what_nobody_knows_passes_as_it_is() {
     let gate = Gate::start().await;
     for dialect in DIALECTS {

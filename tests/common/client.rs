@@ -222,6 +222,11 @@ impl Client {
         }
     }
 
+    /// What has come and is no whole frame.
+    pub fn received(&self) -> &[u8] {
+        if self.frames.is_empty() { &self.input } else { &self.frames }
+    }
+
     /// How the connection ends, after whatever comes before.
     pub async fn end(&mut self) -> io::ErrorKind {
         loop {
