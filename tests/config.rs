@@ -158,6 +158,8 @@ fn values_that_mean_nothing_are_refused_with_the_numbers() {
     refused(&nodes("admin: 127.0.0.1:9050\n"), "port 9050 is within listen 0.0.0.0:9042-9061", 3);
     refused(&nodes("tls: {nodes: {verify: full}}\n"), "ca is missing", 3);
     refused(&nodes("tls: {nodes: {verify: off, key: /no/such}}\n"), "needs tls.nodes.certificate", 3);
+    refused(&format!("{HEAD}discovery: {{nodes: [{{name: a, address: h, port: 99042}}]}}\n"), "99042 is no port", 2);
+    assert_eq!(parse("").unwrap_err(), "gate.yaml: unexpected end of input");
     refused(NODES, "missing field `advertise`", 1);
     refused(&format!("advertise: 0.0.0.0\n{NODES}"), "0.0.0.0 cannot be dialled", 1);
     refused(&format!("advertise: gate:9042\n{NODES}"), "without a port", 1);

@@ -152,8 +152,15 @@ pub struct ListedNode {
     /// Where the gateway dials the node.
     pub address: HostPort,
     /// A port of `listen`; first port + position in the list when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "port", skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
+}
+
+/// A port, or the number that is none: serde alone would say "invalid u16".
+fn port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
+    let Some(number) = Option::<i64>::deserialize(deserializer)? else { return Ok(None) };
+    let port = u16::try_from(number).map_err(|_| de::Error::custom(format!("{number} is no port from 1 to 65535")))?;
+    Ok(Some(port))
 }
 
 /// How the cluster is presented to which driver.

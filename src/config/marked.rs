@@ -48,6 +48,8 @@ impl ConfigError {
             what.truncate(at);
         }
         let what = what.replace(", set DuplicateKeyPolicy in Options if acceptable", "");
+        // With nothing to show, an empty file, at least which file it was.
+        let what = if place.is_none() { format!("{file}: {what}") } else { what };
         Self { problems: vec![Problem { key: String::new(), what, place }] }
     }
 
