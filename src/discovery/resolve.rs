@@ -68,7 +68,7 @@ impl Names {
     }
 
     async fn lookup_both(&self, host: &str, last: &Addresses) -> Result<(Addresses, Duration), ResolveError> {
-        let failed = |error: &NetError| ResolveError::Failed { host: host.to_owned(), text: error.to_string() };
+        let failed = |error: &NetError| ResolveError::Failed { host: host.to_owned(), text: said(error) };
         let resolver = self.resolver().map_err(|error| failed(&error))?;
         let (ipv4, ipv6) = tokio::join!(
             lookup_family(&resolver, host, RecordType::A),
@@ -110,6 +110,14 @@ impl Names {
                 builder.build()
             }
         }
+    }
+}
+
+/// What a name server said, in its words ("Non-Existent Domain"), without the question's inner form.
+fn said(error: &NetError) -> String {
+    match error {
+        NetError::Dns(DnsError::NoRecordsFound(none)) => none.response_code.to_string(),
+        error => error.to_string(),
     }
 }
 
@@ -161,7 +169,11 @@ where
             }
             Err(error) => {
                 if failing.as_ref() != Some(&error) {
-                    warn!(%error, "a name cannot be resolved; its last good address is kept");
+                    if last == Addresses::default() {
+                        warn!(%error, "a name cannot be resolved");
+                    } else {
+                        warn!(%error, "a name cannot be resolved; its last good address is kept");
+                    }
                     failing = Some(error);
                 }
                 tell(None).await;
