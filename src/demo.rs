@@ -66,7 +66,9 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let advertise = options.advertise.unwrap_or(own);
     let config = file(&cluster, listen, admin, advertise).resolve(Path::new(""))?.config;
     let log = Log { level: "warn".to_owned(), format: LogFormat::Human };
-    let running = gateway::start(config, Metrics::new(), telemetry::init(&log)?).await?;
+    let running = gateway::start(config, Metrics::new(), telemetry::init(&log)?)
+        .await
+        .context("the demo does not start; where an address is taken, --listen and --admin choose others")?;
     let mut topology = running.topology.clone();
     let up = |node: &&std::sync::Arc<crate::topology::Node>| node.state == NodeState::Up;
     let all = topology.wait_for(|now| now.nodes.iter().filter(up).count() == usize::from(NODES));

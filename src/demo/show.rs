@@ -42,6 +42,8 @@ In another terminal:
     from cassandra.cluster import Cluster
     cluster = Cluster([('{advertise}', {first})]); session = cluster.connect()
     print([(host.endpoint, host.rack, host.is_up) for host in cluster.metadata.all_hosts()])
+    read = session.prepare('SELECT v FROM demo.kv WHERE k = ?')
+    rows = [session.execute(read, [key]) for key in 'abcdefgh']     # each key on a port of its own replicas
 
   curl -s http://{admin}/topology
 
@@ -57,14 +59,15 @@ pub(super) async fn arrivals(mut arrivals: Receiver<Arrival>, ports: &[u16]) {
     let mut probes = HashSet::new();
     let mut second = interval(Duration::from_secs(1));
     second.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut shown, mut left_out) = (0, 0_u64);
+    let (mut shown, mut left_out, mut missed) = (0, vec![0; ports.len()], 0_u64);
     loop {
         tokio::select! {
             _ = second.tick() => {
-                if left_out > 0 {
-                    println!("      … and {left_out} more");
+                if let Some(line) = more(ports, &left_out, missed) {
+                    println!("{line}");
                 }
-                (shown, left_out) = (0, 0);
+                left_out.fill(0);
+                (shown, missed) = (0, 0);
             }
             arrival = arrivals.recv() => match arrival {
                 Ok(arrival) => {
@@ -72,15 +75,25 @@ pub(super) async fn arrivals(mut arrivals: Receiver<Arrival>, ports: &[u16]) {
                     if shown < RATE {
                         println!("{line}");
                         shown += 1;
-                    } else {
-                        left_out += 1;
+                    } else if let Some(count) = left_out.get_mut(arrival.node) {
+                        *count += 1;
                     }
                 }
-                Err(RecvError::Lagged(missed)) => left_out += missed,
+                Err(RecvError::Lagged(count)) => missed += count,
                 Err(RecvError::Closed) => return,
             }
         }
     }
+}
+
+/// How many arrivals of this second have no line, by port: what shows that a driver uses them all.
+fn more(ports: &[u16], left_out: &[u64], missed: u64) -> Option<String> {
+    let counts: Vec<_> = ports.iter().zip(left_out).filter(|(_, count)| **count > 0).collect();
+    let mut parts: Vec<_> = counts.iter().map(|(port, count)| format!("{count} on {port}")).collect();
+    if missed > 0 {
+        parts.push(format!("{missed} that were too many to look at"));
+    }
+    (!parts.is_empty()).then(|| format!("       … and more: {}", parts.join(", ")))
 }
 
 /// The line for an arrival; `None` for the gateway's own connections, which `probes` remembers.
@@ -162,6 +175,14 @@ mod tests {
                 " 9043  #2    closed",
             ],
         );
+    }
+
+    #[test]
+    fn what_has_no_line_is_counted_by_port() {
+        assert_eq!(more(&[9042, 9043], &[0, 0], 0), None);
+        assert_eq!(more(&[9042, 9043], &[0, 7], 0).as_deref(), Some("       … and more: 7 on 9043"));
+        let all = "       … and more: 12 on 9042, 9 on 9043, 3 that were too many to look at";
+        assert_eq!(more(&[9042, 9043], &[12, 9], 3).as_deref(), Some(all));
     }
 
     #[test]
