@@ -1,4 +1,4 @@
-//! cqlgate: the front door for Apache Cassandra on Kubernetes.
+//! cqlgate: the front door for Apache Cassandra.
 //!
 //! One external address in front of a cluster; each node is a port of that address. Unmodified drivers
 //! discover every node, keep token-aware routing, and never see an address they cannot dial.
@@ -6,11 +6,11 @@
 //! # One picture
 //!
 //! ```text
-//!       Kubernetes watch            a YAML list             contact points
+//!       a YAML list          contact points          (Kubernetes watch: to come)
 //!             └───────────── discovery (one of them) ─────────┘
-//!                                        │  watch<Arc<Nodes>>          what exists: identity, address, alive?
+//!                                        │  mpsc<Input>                what was seen: identity, address, alive?
 //!                                        ▼
-//!                             topology: Nodes + ports + host ids
+//!                     topology::state, owned by discovery::writer: nodes + ports + host ids
 //!                                        │  watch<Arc<Topology>>       what clients may be told
 //!             ┌──────────────────────────┼───────────────────────────┐
 //!             ▼                          ▼                           ▼
