@@ -138,6 +138,11 @@ impl Handshake {
                 },
                 None => Next::Forward(frame.len()),
             },
+            // What a node says of v1 and v2 is not told from its header: they had one of eight bytes, and some answer in nine.
+            _ if header.len == OLD_HEADER_LEN => {
+                self.startup = None;
+                Next::Forward(bytes.len())
+            }
             _ => {
                 self.startup = None;
                 Next::Forward(frame.len())
@@ -232,4 +237,82 @@ fn protocol_error(header: AnyHeader, text: &str) -> Vec<u8> {
         length: 0,
     };
     encode_frame(header, &message::Error { code: error_code::PROTOCOL_ERROR, message: text }.encode())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(version: u8, opcode: Opcode, body: &[u8]) -> Vec<u8> {
+        encode_frame(Header { version, flags: Flags(0), stream: 1, opcode, length: 0 }, body)
+    }
+
+    fn startup(version: u8, options: &[(&str, &str)]) -> Vec<u8> {
+        frame(version, Opcode::STARTUP, &message::encode_startup(options))
+    }
+
+    #[test]
+    fn what_a_driver_opens_with_passes_and_what_a_scanner_does_not() {
+        for version in [3, 4, 5, 6, 0x41, 0x42, 66] {
+            let options = frame(version, Opcode::OPTIONS, &[]);
+            assert_eq!(Handshake::default().client(&options), Next::Forward(options.len()), "{version}");
+        }
+        for bytes in
+            [&b"GET / HTTP/1.1\r\n\r\n"[..], b"SSH-2.0-OpenSSH_9.6\r\n", &[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3]]
+        {
+            let next = Handshake::default().client(bytes);
+            assert!(matches!(next, Next::Refuse { why: Refusal::NotCql, .. }), "{next:?}");
+        }
+    }
+
+    #[test]
+    fn a_version_that_is_not_parsed_is_never_established() {
+        for (version, ready) in [(6, Opcode::READY), (6, Opcode::AUTHENTICATE), (0x42, Opcode::READY)] {
+            let mut handshake = Handshake::default();
+            handshake.client(&startup(version, &[]));
+            let Next::Refuse { why, reply } = handshake.node(&frame(version | 0x80, ready, &[])) else { panic!() };
+            assert_eq!(why, Refusal::Unsupported);
+            assert_eq!(message::Error::parse(&reply[HEADER_LEN..]).unwrap().code, error_code::PROTOCOL_ERROR);
+        }
+    }
+
+    #[test]
+    fn the_session_is_what_startup_asked_for_and_the_node_agreed_to() {
+        let mut handshake = Handshake::default();
+        handshake.client(&startup(5, &[("CQL_VERSION", "3.0.0"), ("COMPRESSION", "LZ4"), ("DRIVER_NAME", "x")]));
+        assert!(!handshake.reads_client(), "the answer says how the next bytes are to be read");
+        let ready = frame(0x85, Opcode::READY, &[]);
+        let Next::Established(len, settled) = handshake.node(&ready) else { panic!() };
+        assert_eq!(len, ready.len());
+        assert_eq!(settled.session, Session { version: Version::V5, compression: Some(Compression::Lz4) });
+        assert_eq!(settled.driver_name.as_deref(), Some("x"));
+    }
+
+    #[test]
+    fn a_refused_startup_may_be_tried_again_on_the_same_connection() {
+        let mut handshake = Handshake::default();
+        handshake.client(&startup(5, &[("COMPRESSION", "snappy")]));
+        let error = frame(0x85, Opcode::ERROR, &[0, 0, 0, 10, 0, 0]);
+        assert_eq!(handshake.node(&error), Next::Forward(error.len()));
+        assert!(handshake.reads_client());
+        handshake.client(&startup(4, &[]));
+        let Next::Established(_, settled) = handshake.node(&frame(0x84, Opcode::AUTHENTICATE, &[])) else { panic!() };
+        assert_eq!(settled.session, Session { version: Version::V4, compression: None });
+    }
+
+    #[test]
+    fn answers_about_versions_one_and_two_pass_whatever_their_header() {
+        for answer in
+            [&[0x82, 0, 1, 0, 0, 0, 0, 6, 0, 0, 0, 10, 0, 0][..], &frame(0x82, Opcode::ERROR, &[0, 0, 0, 10, 0, 0])]
+        {
+            let mut handshake = Handshake::default();
+            let options = [2, 0, 1, 5, 0, 0, 0, 0];
+            assert_eq!(handshake.client(&options), Next::Forward(options.len()));
+            assert_eq!(handshake.node(answer), Next::Forward(answer.len()));
+        }
+        let mut handshake = Handshake::default();
+        handshake.client(&[2, 0, 1, 1, 0, 0, 0, 0]);
+        let next = handshake.node(&[0x82, 0, 1, 2, 0, 0, 0, 0]);
+        assert!(matches!(next, Next::Refuse { why: Refusal::Unsupported, .. }), "{next:?}");
+    }
 }
