@@ -170,8 +170,9 @@ class Life:
         self.judge("CA8", same, only="node ports")
 
     def schema(self):
-        """CA9: a schema change and agreement."""
-        self.judge("CA9", a.ca9)
+        """CA9: a schema change and agreement, among all nodes: one that leaves some out is none."""
+        expected = self.expected()
+        self.judge("CA9", lambda p: (a.ca2(p, expected), a.ca9(p))[1])
 
     def end(self):
         """CA1, over the whole life; and an orderly end of every program."""

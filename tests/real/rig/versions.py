@@ -33,7 +33,8 @@ VERSIONS = {
     "5.0": Version("5.0.9", exclusions=UNUSED),
     "4.1": Version("4.1.10", agent=True),
     "4.0": Version("4.0.19", agent=True, old_keys=True),
-    "3.11": Version("3.11.19", extra=("org.apache.cassandra:cassandra-thrift:3.11.19",), agent=True, old_keys=True),
+    "3.11": Version("3.11.19", extra=("org.apache.cassandra:cassandra-thrift:3.11.19",), agent=True, old_keys=True,
+                    yaml="start_native_transport: true\nstart_rpc: false\n"),
     "6.0": Version("6.0-alpha2", yaml="discovery_timeout: 1s\n"),
 }
 
