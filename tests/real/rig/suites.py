@@ -188,13 +188,13 @@ def versions(report, direct=False, which=("4.1", "4.0", "6.0", "3.11"), nodes=2)
         ring.kill()
 
 
-def off(report, direct=False):
+def off(report, direct=False, names=MAIN, steps=ALL_STEPS):
     """The counter-check: rewriting switched off, every assertion must be able to fail."""
-    drivers.prepare(MAIN)
+    drivers.prepare(names)
     ring = ring_with_schema()
     suite = Suite(report, ring, stand(ring, False, discovery=DISCOVERY, rewriting=False))
-    default_cells(suite, MAIN, "off")
-    suite.live("off", MAIN, ALL_STEPS, wait=15)
+    default_cells(suite, names, "off")
+    suite.live("off", names, steps, wait=15)
     suite.gateway.stop()
     ring.kill()
 
