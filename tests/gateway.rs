@@ -118,7 +118,7 @@ async fn a_statement_that_the_node_does_not_know_is_unprepared() {
 }
 
 #[tokio::test]
-async fn pages_of_peers_are_rewritten_one_by_one() {
+async fn a_projection_is_rewritten_under_limit_use_and_quoted_names() {
     let gate = Gate::start().await;
     let mut client = Client::connect(gate.port(0), V4).await;
     let found = client.rows("SELECT native_address, native_port FROM system.peers_v2 LIMIT 1").await;
