@@ -1,7 +1,5 @@
 //! Whole conversations, both directions, in every version and compression.
 
-use std::time::SystemTime;
-
 use super::*;
 use crate::cql::compression::Compression;
 use crate::cql::frame::{HEADER_LEN, Opcode};
@@ -10,7 +8,7 @@ use crate::cql::primitives::Writer;
 use crate::cql::segment::{MAX_PAYLOAD, SegmentHeader};
 use crate::rewrite::Why;
 use crate::rewrite::view::NodePorts;
-use crate::topology::{Advertised, HostId, Node, NodeId, NodeState};
+use crate::topology::{Advertised, Node};
 
 const V3: Session = Session { version: Version::V3, compression: None };
 const V4: Session = Session { version: Version::V4, compression: None };
@@ -24,19 +22,7 @@ const ID: [u8; 16] = [0xab; 16];
 const SKIP: u8 = 0x02;
 
 fn topology() -> Arc<Topology> {
-    let node = |port: u16, address: &str| Node {
-        id: NodeId::new(address),
-        port,
-        address: address.parse().unwrap(),
-        native: None,
-        host_id: Some(HostId(uuid::Uuid::from_u128(u128::from(port)))),
-        data_center: None,
-        rack: None,
-        state: NodeState::Up,
-        since: SystemTime::UNIX_EPOCH,
-        settled: true,
-        incarnation: 1,
-    };
+    let node = |port: u16, address: &str| Node::example(address, port, address);
     let advertised = Advertised { ipv4: Some("203.0.113.10".parse().unwrap()), ipv6: None };
     Arc::new(Topology::new(1, advertised, [node(9042, "10.77.0.11:9042"), node(9043, "10.77.0.12:9042")]))
 }

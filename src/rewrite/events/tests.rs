@@ -1,25 +1,11 @@
 //! Sequences of events as real nodes send them (Apache Cassandra 5.0.9, 4.1.10), and what a client is told.
 
-use std::time::SystemTime;
-
 use super::*;
 use crate::topology::{Advertised, NodeId};
 use NodeChange::{Down, NewNode, RemovedNode, Up};
 
 fn node(port: u16, address: &str, state: NodeState, incarnation: u64) -> Node {
-    Node {
-        id: NodeId::new(&format!("cassandra-{}", port - 9042)),
-        port,
-        address: address.parse().unwrap(),
-        native: None,
-        host_id: Some(HostId(uuid::Uuid::from_u128(u128::from(port)))),
-        data_center: None,
-        rack: None,
-        state,
-        since: SystemTime::UNIX_EPOCH,
-        settled: true,
-        incarnation,
-    }
+    Node { state, incarnation, ..Node::example(&format!("cassandra-{}", port - 9042), port, address) }
 }
 
 fn three(third: Node) -> Topology {
