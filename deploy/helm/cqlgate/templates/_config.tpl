@@ -1,0 +1,120 @@
+{{/*
+The gateway's file: `config` as it stands in the values, and under it what this chart knows better than the file's own
+defaults: the address to advertise, where secrets are mounted, a directory that can be written. A key in `config` always wins.
+Paths are relative to the file, /etc/cqlgate/cqlgate.yaml.
+*/}}
+{{- define "cqlgate.config" -}}
+{{- $computed := dict -}}
+{{- if eq .Values.service.type "LoadBalancer" -}}
+{{- if not (hasKey .Values.config "advertise") -}}
+{{- $_ := set $computed "advertise" (dict "service" (include "cqlgate.fullname" .)) -}}
+{{- end -}}
+{{- end -}}
+{{- if include "cqlgate.kubernetes" . -}}
+{{- $kubernetes := dict "service" "cassandra" -}}
+{{- if .Values.state.enabled -}}
+{{- $_ := set $kubernetes "snapshot_file" "/var/lib/cqlgate/snapshot.json" -}}
+{{- end -}}
+{{- $_ := set $computed "discovery" (dict "kubernetes" $kubernetes) -}}
+{{- else if and .Values.config.discovery.contact_points .Values.state.enabled -}}
+{{- $_ := set $computed "discovery" (dict "state_file" "/var/lib/cqlgate/ports.json") -}}
+{{- end -}}
+{{- if .Values.credentials.secret -}}
+{{- $_ := set $computed "probe" (dict "username" "cqlgate" "password_file" "credentials/password") -}}
+{{- end -}}
+{{- $tls := dict -}}
+{{- if include "cqlgate.clientTlsSecret" . -}}
+{{- $_ := set $tls "clients" (dict "certificate" "tls/clients/tls.crt" "key" "tls/clients/tls.key") -}}
+{{- end -}}
+{{- with .Values.tls.nodes -}}
+{{- if .secret -}}
+{{- $nodes := dict "ca" "tls/nodes/ca.crt" -}}
+{{- if .certificate -}}
+{{- $_ := set $nodes "certificate" "tls/nodes/tls.crt" -}}
+{{- $_ := set $nodes "key" "tls/nodes/tls.key" -}}
+{{- end -}}
+{{- $_ := set $tls "nodes" $nodes -}}
+{{- end -}}
+{{- end -}}
+{{- if $tls -}}
+{{- $_ := set $computed "tls" $tls -}}
+{{- end -}}
+{{- mustMergeOverwrite $computed (deepCopy .Values.config) | toYaml -}}
+{{- end -}}
+
+{{/* Not empty when nodes come from the Kubernetes API: the way unless another one is given. */}}
+{{- define "cqlgate.kubernetes" -}}
+{{- $discovery := .Values.config.discovery | default dict -}}
+{{- if not (or $discovery.nodes $discovery.contact_points) -}}yes{{- end -}}
+{{- end -}}
+
+{{/* Not empty when the gateway asks the Kubernetes API for anything. */}}
+{{- define "cqlgate.api" -}}
+{{- $advertise := (fromYaml (include "cqlgate.config" .)).advertise -}}
+{{- if include "cqlgate.kubernetes" . -}}yes
+{{- else if kindIs "map" $advertise -}}{{- if $advertise.service -}}yes{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The namespace and headless Service of Cassandra. */}}
+{{- define "cqlgate.nodesNamespace" -}}
+{{- dig "discovery" "kubernetes" "namespace" .Release.Namespace .Values.config -}}
+{{- end -}}
+{{- define "cqlgate.nodesService" -}}
+{{- dig "discovery" "kubernetes" "service" "cassandra" .Values.config -}}
+{{- end -}}
+
+{{- define "cqlgate.clientTlsSecret" -}}
+{{- if .Values.tls.clients.secret -}}
+{{- .Values.tls.clients.secret -}}
+{{- else if .Values.certificate.create -}}
+{{- include "cqlgate.fullname" . }}-tls
+{{- end -}}
+{{- end -}}
+
+{{/* First and last port of config.listen, and how many they are. */}}
+{{- define "cqlgate.first" -}}
+{{- regexFind "[0-9]+(-[0-9]+)?$" .Values.config.listen | splitList "-" | first -}}
+{{- end -}}
+{{- define "cqlgate.last" -}}
+{{- regexFind "[0-9]+(-[0-9]+)?$" .Values.config.listen | splitList "-" | last -}}
+{{- end -}}
+{{- define "cqlgate.count" -}}
+{{- add1 (sub (int (include "cqlgate.last" .)) (int (include "cqlgate.first" .))) -}}
+{{- end -}}
+{{- define "cqlgate.adminPort" -}}
+{{- regexFind "[0-9]+$" .Values.config.admin -}}
+{{- end -}}
+
+{{/* Whole seconds, rounded up, of a duration such as 500ms, 10s or 1m 30s. */}}
+{{- define "cqlgate.seconds" -}}
+{{- $text := toString . -}}
+{{- if not (regexMatch "^(0|([0-9]+(\\.[0-9]+)? ?(ms|s|m|h) ?)+)$" $text) -}}
+{{- fail (printf "%q: the chart reads durations such as 500ms, 10s or 1m 30s" $text) -}}
+{{- end -}}
+{{- $units := dict "ms" 0.001 "s" 1.0 "m" 60.0 "h" 3600.0 -}}
+{{- $sum := 0.0 -}}
+{{- range regexFindAll "[0-9.]+ ?(ms|s|m|h)" $text -1 -}}
+{{- $sum = addf $sum (mulf (regexFind "^[0-9.]+" . | float64) (get $units (regexFind "(ms|s|m|h)$" .))) -}}
+{{- end -}}
+{{- ceil $sum | int -}}
+{{- end -}}
+
+{{/*
+Seconds from SIGTERM to SIGKILL: drain.delay and drain.deadline one after the other (drain.spread is within the deadline), and ten
+to write the last lines. What is not in the values has the gateway's own default.
+*/}}
+{{- define "cqlgate.grace" -}}
+{{- $delay := include "cqlgate.seconds" (dig "drain" "delay" "0s" .Values.config) | int -}}
+{{- $deadline := include "cqlgate.seconds" (dig "drain" "deadline" "30s" .Values.config) | int -}}
+{{- $needed := add $delay $deadline -}}
+{{- $given := .Values.terminationGracePeriodSeconds -}}
+{{- if not (kindIs "invalid" $given) -}}
+{{- if le (int $given) (int $needed) -}}
+{{- fail (printf "terminationGracePeriodSeconds %d would cut the drain, which takes up to %d s: config.drain.delay + config.drain.deadline" (int $given) (int $needed)) -}}
+{{- end -}}
+{{- int $given -}}
+{{- else -}}
+{{- add $needed 10 -}}
+{{- end -}}
+{{- end -}}
