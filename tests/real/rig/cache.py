@@ -3,6 +3,7 @@
 `$CQLGATE_CACHE`, by default `~/.cache/cqlgate`. Every entry is made in a place of its own and marked by a stamp that
 names what was asked for: a changed version or a half-made entry is made again.
 """
+import fcntl
 import hashlib
 import os
 import shutil
@@ -36,14 +37,24 @@ def entry(name, wanted, make, keep=False):
     """The directory `name`, made by `make(directory)` unless its stamp says that it holds `wanted` already."""
     place = ROOT / name
     stamp = place / ".made-from"
-    if stamp.exists() and stamp.read_text() == wanted:
+
+    def made():
+        return stamp.exists() and stamp.read_text() == wanted
+
+    if made():
         return place
-    if place.exists() and not keep:
-        shutil.rmtree(place)
-    place.mkdir(parents=True, exist_ok=True)
-    print(f"fetching {name} …", flush=True)
-    make(place)
-    stamp.write_text(wanted)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with open(place.parent / f".{place.name}.lock", "w") as held:
+        # Another rig may be making it: what it has made is taken.
+        fcntl.flock(held, fcntl.LOCK_EX)
+        if made():
+            return place
+        if place.exists() and not keep:
+            shutil.rmtree(place)
+        place.mkdir(parents=True, exist_ok=True)
+        print(f"fetching {name} …", flush=True)
+        make(place)
+        stamp.write_text(wanted)
     return place
 
 

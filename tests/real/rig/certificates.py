@@ -19,3 +19,20 @@ def make(place):
     openssl("pkcs12", "-export", "-in", "node.pem", "-inkey", "node.key", "-certfile", "ca.pem", "-name", "node",
             "-passout", "pass:cassandra", "-out", "node.p12")
     return place
+
+
+def control_plane(place, address):
+    """`place` gets the apiserver's ca.crt, api.crt and api.key, and the pair sa.key, sa.pub that signs ServiceAccounts' tokens."""
+    def openssl(*arguments):
+        cache.run("openssl", *arguments, cwd=place)
+
+    place.mkdir(parents=True, exist_ok=True)
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30")
+    openssl("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=cqlgate rig apiserver CA",
+            "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign,cRLSign")
+    openssl("req", "-x509", *key, "-keyout", "api.key", "-out", "api.crt", "-subj", "/CN=kube-apiserver", "-CA", "ca.crt", "-CAkey", "ca.key",
+            "-addext", f"subjectAltName=IP:127.0.0.1,IP:{address},DNS:localhost,DNS:kubernetes.default.svc",
+            "-addext", "basicConstraints=critical,CA:FALSE", "-addext", "extendedKeyUsage=serverAuth")
+    openssl("ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out", "sa.key")
+    openssl("ec", "-in", "sa.key", "-pubout", "-out", "sa.pub")
+    return place

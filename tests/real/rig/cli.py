@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from . import cache, net
+from .kubeapi import Refused
 from .program import Died
 from .versions import VERSIONS
 from .wait import Late
@@ -46,6 +47,15 @@ def golden(_options):
     return 0
 
 
+def tools(_options):
+    """Builds the control plane's programs and Helm, and does nothing else: CI starts it beside cargo."""
+    from . import kubetools
+
+    for place in kubetools.prepare():
+        print(place)
+    return 0
+
+
 def suite(options):
     """Runs a suite and prints its table; the exit code says whether everything holds."""
     from . import suites
@@ -80,6 +90,7 @@ SUITES = {
     "matrix": "CA1 to CA4 in every version and compression that each driver speaks",
     "secured": "a cluster with passwords, then with TLS on both sides",
     "versions": "Java 4 and Python against Cassandra 4.1, 4.0, 6.0-alpha2 and 3.11",
+    "kubernetes": "a control plane, the chart, the nodes as a StatefulSet's pods: CA1 to CA4, then what Kubernetes does to them",
     "off": "the counter-check: with rewriting switched off everything should fail",
     "all": "matrix, secured and usual",
 }
@@ -95,12 +106,13 @@ def parse(arguments):
     one.add_argument("--for", dest="seconds", type=float, metavar="SECONDS")
     one.set_defaults(call=cluster, locked=True)
     commands.add_parser("golden", help=golden.__doc__, description=golden.__doc__).set_defaults(call=golden, locked=True)
+    commands.add_parser("kubernetes-tools", help=tools.__doc__, description=tools.__doc__).set_defaults(call=tools, locked=False)
     commands.add_parser("stop", help=end.__doc__, description=end.__doc__).set_defaults(call=end, locked=False)
     for name, what in SUITES.items():
         one = commands.add_parser(name, help=what, description=what)
         one.add_argument("--direct", action="store_true", help="no gateway: the drivers meet the nodes, to tell whose fault it is")
         one.add_argument("--drivers", help="only these, with commas between")
-        one.add_argument("--steps", help="usual: only these of death,control,growth,move,schema,end")
+        one.add_argument("--steps", help="only these: usual has death,control,growth,move,schema,end; kubernetes replaced,killed,scaled,rolled,flapping,hostname,maps,racks,schema,end")
         one.add_argument("--releases", help="versions: only these of 4.1,4.0,6.0,3.11")
         one.add_argument("--record", metavar="FILE", help="write the table as Markdown, too")
         one.set_defaults(call=suite, suite=name, locked=True)
@@ -128,7 +140,7 @@ def main(arguments=None):
     except Stop:
         print("stopped")
         return 130
-    except (Late, Died, cache.Missing) as error:
+    except (Late, Died, cache.Missing, Refused) as error:
         print(error, file=sys.stderr)
         return 1
     finally:

@@ -25,16 +25,16 @@ def build(rewriting_switch=False):
 
 
 class Gateway:
-    """`discovery` is "nodes" or "contact_points"."""
+    """`discovery` is "nodes" or "contact_points"; `gateway_pod.py` has the third. `number` 2 and more stand beside the first."""
 
     direct = False
 
-    def __init__(self, ring, discovery="nodes", credentials=False, tls=None, rewriting=True):
-        self.ring, self.discovery, self.tls, self.rewriting = ring, discovery, tls, rewriting
-        self.home = cache.RUN / "gateway"
+    def __init__(self, ring, discovery="nodes", credentials=False, tls=None, rewriting=True, number=1):
+        self.ring, self.discovery, self.tls, self.rewriting, self.number = ring, discovery, tls, rewriting, number
+        self.home = cache.RUN / ("gateway" if number == 1 else f"gateway{number}")
         shutil.rmtree(self.home, ignore_errors=True)
         self.home.mkdir(parents=True)
-        self.namespace = net.gateway_namespace()
+        self.namespace = net.gateway_namespace(number)
         self.config = self.home / "cqlgate.yaml"
         self.config.write_text(self.yaml(credentials))
         self.binary = build(rewriting_switch=not rewriting)
@@ -57,14 +57,24 @@ class Gateway:
                       f"  nodes: {{ca: {self.tls}/ca.pem, verify: full}}"]
         return "\n".join(lines) + "\n"
 
-    def start(self):
-        environment = {**os.environ, **({} if self.rewriting else {"CQLGATE_REWRITING": "off"})}
+    def command(self):
+        return [self.binary, "run", "--config", str(self.config)]
+
+    def environment(self):
+        return {**os.environ, **({} if self.rewriting else {"CQLGATE_REWRITING": "off"})}
+
+    def spawn(self):
         with open(self.home / "out.log", "ab") as log:
-            self.process = subprocess.Popen(
-                ["ip", "netns", "exec", self.namespace, self.binary, "run", "--config", str(self.config)],
-                stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True, env=environment)
+            self.process = subprocess.Popen(["ip", "netns", "exec", self.namespace, *self.command()], stdout=log, stderr=log,
+                                            stdin=subprocess.DEVNULL, start_new_session=True, env=self.environment())
+
+    def wait(self):
         until("the gateway announces every node", self.complete, 30, during=self.alive)
         return self
+
+    def start(self):
+        self.spawn()
+        return self.wait()
 
     def alive(self):
         if self.process.poll() is not None:
@@ -74,7 +84,7 @@ class Gateway:
         return "\n".join((self.home / "out.log").read_text(errors="replace").splitlines()[-25:])
 
     def admin(self, path):
-        with urllib.request.urlopen(f"http://{net.GATEWAY_INSIDE}:9180{path}", timeout=3) as answer:
+        with urllib.request.urlopen(f"http://{net.gateway_inside(self.number)}:9180{path}", timeout=3) as answer:
             return answer.read().decode()
 
     def topology(self):
@@ -84,17 +94,19 @@ class Gateway:
         up = [n for n in self.topology()["nodes"] if n["state"] == "up"]
         return len(up) >= len(self.ring.nodes)
 
+    def rows(self):
+        """(a ring's node, its row of /topology or None), by where each node really is, not by what the gateway believes of ids."""
+        found = {row["address"]: row for row in self.topology()["nodes"]}
+        return [(node, found.get(f"{node.address}:9042")) for node in self.ring.nodes]
+
     def port_of(self, node):
-        """The advertised port of a ring's node, looked up by its address; None while it has none."""
-        for row in self.topology()["nodes"]:
-            if row["address"] == f"{node.address}:9042":
-                return row["port"]
-        return None
+        """The advertised port of a ring's node; None while it has none."""
+        return next((row["port"] for found, row in self.rows() if found is node and row), None)
 
     def advertised(self):
-        """host_id → ip:port that clients must see, by where each node really is (not by what the gateway believes of ids)."""
-        by_address = {row["address"]: row["advertised"] for row in self.topology()["nodes"] if row["state"] == "up"}
-        return {host_id: by_address.get(f"{n['address']}:9042") for host_id, n in self.ring.truth().items()}
+        """host_id → ip:port that clients must see; None of a node that is not up."""
+        found = {node.number: row["advertised"] for node, row in self.rows() if row and row["state"] == "up"}
+        return {host_id: found.get(n["number"]) for host_id, n in self.ring.truth().items()}
 
     def stop(self, how=signal.SIGTERM):
         if self.process and self.process.poll() is None:

@@ -10,6 +10,7 @@ Everything that is made here is named by PREFIX, so that `clear` can remove what
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import zlib
@@ -23,9 +24,15 @@ PREFIX = f"cql{RIG}" if RIG else "cqlg"
 NODES = f"10.213.{77 + 10 * RIG}"
 CLIENTS = f"10.213.{78 + 10 * RIG}"
 NODE_BRIDGE, CLIENT_BRIDGE = f"{PREFIX}.n", f"{PREFIX}.c"
-GATEWAY_INSIDE = f"{NODES}.100"
+CONTROL_PLANE = f"{NODES}.2"
+# Addresses of Services: nobody routes them, they only have to be somewhere.
+SERVICES = f"10.213.{79 + 10 * RIG}.0/24"
 GATEWAY = f"{CLIENTS}.1"
+# A second address of the gateway: where its load balancer's name leads some day.
+GATEWAY_LATER = f"{CLIENTS}.2"
 LOCK = Path(f"/tmp/{PREFIX}-real.lock")
+# `ip netns exec NAME` shows its processes what is in NAME here in place of the machine's own /etc.
+ETC = Path("/etc/netns")
 
 
 def ip(*args, check=True):
@@ -67,6 +74,14 @@ def clear():
         name = line.split(":")[1].strip().split("@")[0]
         if name.startswith(f"{PREFIX}."):
             ip("link", "del", name, check=False)
+    for place in ETC.glob(f"{PREFIX}-*"):
+        shutil.rmtree(place)
+
+
+def resolver(full, text):
+    """The resolv.conf of every process that is started in namespace `full` from now on."""
+    (ETC / full).mkdir(parents=True, exist_ok=True)
+    (ETC / full / "resolv.conf").write_text(text)
 
 
 def bridges():
@@ -109,10 +124,19 @@ def move(full, old, new, default):
     ip("-n", full, "route", "replace", "default", "via", default)
 
 
-def gateway_namespace():
-    full = namespace("gw")
-    attach(full, NODE_BRIDGE, f"{GATEWAY_INSIDE}/24")
-    attach(full, CLIENT_BRIDGE, f"{GATEWAY}/24", device="eth1")
+def gateway_inside(number=1):
+    return f"{NODES}.{99 + number}"
+
+
+def gateway_namespace(number=1):
+    """Gateway 1 has the addresses that clients dial; another one beside it has one that nobody is told."""
+    full = namespace("gw" if number == 1 else f"gw{number}")
+    attach(full, NODE_BRIDGE, f"{gateway_inside(number)}/24")
+    if number == 1:
+        attach(full, CLIENT_BRIDGE, f"{GATEWAY}/24", device="eth1")
+        ip("-n", full, "addr", "add", f"{GATEWAY_LATER}/24", "dev", "eth1")
+    else:
+        attach(full, CLIENT_BRIDGE, f"{CLIENTS}.{1 + number}/24", device="eth1")
     return full
 
 
@@ -132,7 +156,7 @@ class Client:
             chain out {{
                 type filter hook output priority 0
                 oif lo accept
-                ip daddr {GATEWAY} accept
+                ip daddr {{ {GATEWAY}, {GATEWAY_LATER} }} accept
                 icmpv6 type {{ nd-neighbor-solicit, nd-router-solicit, mld2-listener-report }} accept
                 counter name leaked reject
             }}

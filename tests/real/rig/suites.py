@@ -76,17 +76,23 @@ class Suite:
         except a.Failed as failed:
             self.report.add(suite, "cqlsh", "default", str(failed).split()[0], "failed", failed)
 
-    def live(self, suite, names, steps, wait=60):
-        """CA5 to CA9 with all of `names` at once, in their default cells."""
-        programs = []
+    def programs(self, suite, names):
+        """A program of each driver in its default cell, the guards' counters set to nothing; one that does not start has failed."""
+        started = []
         for name in names:
             self.client(name).reset()
             try:
-                programs.append(self.program(name))
+                started.append(self.program(name))
             except Died as failed:
                 self.report.add(suite, name, "life", "CA5", "failed", failed)
-        life.live(self.ring, self.gateway, programs, self.contacts,
-                  lambda p, assertion, outcome, detail: self.report.add(suite, p.driver.name, "life", assertion, outcome, detail), steps, wait)
+        return started
+
+    def recorder(self, suite):
+        return lambda p, assertion, outcome, detail: self.report.add(suite, p.driver.name, "life", assertion, outcome, detail)
+
+    def live(self, suite, names, steps, wait=60):
+        """CA5 to CA9 with all of `names` at once, in their default cells."""
+        life.live(self.ring, self.gateway, self.programs(suite, names), self.contacts, self.recorder(suite), steps, wait)
 
 
 def ring_with_schema(**more):
@@ -199,6 +205,13 @@ def off(report, direct=False, names=MAIN, steps=ALL_STEPS):
     ring.kill()
 
 
+def kubernetes(report, direct=False, **more):
+    """The whole mission in Kubernetes; what it is made of is in a file of its own, which needs this one."""
+    from . import kubernetes_suite
+
+    kubernetes_suite.run(report, **more)
+
+
 def everything(report, direct=False):
     for part in (matrix, secured, usual):
         print(f"{part.__name__}: {part.__doc__}")
@@ -207,7 +220,8 @@ def everything(report, direct=False):
         net.bridges()
 
 
-SUITES = {"usual": usual, "ci": ci, "matrix": matrix, "secured": secured, "versions": versions, "off": off, "all": everything}
+SUITES = {"usual": usual, "ci": ci, "matrix": matrix, "secured": secured, "versions": versions, "off": off, "all": everything,
+          "kubernetes": kubernetes}
 
 
 def run(name, direct=False, **more):

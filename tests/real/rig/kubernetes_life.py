@@ -1,0 +1,180 @@
+"""What a Kubernetes cluster does to the nodes in its life, each step with every driver reading all the while.
+
+A step's row of the report says how many reads went on and how many of them failed; none may. After each step CA2 to CA4
+hold. Truth about addresses is the kubelet's: it is the rig's own.
+"""
+import signal
+
+from . import assertions as a
+from . import net, rights, schema
+from .cql import Refused
+from .gateway_pod import GatewayPod
+from .kubeapi import Refused as ApiRefused
+from .life import Life
+from .program import Died
+from .wait import Late, until
+
+
+class KubernetesLife(Life):
+    FRESH = 31
+
+    def __init__(self, release, *arguments, **more):
+        super().__init__(*arguments, **more)
+        self.release, self.plane, self.kubelet = release, release.plane, release.kubelet
+        # Where pods come back: addresses that no node has had.
+        self.fresh = (f"{net.NODES}.{last}" for last in range(self.FRESH, 99))
+        KubernetesLife.FRESH += 20
+
+    def loaded(self, step, act):
+        """Reads go on in every program while `act()` happens and until the driver finds all right again."""
+        self.tell(lambda p: p.ask("start"))
+        try:
+            act()
+            self.announced(step)
+            expected = self.expected()
+        except BaseException:
+            self.tell(lambda p: p.ask("stop"))
+            raise
+        self.judge(step, lambda p: self.settled(p, expected))
+
+    def settled(self, program, expected):
+        try:
+            took = a.eventually("all right", lambda: a.all_right(program, expected), self.wait)[1]
+        finally:
+            said = program.ask("stop")
+        count = f"{said['ok'] + said['errors']} reads, {said['errors']} failed"
+        if said["errors"] or not said["ok"]:
+            raise a.Failed(f"{count}: {str(said['first'])[:200]}")
+        return f"{count}; right {took:.1f} s after"
+
+    def pod(self, index):
+        """(pod, node) of a node of the ring."""
+        node = self.ring.nodes[index]
+        return next(pod for pod, tied in self.kubelet.nodes.items() if tied is node), node
+
+    def same_port(self, node, act):
+        host_id = str(node.open()["host_id"])
+        before = self.gateway.advertised()[host_id]
+
+        def both():
+            act()
+            now = self.gateway.advertised()[host_id]
+            if now != before:
+                raise a.Failed(f"was {before}, is {now}")
+        return both, host_id
+
+    def replaced(self):
+        """A pod is made again elsewhere, at another address."""
+        pod, node = self.pod(2)
+        act, host_id = self.same_port(node, lambda: (self.kubelet.replace(pod, node, next(self.fresh)), self.announced("the new address")))
+        self.loaded("replaced", act)
+        self.judge("traffic", lambda p: a.eventually("traffic", lambda: a.traffic_reaches(p, host_id), self.wait) and "reads reach it")
+
+    def killed(self):
+        """A node dies without a word and starts again where it was."""
+        pod, node = self.pod(0)
+
+        def act():
+            node.stop(signal.SIGKILL)
+            self.kubelet.ready(pod, False)
+            node.start()
+            node.wait_open()
+            self.kubelet.ready(pod)
+        self.loaded("killed", self.same_port(node, act)[0])
+
+    def scaled(self):
+        """3 → 4 and back."""
+        def up():
+            self.kubelet.scale("cassandra", 4)
+            self.kubelet.place("cassandra-3", f"{net.NODES}.14")
+            self.kubelet.nodes["cassandra-3"] = self.ring.add()
+            self.kubelet.ready("cassandra-3")
+            until("the nodes agree on the schema", lambda: schema.agreed(self.ring), 60)
+
+        def down():
+            self.kubelet.scale("cassandra", 3)
+            until("cassandra-3 is to go", lambda: self.kubelet.terminating("cassandra-3"), 30)
+            # What a preStop hook does.
+            self.ring.remove(self.kubelet.nodes.pop("cassandra-3"))
+            self.kubelet.forget("cassandra-3")
+        self.loaded("scaled-up", up)
+        self.loaded("scaled-down", down)
+
+    def rolled(self):
+        """A rolling restart, each pod coming back at another address than it had."""
+        self.loaded("rolled", lambda: self.kubelet.rolling_restart("cassandra", 3, lambda _: next(self.fresh)))
+
+    def flapping(self):
+        """A node that answers is called unready and ready again, 20 times: nobody notices."""
+        pod, _ = self.pod(1)
+
+        def act():
+            for _ in range(20):
+                for state in (False, True):
+                    self.kubelet.ready(pod, state)
+                    until("the slice follows", lambda s=state: self.kubelet.endpoints("cassandra")[pod][1] == s, 10)
+        self.loaded("flapping", act)
+
+    def hostname(self):
+        """The load balancer has a name in place of its address; then the name leads elsewhere; then it is the address again."""
+        name = self.plane.host("front", net.GATEWAY)
+
+        def advertises(address):
+            def check():
+                said = set(self.gateway.advertised().values())
+                if not all(one and one.startswith(f"{address}:") for one in said):
+                    raise a.Failed(f"advertised is {said}, not {address}")
+            a.eventually(f"the gateway says {address}", check, 30)
+
+        def by_name():
+            self.release.ingress({"hostname": name})
+            advertises(net.GATEWAY)
+
+        def elsewhere():
+            self.plane.host("front", net.GATEWAY_LATER)
+            advertises(net.GATEWAY_LATER)
+
+        def back():
+            self.release.ingress({"ip": net.GATEWAY})
+            advertises(net.GATEWAY)
+        self.loaded("name", by_name)
+        self.loaded("name-moved", elsewhere)
+        self.loaded("address", back)
+
+    def maps(self):
+        """A second gateway, started when all is there, says the same map as the one that saw it grow."""
+        other = GatewayPod(self.ring, self.release, number=2).start()
+        try:
+            mine, its = self.gateway.ports(), other.ports()
+            self.judge("same-map", lambda _: same(mine, its))
+        finally:
+            other.stop()
+
+    def end(self):
+        """CA1 over the whole life, every program ended; the Role is least privilege, and nothing beyond it was asked."""
+        super().end()
+        self.judge("rights", lambda _: rights.check(self.release))
+        spaces = (self.release.namespace, self.kubelet.namespace)
+        self.judge("audit", lambda _: rights.used(self.release, rights.written(self.release, spaces)))
+
+
+def same(one, other):
+    if one != other:
+        raise a.Failed(f"{one} and {other}")
+    return str(one)
+
+
+STEPS = {"replaced": KubernetesLife.replaced, "killed": KubernetesLife.killed, "scaled": KubernetesLife.scaled,
+         "rolled": KubernetesLife.rolled, "flapping": KubernetesLife.flapping, "hostname": KubernetesLife.hostname,
+         "maps": KubernetesLife.maps, "schema": KubernetesLife.schema, "end": KubernetesLife.end}
+
+
+def live(life, steps):
+    for step in steps:
+        print(f" {step}: {STEPS[step].__doc__ or ''}".rstrip(), flush=True)
+        try:
+            STEPS[step](life)
+        except (Late, Refused, ApiRefused, a.Failed, Died, OSError, RuntimeError) as broken:
+            print(f"  the rig could not finish `{step}`: {broken}")
+            for program in life.programs:
+                life.record(program, step, "failed", f"the rig: {broken}")

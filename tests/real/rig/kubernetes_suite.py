@@ -1,0 +1,84 @@
+"""The whole mission: a real control plane and CoreDNS, the chart, the gateway with nothing but its ServiceAccount, real
+Cassandra nodes as a StatefulSet's pods, and drivers outside.
+"""
+from . import drivers, kubernetes_life, kubetools, net
+from .controlplane import ControlPlane
+from .deploy import Release
+from .gateway_pod import GatewayPod
+from .kubelet import Kubelet, workload
+from .suites import Suite, ring_with_schema
+
+NAMES = ("java", "python")
+RACKS = {"cassandra-rack-a": 2, "cassandra-rack-b": 1}
+RANGES = [{"name": "cassandra-rack-a", "ports": "9042-9044"}, {"name": "cassandra-rack-b", "ports": "9045-9047"}]
+
+
+def values(service="cassandra", **more):
+    """What a user writes; a short drain, because nothing here balances load."""
+    return {"config": {"discovery": {"kubernetes": {"service": service, "namespace": "db", **more}}, "drain": {"delay": "1s", "spread": "1s"}}}
+
+
+class Cluster:
+    """The control plane, a ring of three, StatefulSet `cassandra` whose pods are not placed yet, and the release with its address."""
+
+    def __init__(self, early=False):
+        kubetools.prepare()
+        self.plane = ControlPlane().start()
+        self.kubelet = Kubelet(self.plane)
+        self.plane.apply(workload(early=early))
+        self.ring = ring_with_schema()
+        self.release = Release(self.kubelet, values()).install()
+        self.release.ingress({"ip": net.GATEWAY})
+
+    def gateway(self, number=1):
+        return GatewayPod(self.ring, self.release, number)
+
+    def place(self, pods):
+        """The pods are the ring's nodes, in that order."""
+        for pod, node in zip(pods, self.ring.nodes):
+            self.kubelet.run(pod, node, zone=f"r{node.number}")
+
+    def stop(self):
+        self.ring.kill()
+        self.plane.stop()
+
+
+class Stand(Suite):
+    def __init__(self, report, cluster, gateway):
+        super().__init__(report, cluster.ring, gateway)
+        self.cluster = cluster
+
+    def live(self, title, names, steps):
+        for name in names:
+            self.cell(title, name)
+        life = kubernetes_life.KubernetesLife(self.cluster.release, self.ring, self.gateway, self.programs(title, names),
+                                              self.contacts, self.recorder(title))
+        kubernetes_life.live(life, steps)
+
+
+def racks(report, cluster, names):
+    """The same nodes as two StatefulSets behind one Service: first with a range of ports each, then with the ledger alone."""
+    cluster.kubelet.remove("cassandra")
+    cluster.plane.apply(workload("racks", RACKS, app="racks"))
+    cluster.place(f"{name}-{ordinal}" for name, count in RACKS.items() for ordinal in range(count))
+    for title, more in (("ranges", {"statefulSets": RANGES}), ("ledger", {"ledger": "cqlgate-ports"})):
+        cluster.release.change(values("racks", **more))
+        stand = Stand(report, cluster, cluster.gateway().start())
+        stand.live(title, names, ("replaced", "maps", "end"))
+        stand.gateway.stop()
+
+
+def run(report, names=NAMES, steps=(*kubernetes_life.STEPS, "racks")):
+    """CA1 to CA4, then the cluster's life."""
+    drivers.prepare(names)
+    cluster = Cluster()
+    # It starts before there is any pod: what it says then is compared with one that starts late.
+    gateway = cluster.gateway()
+    gateway.spawn()
+    cluster.place(f"cassandra-{ordinal}" for ordinal in range(3))
+    stand = Stand(report, cluster, gateway.wait())
+    stand.live("kubernetes", names, [step for step in steps if step != "racks"])
+    gateway.stop()
+    if "racks" in steps:
+        racks(report, cluster, names)
+    cluster.stop()
