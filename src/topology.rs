@@ -49,21 +49,25 @@ impl Advertised {
     }
 }
 
-/// A row that clients are not shown.
+/// A node, or the row of one, that clients are not shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hidden {
+    /// Where discovery knows it; of a row that passed, only the row is known.
+    pub id: Option<NodeId>,
     pub host_id: Option<HostId>,
     pub address: Option<SocketAddr>,
     pub reason: HiddenReason,
 }
 
-/// Why a row is not shown.
+/// Why a node is not shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum HiddenReason {
     /// The node has no port: not listed, or the range is full.
     NoPort,
     /// The node has a port but no dial through it has succeeded yet.
     NotAnnounced,
+    /// The node is listed by a DNS name that never had an address.
+    NotResolved,
 }
 
 /// One immutable picture of the cluster.

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::topology::{Advertised, HiddenReason, HostId, Node, NodeState, Topology};
+use crate::topology::{Advertised, Hidden, HiddenReason, HostId, Mapped, Node, NodeId, NodeState, Topology};
 
 /// What clients may be told now, and what they are not.
 ///
@@ -28,7 +28,10 @@ use crate::topology::{Advertised, HiddenReason, HostId, Node, NodeState, Topolog
 ///       "connections": 12
 ///     }
 ///   ],
-///   "hidden": [{"host_id": null, "address": "10.1.2.9:9042", "reason": "no_port"}]
+///   "hidden": [
+///     {"name": null, "host_id": null, "address": "10.1.2.9:9042", "reason": "no_port"},
+///     {"name": "cassandra-2", "host_id": null, "address": null, "reason": "not_resolved"}
+///   ]
 /// }
 /// ```
 #[derive(Debug, Serialize)]
@@ -37,7 +40,7 @@ pub struct Shown {
     generation: u64,
     /// Every node that has a port, by port.
     nodes: Vec<ShownNode>,
-    /// Nodes whose rows clients are not shown. Not in `nodes`, unless the reason is `not_announced`.
+    /// Nodes that clients are not shown. Not in `nodes`, unless the reason is `not_announced`.
     hidden: Vec<ShownHidden>,
 }
 
@@ -68,9 +71,11 @@ struct ShownNode {
 
 #[derive(Debug, Serialize)]
 struct ShownHidden {
+    /// As in `nodes`; `null` where only a row of the node was seen.
+    name: Option<String>,
     host_id: Option<String>,
     address: Option<SocketAddr>,
-    /// `no_port` or `not_announced`.
+    /// `no_port`, `not_announced` or `not_resolved` (listed by a DNS name that never had an address).
     reason: &'static str,
 }
 
@@ -78,6 +83,7 @@ impl Shown {
     /// `connections` says how many client connections a port has.
     pub fn new(topology: &Topology, connections: &dyn Fn(u16) -> usize) -> Self {
         let hidden = topology.hidden.iter().map(|hidden| ShownHidden {
+            name: hidden.id.as_ref().or_else(|| known(topology, hidden)).map(NodeId::to_string),
             host_id: hidden.host_id.map(text),
             address: hidden.address,
             reason: reason(hidden.reason),
@@ -105,6 +111,15 @@ fn shown(node: &Node, advertised: &Advertised, connections: usize) -> ShownNode 
     }
 }
 
+/// The node whose row was hidden, where it has a port.
+fn known<'a>(topology: &'a Topology, hidden: &Hidden) -> Option<&'a NodeId> {
+    let by_host_id = hidden.host_id.and_then(|host_id| topology.node_by_host_id(host_id)).map(|node| &node.id);
+    by_host_id.or_else(|| match topology.map_native(hidden.address?) {
+        Mapped::Current(node) => Some(&node.id),
+        _ => None,
+    })
+}
+
 fn text(host_id: HostId) -> String {
     host_id.to_string()
 }
@@ -122,6 +137,7 @@ fn reason(reason: HiddenReason) -> &'static str {
     match reason {
         HiddenReason::NoPort => "no_port",
         HiddenReason::NotAnnounced => "not_announced",
+        HiddenReason::NotResolved => "not_resolved",
     }
 }
 
@@ -138,7 +154,11 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::topology::Hidden;
+
+    fn hidden(id: Option<&str>, host_id: Option<u128>, address: Option<&str>, reason: HiddenReason) -> Hidden {
+        let host_id = host_id.map(|number| HostId(uuid::Uuid::from_u128(number)));
+        Hidden { id: id.map(NodeId::new), host_id, address: address.map(|text| text.parse().unwrap()), reason }
+    }
 
     fn check(topology: &Topology, expected: Value) {
         let shown = Shown::new(topology, &|port| usize::from(port - 9040));
@@ -160,12 +180,10 @@ mod tests {
         let gone =
             Node { state: NodeState::Gone, host_id: None, ..Node::example("cassandra-1", 9043, "[fd00::4]:9042") };
         let hidden = vec![
-            Hidden {
-                host_id: Some(HostId(uuid::Uuid::from_u128(7))),
-                address: None,
-                reason: HiddenReason::NotAnnounced,
-            },
-            Hidden { host_id: None, address: Some("10.1.2.9:9042".parse().unwrap()), reason: HiddenReason::NoPort },
+            hidden(None, Some(9042), None, HiddenReason::NotAnnounced),
+            hidden(None, None, Some("10.1.2.9:9042"), HiddenReason::NoPort),
+            hidden(None, None, Some("10.1.2.3:9042"), HiddenReason::NotAnnounced),
+            hidden(Some("cassandra-2"), None, None, HiddenReason::NotResolved),
         ];
         let topology = Topology::new(7, advertised(Some("203.0.113.10"), None), [gone, up]).with_hidden(hidden);
         check(
@@ -185,8 +203,13 @@ mod tests {
                     },
                 ],
                 "hidden": [
-                    {"host_id": "00000000-0000-0000-0000-000000000007", "address": null, "reason": "not_announced"},
-                    {"host_id": null, "address": "10.1.2.9:9042", "reason": "no_port"},
+                    {
+                        "name": "cassandra-0", "host_id": "00000000-0000-0000-0000-000000002352", "address": null,
+                        "reason": "not_announced",
+                    },
+                    {"name": null, "host_id": null, "address": "10.1.2.9:9042", "reason": "no_port"},
+                    {"name": "cassandra-0", "host_id": null, "address": "10.1.2.3:9042", "reason": "not_announced"},
+                    {"name": "cassandra-2", "host_id": null, "address": null, "reason": "not_resolved"},
                 ],
             }),
         );

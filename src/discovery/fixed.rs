@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::interval;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::config::ListedNode;
 use crate::metrics::{DialFailure, Metrics};
@@ -66,12 +66,19 @@ impl Fixed {
             tokio::select! {
                 _ = still_true.tick() => {}
                 Some((index, addresses)) = news.recv() => {
-                    if let (None, Some(node)) = (&addresses, self.nodes.get(index)) {
-                        metrics.node(&node.name).dial_failed(DialFailure::Dns);
-                    }
                     let first = waiting.iter().position(|&waits| waits == index);
                     if let Some(first) = first {
                         waiting.swap_remove(first);
+                    }
+                    if let (None, Some(node)) = (&addresses, self.nodes.get(index)) {
+                        metrics.node(&node.name).dial_failed(DialFailure::Dns);
+                        if first.is_some() {
+                            let (id, host) = (NodeId::new(&node.name), &node.address.host);
+                            warn!(node = %id, %host, "hidden from clients until its name has an address");
+                            if inputs.send(Input::Unresolved(id)).await.is_err() {
+                                return;
+                            }
+                        }
                     }
                     if !self.learn(index, addresses) && first.is_none() {
                         continue;

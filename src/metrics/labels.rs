@@ -92,6 +92,7 @@ label! {
         NotAnnounced = "not_announced",
         /// The View shows no row of another node.
         View = "view",
+        NotResolved = "not_resolved",
     }
 }
 

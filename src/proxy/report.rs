@@ -39,10 +39,11 @@ impl Shared {
                 None => HiddenRow::View,
                 Some(HiddenReason::NoPort) => HiddenRow::NoPort,
                 Some(HiddenReason::NotAnnounced) => HiddenRow::NotAnnounced,
+                Some(HiddenReason::NotResolved) => HiddenRow::NotResolved,
             };
             self.metrics.rows_hidden(reason, 1);
             if let Some(reason) = row.reason {
-                let hidden = Hidden { host_id: row.host_id, address: row.address, reason };
+                let hidden = Hidden { id: None, host_id: row.host_id, address: row.address, reason };
                 let _ = self.observations.try_send(Input::Hidden(hidden));
             }
         }

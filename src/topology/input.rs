@@ -13,6 +13,8 @@ use super::{Advertised, Hidden, HostId, NodeId};
 pub enum Input {
     /// Every node that exists, as discovery sees it now. A node that is missing has left the cluster.
     Nodes(Vec<Found>),
+    /// A node that exists, but whose name has no address yet; it is in no `Nodes` until it has.
+    Unresolved(NodeId),
     /// A probe made a connection to `address` and was answered there; sent again for each new connection, and when a node
     /// that is not up was asked again who it is.
     Alive {

@@ -6,7 +6,7 @@
 
 mod identity;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -49,6 +49,8 @@ pub struct State {
     found: Option<Vec<Found>>,
     /// Nodes of that set without a port, and why.
     unplaced: BTreeMap<NodeId, (SocketAddr, Option<HostId>, PortError)>,
+    /// Nodes that exist and have no address, and so no place in that set.
+    unresolved: BTreeSet<NodeId>,
     cluster_name: Option<Arc<str>>,
     /// Addresses that nodes have left, oldest first.
     former: Vec<(SocketAddr, NodeId)>,
@@ -70,6 +72,7 @@ impl State {
             records: BTreeMap::new(),
             found: None,
             unplaced: BTreeMap::new(),
+            unresolved: BTreeSet::new(),
             cluster_name: None,
             former: Vec::new(),
             hidden: Vec::new(),
@@ -94,6 +97,7 @@ impl State {
                 self.found = Some(found);
                 self.place(now);
             }
+            Input::Unresolved(id) => _ = self.unresolved.insert(id),
             Input::Alive { id, address, identity } => {
                 if let Some(record) = self.present(&id, address) {
                     record.answers = Some(true);
@@ -173,6 +177,7 @@ impl State {
         found.sort_by(|a, b| a.id.cmp(&b.id));
         found.dedup_by(|a, b| a.id == b.id);
         let missing = |id: &NodeId| found.binary_search_by(|node| node.id.cmp(id)).is_err();
+        self.unresolved.retain(missing);
         let gone: Vec<NodeId> = self.ports.claims().keys().filter(|id| missing(id)).cloned().collect();
         for id in gone {
             self.ports.release(&id, now);
@@ -291,14 +296,22 @@ impl State {
         let next = Topology::new(self.published.generation + 1, self.advertised, nodes)
             .with_former(self.former.iter().cloned());
         self.hidden.retain(|(hidden, _)| !is_shown(&next, hidden));
-        let unplaced = self.unplaced.values().map(|(address, host_id, _)| Hidden {
+        let unresolved = self.unresolved.iter().map(|id| Hidden {
+            id: Some(id.clone()),
+            host_id: None,
+            address: None,
+            reason: HiddenReason::NotResolved,
+        });
+        let unplaced = self.unplaced.iter().map(|(id, (address, host_id, _))| Hidden {
+            id: Some(id.clone()),
             host_id: *host_id,
             address: Some(*address),
             reason: HiddenReason::NoPort,
         });
-        let mut hidden: Vec<Hidden> = unplaced.take(MAX_HIDDEN).collect();
+        let mut hidden: Vec<Hidden> = unresolved.chain(unplaced).take(MAX_HIDDEN).collect();
         for (seen, _) in &self.hidden {
-            if hidden.len() < MAX_HIDDEN && !hidden.contains(seen) {
+            let listed = |other: &Hidden| (other.host_id, other.address) == (seen.host_id, seen.address);
+            if hidden.len() < MAX_HIDDEN && !hidden.iter().any(listed) {
                 hidden.push(seen.clone());
             }
         }

@@ -11,6 +11,7 @@ use tokio::task::AbortHandle;
 use super::super::resolve::{Addresses, ResolveError};
 use super::node::{FakeNode, ring};
 use super::*;
+use crate::topology::{Hidden, HiddenReason};
 
 /// Answers A by what is in `zone`, with TTL 0; what is not there does not exist. Of a name with no address it says nothing.
 struct NameServer {
@@ -146,8 +147,14 @@ async fn a_listed_name_without_address_keeps_the_gateway_from_being_ready_only_u
     let mut running = start_by(server.names.clone(), &config(&text));
     running.until_state(9042, NodeState::Up).await;
     running.until_ready().await;
+    let hidden = |id: &str| {
+        let (id, reason) = (Some(NodeId::new(id)), HiddenReason::NotResolved);
+        vec![Hidden { id, host_id: None, address: None, reason }]
+    };
     assert!(running.handle.topology.borrow().node_at_port(9043).is_none());
+    assert_eq!(running.handle.topology.borrow().hidden, hidden("lost"));
     running.until_metric("cqlgate_dial_failures_total{node=\"lost\",reason=\"dns\"}").await;
     server.set("lost.test", &[[127, 33, 4, 2]]);
-    running.until("the lost node", |topology| topology.node_at_port(9043).is_some()).await;
+    let found = running.until("the lost node", |topology| topology.node_at_port(9043).is_some()).await;
+    assert_eq!(found.hidden, []);
 }

@@ -2,7 +2,8 @@
 //!
 //! A story's lines: `nodes a=.1 b=.2` (all that discovery sees; `a:9050=.1` gives a port, `H1=.1` names a node by its
 //! host_id), `a alive .1 H1` (a probe was answered; `-` it could not ask; `H1@other` another cluster), `a dead .1`,
-//! `a row H1` (a passing local row; `H1.9`: with that native address), `a stale-row H1` (of a former life), `wait 5`.
+//! `a row H1` (a passing local row; `H1.9`: with that native address), `a stale-row H1` (of a former life), `a unresolved`,
+//! `wait 5`.
 //! A node: `a up .1 H1`; `a!`: its connections are closed by the story's last line.
 
 use proptest::prelude::*;
@@ -66,6 +67,7 @@ impl World {
         let words: Vec<&str> = line.split_whitespace().collect();
         let input = match words[..] {
             ["nodes", ref nodes @ ..] => Input::Nodes(nodes.iter().map(|text| found(text)).collect()),
+            [id, "unresolved"] => Input::Unresolved(NodeId::new(id)),
             ["wait", seconds] => {
                 self.now += Duration::from_secs(seconds.parse().unwrap());
                 Input::Tick
@@ -363,6 +365,7 @@ fn since_tells_when_the_state_was_entered() {
 fn hidden_rows_are_few_and_go_when_the_node_is_shown() {
     let mut world = told("");
     let row = |last: u32| Hidden {
+        id: None,
         host_id: None,
         address: Some(address(&format!(".{last}"))),
         reason: HiddenReason::NotAnnounced,
@@ -377,6 +380,29 @@ fn hidden_rows_are_few_and_go_when_the_node_is_shown() {
     assert!(!world.state.topology().hidden.contains(&row(199)));
     world.tell("wait 600");
     assert_eq!(world.state.topology().hidden, vec![]);
+}
+
+#[test]
+fn a_node_without_an_address_is_hidden_until_it_has_one() {
+    let hidden = |story: &str| {
+        let hidden = told(story).state.topology().hidden.clone();
+        hidden
+            .into_iter()
+            .map(|hidden| (hidden.id.unwrap().to_string(), hidden.address, hidden.reason))
+            .collect::<Vec<_>>()
+    };
+    let unresolved = ("c".to_owned(), None, HiddenReason::NotResolved);
+    assert_eq!(hidden("c unresolved"), [unresolved.clone()]);
+    assert_eq!(hidden("c unresolved \n c unresolved \n nodes a=.1 b=.2 \n wait 1000"), [unresolved]);
+    assert_eq!(hidden("c unresolved \n nodes a=.1 b=.2 \n nodes a=.1 b=.2 c=.3"), []);
+}
+
+#[test]
+fn a_node_without_a_port_and_its_row_are_one() {
+    let mut world = told("nodes a=.1 b=.2 c=.3 d=.4 e=.5");
+    let row = Hidden { id: None, host_id: None, address: Some(address(".5")), reason: HiddenReason::NoPort };
+    world.state.apply(Input::Hidden(row.clone()), world.now);
+    assert_eq!(world.state.topology().hidden, [Hidden { id: Some(NodeId::new("e")), ..row }]);
 }
 
 #[test]
