@@ -134,6 +134,8 @@ fn spawn_with(
             patience: config.probe.silence,
             inputs: inputs.clone(),
             topology: topology.clone(),
+            metrics: Arc::clone(&metrics),
+            readiness: readiness.clone(),
         };
         sources.spawn(source.run());
     }

@@ -41,6 +41,7 @@ pub struct Metrics {
     rows_hidden: IntCounterVec,
     events: IntCounterVec,
     lifecycle: IntGaugeVec,
+    contact_point_failures: IntCounterVec,
     /// Bytes of frames held whole, over all connections.
     pub held_bytes: IntGauge,
     /// EXECUTEs whose skip-metadata flag was cleared so that the answer describes itself.
@@ -100,6 +101,12 @@ impl Metrics {
                 "cqlgate_lifecycle_state",
                 "1 for the phase that the process is in, 0 for the others.",
                 &["state"],
+            ),
+            contact_point_failures: counters(
+                r,
+                "cqlgate_contact_point_failures_total",
+                "Contact points that could not be asked about the cluster, by reason.",
+                &["reason"],
             ),
             held_bytes: gauge(r, "cqlgate_held_bytes", "Bytes of frames held whole because they may have to change."),
             statements_redescribed: counter(
@@ -173,6 +180,10 @@ impl Metrics {
 
     pub fn event(&self, kind: EventKind, action: EventAction) {
         self.events.with_label_values(&[kind.as_str(), action.as_str()]).inc();
+    }
+
+    pub fn contact_point_failed(&self, reason: DialFailure) {
+        self.contact_point_failures.with_label_values(&[reason.as_str()]).inc();
     }
 
     pub fn set_lifecycle(&self, now: Lifecycle) {

@@ -34,6 +34,7 @@ fn everything() -> Arc<Metrics> {
     metrics.rewritten(Table::PeersV2);
     metrics.rows_hidden(HiddenRow::NoPort, 2);
     metrics.event(EventKind::Up, EventAction::Passed);
+    metrics.contact_point_failed(DialFailure::Refused);
     metrics.discovery_refreshed.set(1.5e9);
     metrics
 }

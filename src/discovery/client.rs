@@ -19,6 +19,7 @@ use crate::cql::message::request::encode_query;
 use crate::cql::message::{self, Error, error_code};
 use crate::cql::primitives::DecodeError;
 use crate::cql::rows;
+use crate::metrics::DialFailure;
 
 use super::dial::{DialError, Dialer, Stream, Target};
 
@@ -63,6 +64,16 @@ impl ClientError {
     /// Trying again soon does not help: the user must do something.
     pub fn is_login(&self) -> bool {
         matches!(self, Self::LoginNeeded { .. } | Self::LoginRefused { .. } | Self::PasswordFile { .. })
+    }
+
+    pub fn label(&self) -> DialFailure {
+        match self {
+            Self::Dial(error) => error.label(),
+            Self::Lost { .. } => DialFailure::Reset,
+            Self::Silent { .. } => DialFailure::Timeout,
+            Self::LoginNeeded { .. } | Self::LoginRefused { .. } | Self::PasswordFile { .. } => DialFailure::Login,
+            Self::Malformed { .. } | Self::Unexpected { .. } | Self::Refused { .. } => DialFailure::Other,
+        }
     }
 }
 

@@ -4,6 +4,8 @@
 //! only says *look again*: its address is never trusted (Cassandra 4.1 announces its own old address after a change). What is
 //! true is in `system.local` and `peers_v2`, read at each event, every [`RELIST`] and on each new connection.
 
+mod failures;
+
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -12,10 +14,12 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use crate::config::{Credentials, HostPort};
 use crate::cql::message::event::{STATUS_CHANGE, TOPOLOGY_CHANGE};
+use crate::metrics::{DialFailure, Metrics};
+use crate::readiness::Readiness;
 use crate::topology::input::Input;
 use crate::topology::{HostId, NodeState, Topology};
 
@@ -24,6 +28,7 @@ use super::client::{Client, ClientError, LOGIN_AGAIN};
 use super::dial::{Dialer, Target};
 use super::resolve::{Addresses, Names};
 use super::ring::{Members, Ring};
+use failures::Failures;
 
 /// Between two readings when nothing is heard.
 const RELIST: Duration = Duration::from_secs(30);
@@ -33,8 +38,6 @@ const SETTLE: Duration = Duration::from_millis(100);
 const AGAIN: Duration = Duration::from_secs(1);
 /// How many other nodes are asked about someone who is missing.
 const SECOND_OPINIONS: usize = 3;
-/// Failures that are remembered so that each is said once.
-const MAX_SAID: usize = 64;
 
 /// Why a control connection ended.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -49,6 +52,16 @@ enum ControlError {
     Stopped,
 }
 
+impl ControlError {
+    fn label(&self) -> DialFailure {
+        match self {
+            Self::Client(error) => error.label(),
+            Self::WrongCluster { .. } => DialFailure::Identity,
+            Self::Down | Self::Stopped => DialFailure::Other,
+        }
+    }
+}
+
 /// The source; it runs until it is aborted.
 pub struct ContactPoints {
     pub points: Vec<HostPort>,
@@ -59,30 +72,35 @@ pub struct ContactPoints {
     pub patience: Duration,
     pub inputs: mpsc::Sender<Input>,
     pub topology: watch::Receiver<Arc<Topology>>,
+    pub metrics: Arc<Metrics>,
+    /// Says which contact points failed, until one has answered.
+    pub readiness: Readiness,
 }
 
 /// What is kept from one control connection to the next.
-#[derive(Default)]
 struct Memory {
     members: Members,
     /// Of the first node that answered. A contact point of another cluster is never believed.
     cluster_name: Option<Arc<str>>,
-    said: Vec<String>,
+    failures: Failures,
+    /// The control connection that was tried last has stood.
+    stood: bool,
 }
 
 impl ContactPoints {
     pub async fn run(self) {
-        let mut memory = Memory::default();
+        let failures = Failures::new(self.readiness.clone());
+        let mut memory = Memory { members: Members::default(), cluster_name: None, failures, stood: false };
         let mut backoff = Backoff::default();
         loop {
             sleep(backoff.next_wait()).await;
             // Nodes that are up need no DNS, which may be away together with the node that was asked last.
             let up = self.up();
-            let held = match self.follow_any(&up, &mut memory).await {
+            let held = match self.follow_any(&up, &mut memory, |_| {}).await {
                 Ok(false) => {
                     let mut points = self.resolve(&mut memory).await;
                     points.retain(|point| up.iter().all(|known| known.address != point.address));
-                    self.follow_any(&points, &mut memory).await
+                    self.follow_any(&points, &mut memory, |why| self.metrics.contact_point_failed(why)).await
                 }
                 other => other,
             };
@@ -96,8 +114,13 @@ impl ContactPoints {
     }
 
     /// Follows the first target that can be followed, to its end: true when it held for a while. An error is one that ends the
-    /// round: a refused login, or the gateway's end.
-    async fn follow_any(&self, targets: &[Target], memory: &mut Memory) -> Result<bool, ControlError> {
+    /// round: a refused login, or the gateway's end. `count` is told of each target that told nothing.
+    async fn follow_any(
+        &self,
+        targets: &[Target],
+        memory: &mut Memory,
+        count: impl Fn(DialFailure),
+    ) -> Result<bool, ControlError> {
         for target in targets {
             let started = Instant::now();
             let error = match self.follow(target, memory).await {
@@ -107,7 +130,10 @@ impl ContactPoints {
             if error == ControlError::Stopped {
                 return Err(error);
             }
-            memory.say(&target.to_string(), &error.to_string());
+            memory.failures.note(&target.to_string(), &error.to_string());
+            if !std::mem::take(&mut memory.stood) {
+                count(error.label());
+            }
             if matches!(&error, ControlError::Client(error) if error.is_login()) {
                 return Err(error);
             }
@@ -132,10 +158,12 @@ impl ContactPoints {
                 Ok(ip) => vec![ip],
                 Err(_) => match self.names.lookup(&point.host, &Addresses::default()).await {
                     Ok((found, _)) => {
+                        memory.failures.forget(&point.host);
                         found.ipv4.into_iter().map(IpAddr::V4).chain(found.ipv6.into_iter().map(IpAddr::V6)).collect()
                     }
                     Err(error) => {
-                        memory.say(&point.host, &error.to_string());
+                        memory.failures.note(&point.host, &error.to_string());
+                        self.metrics.contact_point_failed(DialFailure::Dns);
                         Vec::new()
                     }
                 },
@@ -151,12 +179,12 @@ impl ContactPoints {
         let mut control = self.open(target).await?;
         control.register(&[TOPOLOGY_CHANGE, STATUS_CHANGE]).await?;
         memory.members.change_teller();
-        let (mut known, mut event_seen) = (false, false);
+        let mut event_seen = false;
         loop {
             let read = Instant::now();
             self.read(&mut control, target, memory).await?;
-            if !std::mem::replace(&mut known, true) {
-                memory.said.clear();
+            if !std::mem::replace(&mut memory.stood, true) {
+                memory.failures.end();
                 let cluster = memory.cluster_name.as_deref().unwrap_or("unknown");
                 info!(node = %target, cluster, "control connection established");
             }
@@ -240,15 +268,5 @@ impl Memory {
             return Ok(());
         }
         Err(ControlError::WrongCluster { expected: Arc::clone(expected), found: Arc::clone(found) })
-    }
-
-    /// Each failure once, until a control connection stands again.
-    fn say(&mut self, whom: &str, error: &str) {
-        let text = format!("{whom}: {error}");
-        if self.said.contains(&text) || self.said.len() >= MAX_SAID {
-            return;
-        }
-        warn!(node = whom, error, "no control connection");
-        self.said.push(text);
     }
 }

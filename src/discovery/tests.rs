@@ -79,6 +79,17 @@ impl Running {
         timeout(DEADLINE, ready).await.unwrap_or_else(|_| panic!("{:?}", self.readiness.pending_names()));
     }
 
+    /// Waits until `/readyz` would say just this.
+    async fn until_pending(&self, names: &[&str]) {
+        let said = || self.readiness.pending_names();
+        let so = async {
+            while said().iter().map(|name| &**name).ne(names.iter().copied()) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(DEADLINE, so).await.unwrap_or_else(|_| panic!("{names:?}: {:?}", said()));
+    }
+
     fn node(&self, port: u16) -> Arc<Node> {
         Arc::clone(self.handle.topology.borrow().node_at_port(port).unwrap())
     }

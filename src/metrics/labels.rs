@@ -43,7 +43,7 @@ label! {
 }
 
 label! {
-    /// Why a node could not be dialled.
+    /// Why a node could not be dialled, or a contact point not be asked.
     DialFailure {
         Refused = "refused",
         Reset = "reset",
@@ -54,6 +54,8 @@ label! {
         Dns = "dns",
         /// Somebody answers, but it is not the node that it should be.
         Identity = "identity",
+        /// Somebody answers, but wants another login than the gateway has.
+        Login = "login",
         Other = "other",
     }
 }
@@ -90,9 +92,9 @@ label! {
     HiddenRow {
         NoPort = "no_port",
         NotAnnounced = "not_announced",
+        NotResolved = "not_resolved",
         /// The View shows no row of another node.
         View = "view",
-        NotResolved = "not_resolved",
     }
 }
 

@@ -141,7 +141,28 @@ async fn a_login_is_needed_and_said() {
     let mut with = start(&contact(&[here]).replace("interval", &login));
     with.until_state(9042, NodeState::Up).await;
     with.until_ready().await;
-    assert_eq!(without.readiness.pending_names(), [Arc::from("discovery")]);
+    let needed = format!(
+        "discovery: {here}: the node asks for a login (PasswordAuthenticator): give the gateway one with probe.username and \
+         probe.password_file"
+    );
+    without.until_pending(&["discovery", &needed]).await;
+    without.until_metric("cqlgate_contact_point_failures_total{reason=\"login\"} 1").await;
+}
+
+#[tokio::test]
+async fn contact_points_that_fail_are_named_and_counted_until_one_answers() {
+    let addresses: [SocketAddr; 2] = addresses(11);
+    let mut running = start(&contact(&addresses));
+    let refused = addresses.map(|address| format!("discovery: {address}: connection refused"));
+    running.until_pending(&["discovery", &refused[0], &refused[1]]).await;
+    running.until_metric("cqlgate_contact_point_failures_total{reason=\"refused\"}").await;
+    let ring = ring(&addresses);
+    let node = FakeNode::start(&ring, addresses[1]).await;
+    running.until_ready().await;
+    // What fails later is no longer pending.
+    drop(node);
+    running.until_state(9043, NodeState::Down).await;
+    assert!(running.readiness.is_ready());
 }
 
 #[tokio::test]

@@ -158,3 +158,14 @@ async fn a_listed_name_without_address_keeps_the_gateway_from_being_ready_only_u
     let found = running.until("the lost node", |topology| topology.node_at_port(9043).is_some()).await;
     assert_eq!(found.hidden, []);
 }
+
+#[tokio::test]
+async fn a_contact_point_without_an_address_is_named_and_counted() {
+    let server = NameServer::start().await;
+    let text = "discovery: {contact_points: [\"nowhere.test:9742\"]}\n";
+    let running = start_by(server.names.clone(), &config(text));
+    running.until_pending(&["discovery", "discovery: nowhere.test: Non-Existent Domain"]).await;
+    running.until_metric("cqlgate_contact_point_failures_total{reason=\"dns\"}").await;
+    server.set("nowhere.test", &[[127, 33, 5, 1]]);
+    running.until_pending(&["discovery", "discovery: 127.33.5.1:9742: connection refused"]).await;
+}
