@@ -6,6 +6,8 @@
 mod client;
 #[path = "common/gate.rs"]
 mod gate;
+#[path = "gateway/paging.rs"]
+mod paging;
 
 use std::collections::BTreeSet;
 use std::io;

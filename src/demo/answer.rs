@@ -295,7 +295,7 @@ fn columns_bytes(columns: &[Column]) -> Vec<u8> {
 }
 
 /// 16 bytes that are the same for the same parts on every node (FNV-1a, 128 bits).
-fn fingerprint(parts: &[&[u8]]) -> [u8; 16] {
+pub(super) fn fingerprint(parts: &[&[u8]]) -> [u8; 16] {
     let mut hash = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128;
     for byte in parts.iter().flat_map(|part| part.iter().chain(&[0xff])) {
         hash = (hash ^ u128::from(*byte)).wrapping_mul(0x0100_0000_0000_0000_0000_013b);

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::answer::{Refusal, Scope, column_of, invalid, result_columns, undefined, void};
+use super::answer::{Refusal, Scope, column_of, fingerprint, invalid, result_columns, undefined, void};
 use super::cluster::MAX_PAIRS;
 use super::request::Parameters;
 use super::statement::{Filter, Select, Term};
@@ -11,7 +11,7 @@ use crate::cql::message::error_code;
 use crate::cql::primitives::{Reader, Value, inet_cell_bytes};
 
 /// Rows, and where the next page begins.
-pub(super) type Page = (Vec<Vec<Cell>>, Option<[u8; 4]>);
+pub(super) type Page = (Vec<Vec<Cell>>, Option<Vec<u8>>);
 
 /// One run of a statement: its variables and what they are bound to.
 pub(super) struct Run<'a> {
@@ -85,11 +85,12 @@ impl Run<'_> {
         let start = match self.parameters.paging_state {
             None => 0,
             Some(state) => {
-                let state = <[u8; 4]>::try_from(state).map_err(|_| Refusal {
+                let start = state.first_chunk().map(|start| u32::from_be_bytes(*start));
+                let start = start.filter(|&start| paging_state(start) == state).ok_or_else(|| Refusal {
                     code: error_code::PROTOCOL_ERROR,
                     text: "Invalid value for the paging state".to_owned(),
                 })?;
-                u32::from_be_bytes(state) as usize
+                start as usize
             }
         };
         let size = self.parameters.page_size.unwrap_or(usize::MAX);
@@ -98,7 +99,7 @@ impl Run<'_> {
             return Ok((page, None));
         }
         page.truncate(size);
-        Ok((page, u32::try_from(start + size).ok().map(u32::to_be_bytes)))
+        Ok((page, u32::try_from(start + size).ok().map(paging_state)))
     }
 
     pub fn key(&self, table: &Table, name: &str, term: &Term) -> Result<Vec<u8>, Refusal> {
@@ -129,6 +130,12 @@ impl Run<'_> {
         }
         Ok(void())
     }
+}
+
+/// Where a page begins, and as opaque as a real node's: not one byte of it can be changed.
+fn paging_state(start: u32) -> Vec<u8> {
+    let start = start.to_be_bytes();
+    [&start[..], &fingerprint(&[&start])].concat()
 }
 
 fn literal(text: &str, kind: &[u8]) -> Result<Vec<u8>, Refusal> {

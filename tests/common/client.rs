@@ -160,6 +160,23 @@ impl Client {
         self.ask(Opcode::QUERY, &request::encode_query(self.dialect.0, text)).await
     }
 
+    /// One page of a query's rows (native_protocol_v5.spec §4.1.4): `state` is what the page before said.
+    pub async fn page(&mut self, text: &str, size: i32, state: Option<&[u8]>) -> io::Result<(Opcode, Vec<u8>)> {
+        let mut message = Vec::new();
+        let mut writer = Writer::new(&mut message);
+        writer.long_string(text).u16(1);
+        let flags = 0x04 | if state.is_some() { 0x08 } else { 0 };
+        match self.dialect.0 {
+            Version::V5 => writer.i32(flags.into()),
+            _ => writer.u8(flags),
+        };
+        writer.i32(size);
+        if let Some(state) = state {
+            writer.value(Value::Bytes(state));
+        }
+        self.ask(Opcode::QUERY, &message).await
+    }
+
     /// A query's rows.
     pub async fn rows(&mut self, text: &str) -> Vec<Row> {
         let (opcode, body) = self.query(text).await.unwrap();

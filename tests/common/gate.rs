@@ -29,21 +29,31 @@ impl Gate {
     pub async fn start_by_contact_point() -> Self {
         let cluster = Cluster::start(Options::loopback(3, 0)).await.unwrap();
         let discovery = format!("  contact_points: [\"{}\"]\n", cluster.node(0).address());
-        Self::before(cluster, &discovery, "").await
+        Self::before(cluster, 3, &discovery, "").await
     }
 
     /// Listed nodes; `yaml`: further keys of the configuration.
     pub async fn start_with(options: Options, yaml: &str) -> Self {
-        let cluster = Cluster::start(options).await.unwrap();
-        let mut discovery = "  nodes:\n".to_owned();
-        for (index, node) in cluster.nodes().iter().enumerate() {
-            discovery += &format!("    - {{name: node-{index}, address: \"{}\"}}\n", node.address());
-        }
-        Self::before(cluster, &discovery, yaml).await
+        Self::start_listed(options, |_| true, yaml).await
     }
 
-    async fn before(cluster: Cluster, discovery: &str, yaml: &str) -> Self {
-        let count = cluster.nodes().len();
+    /// Nodes that are listed but for one, which has no port.
+    pub async fn start_without(unlisted: usize, options: Options) -> Self {
+        Self::start_listed(options, |index| index != unlisted, "").await
+    }
+
+    async fn start_listed(options: Options, is_listed: impl Fn(usize) -> bool, yaml: &str) -> Self {
+        let cluster = Cluster::start(options).await.unwrap();
+        let (mut discovery, mut count) = ("  nodes:\n".to_owned(), 0);
+        for (index, node) in cluster.nodes().iter().enumerate().filter(|(index, _)| is_listed(*index)) {
+            discovery += &format!("    - {{name: node-{index}, address: \"{}\"}}\n", node.address());
+            count += 1;
+        }
+        Self::before(cluster, count, &discovery, yaml).await
+    }
+
+    /// The gateway in front of `cluster`, of which `count` nodes get a port.
+    async fn before(cluster: Cluster, count: usize, discovery: &str, yaml: &str) -> Self {
         let text =
             format!("advertise: 127.0.0.1\nprobe: {{interval: 100ms, silence: 2s}}\ndiscovery:\n{discovery}{yaml}");
         let mut config = Config::parse("test", &text, Path::new("")).unwrap().config;
