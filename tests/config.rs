@@ -154,13 +154,17 @@ fn values_that_mean_nothing_are_refused_with_the_numbers() {
     refused(&nodes("log:\n  level: loud\n"), "\"loud\" is no level", 4);
     refused(&nodes("views:\n  default: all\n"), "unknown variant `all`", 4);
     refused(&nodes("listen: 0.0.0.0:9042-70000\n"), "port 70000 is beyond 65535", 3);
-    refused(&nodes("listen: 0.0.0.0:9042\n"), "2 nodes, but listen 0.0.0.0:9042 has 1 ports", 2);
+    refused(&nodes("listen: 0.0.0.0:9042\n"), "2 nodes, but listen 0.0.0.0:9042 has 1 port\n", 2);
     refused(&nodes("admin: 127.0.0.1:9050\n"), "port 9050 is within listen 0.0.0.0:9042-9061", 3);
     refused(&nodes("tls: {nodes: {verify: full}}\n"), "ca is missing", 3);
     refused(&nodes("tls: {nodes: {verify: off, key: /no/such}}\n"), "needs tls.nodes.certificate", 3);
-    refused(&format!("{HEAD}discovery: {{nodes: [{{name: a, address: h, port: 99042}}]}}\n"), "99042 is no port", 2);
+    let port = "discovery:\n  nodes:\n    - {name: a, address: h}\n    - {name: b, address: i, port: 99042}\n";
+    refused(&format!("{HEAD}{port}"), "discovery.nodes[1].port: 99042 is no port from 1 to 65535\n 5 |", 5);
     assert_eq!(parse("").unwrap_err(), "gate.yaml: unexpected end of input");
-    refused(NODES, "missing field `advertise`", 1);
+    // No key that is there is to blame.
+    assert_eq!(parse(NODES).unwrap_err(), "gate.yaml: missing field `advertise`");
+    let nameless = "discovery:\n  nodes:\n    - {name: a, address: h}\n    - {address: i}\n";
+    refused(&format!("{HEAD}{nameless}"), "discovery.nodes[1]: missing field `name`", 5);
     refused(&format!("advertise: 0.0.0.0\n{NODES}"), "0.0.0.0 cannot be dialled", 1);
     refused(&format!("advertise: gate:9042\n{NODES}"), "without a port", 1);
     refused(&format!("advertise: {{}}\n{NODES}"), "neither ipv4 nor ipv6", 1);

@@ -108,7 +108,7 @@ fn check_marks_the_line_that_is_wrong() {
     let file = folder.path().join("wrong.yaml");
     fs::write(&file, "advertise: 203.0.113.10\ndiscovery:\n  nodes:\n    - {name: a, adress: x}\n").unwrap();
     let file = file.to_str().unwrap();
-    let marked = "wrong.yaml:4:17: unknown field `adress`, expected one of name, address, port\n \
+    let marked = "wrong.yaml:4:17: discovery.nodes[0]: unknown field `adress`, expected one of name, address, port\n \
                   4 |     - {name: a, adress: x}\n   |                 ^^^^^^";
     check(&["check", file], 1, "", marked);
     check(&["run", "--config", file], 1, "", marked);

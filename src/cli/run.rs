@@ -36,13 +36,17 @@ pub struct RunArgs {
     /// The password of --username, alone in a file.
     #[arg(long, value_name = "F", requires = "username")]
     password_file: Option<PathBuf>,
+    /// Keeps each node's port across restarts of the gateway; made when it is not there.
+    #[arg(long, value_name = "F")]
+    state_file: Option<PathBuf>,
 }
 
-const FLAGS: [&str; 5] = ["listen", "advertise", "admin", "username", "password_file"];
+const FLAGS: [&str; 6] = ["listen", "advertise", "admin", "username", "password_file", "state_file"];
 
 /// Keys of the file and the flags that set them.
-const KEYS: [(&str, &str); 6] = [
+const KEYS: [(&str, &str); 7] = [
     ("discovery.contact_points", "--contact-point"),
+    ("discovery.state_file", "--state-file"),
     ("probe.username", "--username"),
     ("probe.password_file", "--password-file"),
     ("listen", "--listen"),
@@ -51,8 +55,11 @@ const KEYS: [(&str, &str); 6] = [
 ];
 
 pub(super) fn run(args: &RunArgs) -> anyhow::Result<()> {
-    let Resolved { config, warnings } = args.resolve()?;
+    let (Resolved { config, warnings }, chosen) = args.resolve()?;
     let log_level = telemetry::init(&config.log)?;
+    if let Some(chosen) = chosen {
+        tracing::info!("{chosen}");
+    }
     for warning in warnings {
         tracing::warn!("{warning}");
     }
@@ -61,12 +68,12 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<()> {
 }
 
 impl RunArgs {
-    /// The configuration that the arguments name or say.
-    fn resolve(&self) -> anyhow::Result<Resolved> {
+    /// The configuration that the arguments name or say, and what was chosen where they say nothing.
+    fn resolve(&self) -> anyhow::Result<(Resolved, Option<String>)> {
         if let Some(path) = &self.config {
-            return Ok(Config::load(path)?);
+            return Ok((Config::load(path)?, None));
         }
-        let (advertise, said) = match &self.advertise {
+        let (advertise, chosen) = match &self.advertise {
             Some(text) => (text.clone(), None),
             None => {
                 let address = self.route().context("--advertise is not given, and none can be chosen")?;
@@ -74,12 +81,16 @@ impl RunArgs {
             }
         };
         let mut resolved = self.file(advertise).resolve(Path::new("")).map_err(by_flag)?;
-        resolved.warnings.extend(said);
-        Ok(resolved)
+        resolved.warnings = resolved.warnings.iter().map(|warning| with_flags(warning)).collect();
+        Ok((resolved, chosen))
     }
 
     fn file(&self, advertise: String) -> File {
-        let discovery = Discovery { contact_points: Some(self.contact_point.clone()), ..Discovery::default() };
+        let discovery = Discovery {
+            contact_points: Some(self.contact_point.clone()),
+            state_file: self.state_file.clone(),
+            ..Discovery::default()
+        };
         let mut file = File::new(Advertise::Text(advertise), discovery);
         file.listen = self.listen.unwrap_or(file.listen);
         file.admin = self.admin.unwrap_or(file.admin);
@@ -116,10 +127,18 @@ fn by_flag(mut error: ConfigError) -> ConfigError {
             if problem.key == key {
                 flag.clone_into(&mut problem.key);
             }
-            problem.what = problem.what.replace(&format!("{key} "), &format!("{flag} "));
         }
+        problem.what = with_flags(&problem.what);
     }
     error
+}
+
+/// `text` with flags in place of keys.
+fn with_flags(text: &str) -> String {
+    let replace = |text: String, (key, flag)| {
+        text.replace(&format!("{key} "), &format!("{flag} ")).replace(&format!("{key}: "), &format!("{flag}: "))
+    };
+    KEYS.into_iter().fold(text.to_owned(), replace)
 }
 
 #[cfg(test)]
@@ -134,7 +153,7 @@ mod tests {
         run: RunArgs,
     }
 
-    fn resolve(flags: &str) -> Result<Resolved, String> {
+    fn resolve(flags: &str) -> Result<(Resolved, Option<String>), String> {
         let args = Flags::try_parse_from(format!("run {flags}").split_whitespace()).map_err(|e| e.to_string())?;
         args.run.resolve().map_err(|error| format!("{error:#}"))
     }
@@ -142,7 +161,7 @@ mod tests {
     /// Flags mean the same as a file with this text.
     fn check(flags: &str, text: &str) {
         let file = Config::parse("gate.yaml", text, Path::new("")).unwrap();
-        assert_eq!(resolve(flags).unwrap().config, file.config, "{flags}");
+        assert_eq!(resolve(flags).unwrap().0.config, file.config, "{flags}");
     }
 
     #[test]
@@ -159,14 +178,29 @@ mod tests {
             "--contact-point h --advertise g --username u --password-file Cargo.toml",
             "advertise: g\ndiscovery: {contact_points: [h]}\nprobe: {username: u, password_file: Cargo.toml}\n",
         );
+        check(
+            "--contact-point h --advertise g --state-file ports.json",
+            "advertise: g\ndiscovery: {contact_points: [h], state_file: ports.json}\n",
+        );
     }
 
     #[test]
     fn advertises_the_address_towards_the_first_contact_point_and_says_so() {
-        let resolved = resolve("--contact-point 127.0.0.1").unwrap();
+        let (resolved, chosen) = resolve("--contact-point 127.0.0.1").unwrap();
         let expected = crate::config::Advertise::Addresses { ipv4: Some([127, 0, 0, 1].into()), ipv6: None };
         assert_eq!(resolved.config.advertise, expected);
-        assert!(resolved.warnings.iter().any(|w| w.contains("clients are told to dial 127.0.0.1")));
+        assert!(chosen.unwrap().ends_with("clients are told to dial 127.0.0.1"));
+        assert_eq!(resolve("--contact-point 127.0.0.1 --advertise g").unwrap().1, None);
+    }
+
+    #[test]
+    fn warnings_speak_of_flags() {
+        let warnings = |flags: &str| resolve(flags).unwrap().0.warnings;
+        let lost = "--state-file is absent: nodes may get other ports when the gateway starts again";
+        assert_eq!(warnings("--contact-point h --advertise g"), [lost]);
+        assert_eq!(warnings("--contact-point h --advertise g --state-file ports.json"), [""; 0]);
+        let local = "--advertise: 127.0.0.1 can be dialled from this machine only";
+        assert_eq!(warnings("--contact-point h --advertise 127.0.0.1 --state-file ports.json"), [local]);
     }
 
     #[test]
@@ -182,8 +216,9 @@ mod tests {
                 "--admin: port 9050 is within --listen 0.0.0.0:9042-9061",
             ),
             ("--contact-point h --advertise g --username u --password-file /no/such", "--password-file: /no/such"),
+            ("--contact-point h --advertise g --state-file /no/such/ports", "--state-file: /no/such/ports"),
         ] {
-            let error = resolve(flags).map(|r| r.config).unwrap_err();
+            let error = resolve(flags).map(|(resolved, _)| resolved.config).unwrap_err();
             assert!(error.contains(words), "{flags}: {error}");
         }
     }

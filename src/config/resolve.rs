@@ -162,7 +162,8 @@ impl File {
             found.problem("discovery.nodes", "is empty");
         }
         if nodes.len() > ports {
-            let what = format!("{} nodes, but listen {listen} has {ports} ports", nodes.len());
+            let plural = if ports == 1 { "" } else { "s" };
+            let what = format!("{} nodes, but listen {listen} has {ports} port{plural}", nodes.len());
             found.problem("discovery.nodes", what);
             return Vec::new();
         }
