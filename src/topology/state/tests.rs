@@ -392,7 +392,7 @@ fn a_node_without_an_address_is_hidden_until_it_has_one() {
             .collect::<Vec<_>>()
     };
     let unresolved = ("c".to_owned(), None, HiddenReason::NotResolved);
-    assert_eq!(hidden("c unresolved"), [unresolved.clone()]);
+    assert_eq!(hidden("c unresolved"), std::slice::from_ref(&unresolved));
     assert_eq!(hidden("c unresolved \n c unresolved \n nodes a=.1 b=.2 \n wait 1000"), [unresolved]);
     assert_eq!(hidden("c unresolved \n nodes a=.1 b=.2 \n nodes a=.1 b=.2 c=.3"), []);
 }
