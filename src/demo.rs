@@ -1,7 +1,7 @@
 //! `cqlgate demo`: three simulated nodes and the gateway in one process, to look at with cqlsh and any driver.
 //!
 //! The gateway is the real one, with a real configuration; only the nodes are simulated ([`node`]). What the nodes see is
-//! printed while it happens, under the gateway's port that leads to them ([`show`]).
+//! printed while it happens, under the gateway's port that leads to them (`show`).
 
 pub mod node;
 

@@ -1,5 +1,5 @@
 //! Logs, on standard error: human on a terminal, JSON lines otherwise. The level can be changed while the gateway runs, and
-//! an output that does not move holds nobody up ([`queue`]).
+//! an output that does not move holds nobody up (`queue`).
 
 mod queue;
 

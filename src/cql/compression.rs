@@ -4,7 +4,7 @@
 //! begins with its length as a varint. v5 compresses segments instead (`segment.rs`).
 //!
 //! A whole body is decompressed only after its declared length was compared with the caller's limit. Where a body's table
-//! has to be known, [`prefix`] decodes just its first bytes into the caller's buffer: no allocation, on whatever part
+//! has to be known, `prefix` decodes just its first bytes into the caller's buffer: no allocation, on whatever part
 //! of the body has arrived.
 
 mod prefix;

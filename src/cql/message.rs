@@ -20,7 +20,7 @@ pub mod error_code {
     pub const UNPREPARED: i32 = 0x2500;
 }
 
-/// STARTUP (§4.1.1): a [string map] of options.
+/// STARTUP (§4.1.1): a `[string map]` of options.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Startup<'a> {
     /// In the order of the wire.
@@ -59,7 +59,7 @@ pub fn encode_startup(options: &[(&str, &str)]) -> Vec<u8> {
     body
 }
 
-/// SUPPORTED (§4.2.4): a [string multimap] of options.
+/// SUPPORTED (§4.2.4): a `[string multimap]` of options.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Supported<'a> {
     pub options: Vec<(&'a str, Vec<&'a str>)>,

@@ -1,5 +1,5 @@
-//! The notations of native_protocol_v5.spec §3 ([short], [string], [bytes], [inet] …), read from a slice and appended to
-//! a `Vec`.
+//! The notations of native_protocol_v5.spec §3 (`[short]`, `[string]`, `[bytes]`, `[inet]` …), read from a slice and
+//! appended to a `Vec`.
 //!
 //! Reading never panics, never allocates more than the bytes at hand can fill, and tells *not enough bytes yet*
 //! ([`DecodeError::Truncated`]) from *malformed*: a caller that streams waits on the first and gives up on the second.
@@ -36,7 +36,7 @@ impl DecodeError {
     }
 }
 
-/// A [value]: length -1 is null, -2 is *not set* (native_protocol_v4.spec §3).
+/// A `[value]`: length -1 is null, -2 is *not set* (native_protocol_v4.spec §3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value<'a> {
     Bytes(&'a [u8]),
@@ -118,13 +118,13 @@ impl<'a> Reader<'a> {
         self.array::<1>(what).map(|[byte]| byte)
     }
 
-    /// [short]
+    /// `[short]`
     #[inline]
     pub fn u16(&mut self, what: &'static str) -> Result<u16, DecodeError> {
         self.array(what).map(u16::from_be_bytes)
     }
 
-    /// [int]
+    /// `[int]`
     #[inline]
     pub fn i32(&mut self, what: &'static str) -> Result<i32, DecodeError> {
         self.array(what).map(i32::from_be_bytes)
@@ -134,44 +134,44 @@ impl<'a> Reader<'a> {
         self.array(what).map(u32::from_be_bytes)
     }
 
-    /// [long]
+    /// `[long]`
     pub fn i64(&mut self, what: &'static str) -> Result<i64, DecodeError> {
         self.array(what).map(i64::from_be_bytes)
     }
 
-    /// [uuid]
+    /// `[uuid]`
     pub fn uuid(&mut self, what: &'static str) -> Result<Uuid, DecodeError> {
         self.array(what).map(Uuid::from_bytes)
     }
 
-    /// An [int] that counts things: never negative.
+    /// An `[int]` that counts things: never negative.
     #[inline]
     pub fn count(&mut self, what: &'static str) -> Result<usize, DecodeError> {
         let value = self.i32(what)?;
         usize::try_from(value).map_err(|_| DecodeError::Invalid { what, value: i64::from(value) })
     }
 
-    /// [string]
+    /// `[string]`
     #[inline]
     pub fn string(&mut self, what: &'static str) -> Result<&'a str, DecodeError> {
         let bytes = self.short_bytes(what)?;
         std::str::from_utf8(bytes).map_err(|_| DecodeError::Malformed { what })
     }
 
-    /// [long string], as bytes: a statement's text is never looked into here.
+    /// `[long string]`, as bytes: a statement's text is never looked into here.
     pub fn long_string(&mut self, what: &'static str) -> Result<&'a [u8], DecodeError> {
         let length = self.count(what)?;
         self.take(what, length)
     }
 
-    /// [short bytes]; also a [string] that need not be UTF-8.
+    /// `[short bytes]`; also a `[string]` that need not be UTF-8.
     #[inline]
     pub fn short_bytes(&mut self, what: &'static str) -> Result<&'a [u8], DecodeError> {
         let length = self.u16(what)?;
         self.take(what, usize::from(length))
     }
 
-    /// [bytes]: any negative length is null.
+    /// `[bytes]`: any negative length is null.
     pub fn bytes(&mut self, what: &'static str) -> Result<Option<&'a [u8]>, DecodeError> {
         match usize::try_from(self.i32(what)?) {
             Ok(length) => self.take(what, length).map(Some),
@@ -179,7 +179,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// [value]
+    /// `[value]`
     pub fn value(&mut self, what: &'static str) -> Result<Value<'a>, DecodeError> {
         match self.i32(what)? {
             -1 => Ok(Value::Null),
@@ -191,7 +191,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// [string list]
+    /// `[string list]`
     pub fn string_list(&mut self, what: &'static str) -> Result<Vec<&'a str>, DecodeError> {
         let count = usize::from(self.u16(what)?);
         let mut list = Vec::with_capacity(count.min(self.remaining() / 2));
@@ -201,7 +201,7 @@ impl<'a> Reader<'a> {
         Ok(list)
     }
 
-    /// [string map], in the order of the wire.
+    /// `[string map]`, in the order of the wire.
     pub fn string_map(&mut self, what: &'static str) -> Result<Vec<(&'a str, &'a str)>, DecodeError> {
         let count = usize::from(self.u16(what)?);
         let mut map = Vec::with_capacity(count.min(self.remaining() / 4));
@@ -211,7 +211,7 @@ impl<'a> Reader<'a> {
         Ok(map)
     }
 
-    /// [string multimap], in the order of the wire.
+    /// `[string multimap]`, in the order of the wire.
     pub fn string_multimap(&mut self, what: &'static str) -> Result<Vec<(&'a str, Vec<&'a str>)>, DecodeError> {
         let count = usize::from(self.u16(what)?);
         let mut map = Vec::with_capacity(count.min(self.remaining() / 4));
@@ -221,7 +221,7 @@ impl<'a> Reader<'a> {
         Ok(map)
     }
 
-    /// Steps over a [string list].
+    /// Steps over a `[string list]`.
     pub fn skip_string_list(&mut self, what: &'static str) -> Result<(), DecodeError> {
         for _ in 0..self.u16(what)? {
             self.short_bytes(what)?;
@@ -229,7 +229,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Steps over a [bytes map] (a custom payload).
+    /// Steps over a `[bytes map]` (a custom payload).
     pub fn skip_bytes_map(&mut self, what: &'static str) -> Result<(), DecodeError> {
         for _ in 0..self.u16(what)? {
             self.short_bytes(what)?;
@@ -238,7 +238,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// [inetaddr]: one length byte (4 or 16), then the address.
+    /// `[inetaddr]`: one length byte (4 or 16), then the address.
     pub fn inetaddr(&mut self, what: &'static str) -> Result<IpAddr, DecodeError> {
         match self.u8(what)? {
             4 => self.array::<4>(what).map(|octets| IpAddr::V4(Ipv4Addr::from(octets))),
@@ -247,7 +247,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// [inet]: an [inetaddr], then the port as [int].
+    /// `[inet]`: an `[inetaddr]`, then the port as `[int]`.
     pub fn inet(&mut self, what: &'static str) -> Result<SocketAddr, DecodeError> {
         let address = self.inetaddr(what)?;
         let port = self.i32(what)?;
@@ -323,7 +323,7 @@ impl<'a> Writer<'a> {
         self.raw(&value.to_be_bytes())
     }
 
-    /// [string]
+    /// `[string]`
     pub fn string(&mut self, text: &str) -> &mut Self {
         let mut end = text.len().min(usize::from(u16::MAX));
         while !text.is_char_boundary(end) {
@@ -332,18 +332,18 @@ impl<'a> Writer<'a> {
         self.short_bytes(text.get(..end).unwrap_or_default().as_bytes())
     }
 
-    /// [long string]
+    /// `[long string]`
     pub fn long_string(&mut self, text: &str) -> &mut Self {
         self.value(Value::Bytes(text.as_bytes()))
     }
 
-    /// [short bytes]
+    /// `[short bytes]`
     pub fn short_bytes(&mut self, bytes: &[u8]) -> &mut Self {
         let length = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
         self.u16(length).raw(bytes.get(..usize::from(length)).unwrap_or(bytes))
     }
 
-    /// [bytes], [value]
+    /// `[bytes]`, `[value]`
     pub fn value(&mut self, value: Value<'_>) -> &mut Self {
         match value {
             Value::Null => self.i32(-1),
@@ -355,7 +355,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// [string list]
+    /// `[string list]`
     pub fn string_list(&mut self, list: &[&str]) -> &mut Self {
         let count = u16::try_from(list.len()).unwrap_or(u16::MAX);
         self.u16(count);
@@ -365,7 +365,7 @@ impl<'a> Writer<'a> {
         self
     }
 
-    /// [string map]
+    /// `[string map]`
     pub fn string_map(&mut self, map: &[(&str, &str)]) -> &mut Self {
         let count = u16::try_from(map.len()).unwrap_or(u16::MAX);
         self.u16(count);
@@ -375,7 +375,7 @@ impl<'a> Writer<'a> {
         self
     }
 
-    /// [inetaddr]
+    /// `[inetaddr]`
     pub fn inetaddr(&mut self, address: IpAddr) -> &mut Self {
         match inet_cell_bytes(address) {
             InetBytes::V4(octets) => self.u8(4).raw(&octets),
@@ -383,7 +383,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// [inet]
+    /// `[inet]`
     pub fn inet(&mut self, address: SocketAddr) -> &mut Self {
         self.inetaddr(address.ip()).i32(i32::from(address.port()))
     }

@@ -25,7 +25,7 @@ pub mod metadata_flags {
     pub const METADATA_CHANGED: i32 = 0x08;
 }
 
-/// The [int] at the start of a RESULT.
+/// The `[int]` at the start of a RESULT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResultKind {
     Void,

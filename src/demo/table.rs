@@ -13,7 +13,7 @@ pub(super) type Cell = Option<Vec<u8>>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Column {
     pub name: String,
-    /// The type as on the wire: an [option].
+    /// The type as on the wire: an `[option]`.
     pub kind: Vec<u8>,
 }
 

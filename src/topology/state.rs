@@ -1,6 +1,6 @@
 //! The only writer of the topology: folds what was learned into the next snapshot. Pure; the time comes with each input.
 //!
-//! Facts are kept for each node ([`Record`]); after every input its state is concluded anew from all of them, so that the
+//! Facts are kept for each node (`Record`); after every input its state is concluded anew from all of them, so that the
 //! order in which news arrive matters as little as possible. A node is `Up` only while it answers at its present address
 //! and nothing contradicts that it is the node it should be. Two nodes never have one host_id, nor one port.
 

@@ -11,7 +11,7 @@ pub const SKIP_METADATA: u8 = 0x02;
 /// Where the flag byte of a QUERY or EXECUTE is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueryFlags {
-    /// From the start of the message. In v5, where flags are an [int], its lowest byte.
+    /// From the start of the message. In v5, where flags are an `[int]`, its lowest byte.
     pub offset: usize,
     pub value: u8,
 }

@@ -1,4 +1,4 @@
-//! A column's type: an [option] of native_protocol_v5.spec §4.2.5.2, kept as the bytes that it is.
+//! A column's type: an `[option]` of native_protocol_v5.spec §4.2.5.2, kept as the bytes that it is.
 
 use super::super::primitives::{DecodeError, Reader};
 
@@ -12,7 +12,7 @@ const SET: u16 = 0x0022;
 const UDT: u16 = 0x0030;
 const TUPLE: u16 = 0x0031;
 
-/// A type as on the wire: its [short] id, and for some ids what follows it.
+/// A type as on the wire: its `[short]` id, and for some ids what follows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ColumnType<'a> {
     pub raw: &'a [u8],
