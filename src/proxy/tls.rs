@@ -83,10 +83,10 @@ impl NodeConnector {
             Verify::Full => builder.with_root_certificates(roots),
             Verify::Ca => builder
                 .dangerous()
-                .with_custom_certificate_verifier(Arc::new(verify::ChainOnly::new(roots, Arc::clone(&provider)))),
+                .with_custom_certificate_verifier(Arc::new(verify::Nameless::chain_only(roots, Arc::clone(&provider)))),
             Verify::Off => builder
                 .dangerous()
-                .with_custom_certificate_verifier(Arc::new(verify::Nothing::new(Arc::clone(&provider)))),
+                .with_custom_certificate_verifier(Arc::new(verify::Nameless::nothing(Arc::clone(&provider)))),
         };
         let config = match (&tls.certificate, &tls.key) {
             (Some(certificate), Some(key)) => {
