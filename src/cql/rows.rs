@@ -14,7 +14,7 @@ use super::primitives::{DecodeError, Reader};
 
 pub use parse::{Column, MAX_CELLS, MAX_COLUMNS, Rows};
 pub use prepared::Prepared;
-pub use types::{ColumnType, MAX_TYPE_DEPTH, NativeType};
+pub use types::{ColumnType, MAX_TYPE_DEPTH, NativeType, type_id};
 pub use writer::{NewColumn, RowsWriter};
 
 /// Flags of a Rows metadata.

@@ -61,11 +61,13 @@ impl Table {
 
 /// The types that literals and variables of the known statements have.
 pub(super) mod kind {
-    pub const INT: [u8; 2] = [0x00, 0x09];
-    pub const INET: [u8; 2] = [0x00, 0x10];
-    pub const UUID: [u8; 2] = [0x00, 0x0c];
-    pub const TEXT: [u8; 2] = [0x00, 0x0d];
-    pub const LIST: [u8; 2] = [0x00, 0x20];
+    use crate::cql::rows::type_id;
+
+    pub const INT: [u8; 2] = type_id::INT.to_be_bytes();
+    pub const INET: [u8; 2] = type_id::INET.to_be_bytes();
+    pub const UUID: [u8; 2] = type_id::UUID.to_be_bytes();
+    pub const TEXT: [u8; 2] = type_id::VARCHAR.to_be_bytes();
+    pub const LIST: [u8; 2] = type_id::LIST.to_be_bytes();
 }
 
 macro_rules! captured {

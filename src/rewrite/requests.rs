@@ -10,7 +10,7 @@ use super::walk::{Clear, Judge, Rewrite, Verdict};
 use super::{Failure, Why};
 use crate::cql::compression::Prefix;
 use crate::cql::frame::{EVENT_STREAM, Flags, HEADER_LEN, Header, Opcode, Version, encode_frame};
-use crate::cql::message::request::{self, SKIP_METADATA};
+use crate::cql::message::request::{self, flag::SKIP_METADATA};
 use crate::cql::message::{Register, error_code};
 use crate::cql::primitives::{DecodeError, Reader};
 use crate::cql::session::Session;

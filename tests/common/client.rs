@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use cqlgate::cql::compression::Compression;
 use cqlgate::cql::frame::{Flags, HEADER_LEN, Header, Opcode, Version, encode_frame};
-use cqlgate::cql::message::{Event, encode_register, encode_startup, request};
+use cqlgate::cql::message::request::{self, flag};
+use cqlgate::cql::message::{Event, encode_register, encode_startup};
 use cqlgate::cql::primitives::{Reader, Value, Writer};
 use cqlgate::cql::rows::{Prepared, Rows};
 use cqlgate::cql::segment::{self, Layout, SegmentHeader};
@@ -165,7 +166,7 @@ impl Client {
         let mut message = Vec::new();
         let mut writer = Writer::new(&mut message);
         writer.long_string(text).u16(1);
-        let flags = 0x04 | if state.is_some() { 0x08 } else { 0 };
+        let flags = flag::PAGE_SIZE | if state.is_some() { flag::PAGING_STATE } else { 0 };
         match self.dialect.0 {
             Version::V5 => writer.i32(flags.into()),
             _ => writer.u8(flags),
@@ -210,7 +211,8 @@ impl Client {
         if let Some(metadata_id) = metadata_id {
             writer.short_bytes(metadata_id);
         }
-        let flags = u8::from(!values.is_empty()) | u8::from(skip_metadata) << 1;
+        let set = |wanted: bool, flag: u8| if wanted { flag } else { 0 };
+        let flags = set(!values.is_empty(), flag::VALUES) | set(skip_metadata, flag::SKIP_METADATA);
         writer.u16(1);
         match self.dialect.0 {
             Version::V5 => writer.i32(flags.into()),

@@ -5,8 +5,18 @@
 use super::super::frame::{Flags, Version};
 use super::super::primitives::{DecodeError, Reader, Writer};
 
-/// `Skip_metadata` in a request's flags (native_protocol_v5.spec §4.1.4).
-pub const SKIP_METADATA: u8 = 0x02;
+/// A request's flags (native_protocol_v5.spec §4.1.4), most of which say what follows them.
+pub mod flag {
+    pub const VALUES: u8 = 0x01;
+    pub const SKIP_METADATA: u8 = 0x02;
+    pub const PAGE_SIZE: u8 = 0x04;
+    pub const PAGING_STATE: u8 = 0x08;
+    pub const SERIAL_CONSISTENCY: u8 = 0x10;
+    pub const TIMESTAMP: u8 = 0x20;
+    pub const NAMES: u8 = 0x40;
+    /// v5
+    pub const KEYSPACE: u8 = 0x80;
+}
 
 /// Where the flag byte of a QUERY or EXECUTE is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +28,7 @@ pub struct QueryFlags {
 
 impl QueryFlags {
     pub fn skips_metadata(self) -> bool {
-        self.value & SKIP_METADATA != 0
+        self.value & flag::SKIP_METADATA != 0
     }
 }
 

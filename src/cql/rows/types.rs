@@ -5,12 +5,26 @@ use super::super::primitives::{DecodeError, Reader};
 /// How deep types may nest: recursion on what a peer sent has a floor. Cassandra's own tables go three deep.
 pub const MAX_TYPE_DEPTH: usize = 32;
 
-const CUSTOM: u16 = 0x0000;
-const LIST: u16 = 0x0020;
-const MAP: u16 = 0x0021;
-const SET: u16 = 0x0022;
-const UDT: u16 = 0x0030;
-const TUPLE: u16 = 0x0031;
+/// The ids that are looked for or written.
+pub mod type_id {
+    pub const CUSTOM: u16 = 0x0000;
+    pub const ASCII: u16 = 0x0001;
+    pub const BLOB: u16 = 0x0003;
+    pub const INT: u16 = 0x0009;
+    /// `text` in v1 and v2.
+    pub const LEGACY_TEXT: u16 = 0x000a;
+    pub const UUID: u16 = 0x000c;
+    pub const VARCHAR: u16 = 0x000d;
+    pub const TIMEUUID: u16 = 0x000f;
+    pub const INET: u16 = 0x0010;
+    pub const LIST: u16 = 0x0020;
+    pub const MAP: u16 = 0x0021;
+    pub const SET: u16 = 0x0022;
+    pub const UDT: u16 = 0x0030;
+    pub const TUPLE: u16 = 0x0031;
+}
+
+use type_id::{CUSTOM, LIST, MAP, SET, TUPLE, UDT};
 
 /// A type as on the wire: its `[short]` id, and for some ids what follows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,9 +57,9 @@ pub enum NativeType<'a> {
 
 impl<'a> ColumnType<'a> {
     /// `inet`
-    pub const INET: ColumnType<'static> = ColumnType { raw: &[0x00, 0x10] };
+    pub const INET: ColumnType<'static> = ColumnType { raw: &type_id::INET.to_be_bytes() };
     /// `int`
-    pub const INT: ColumnType<'static> = ColumnType { raw: &[0x00, 0x09] };
+    pub const INT: ColumnType<'static> = ColumnType { raw: &type_id::INT.to_be_bytes() };
 
     /// Reads one type.
     ///
@@ -63,10 +77,10 @@ impl<'a> ColumnType<'a> {
         let mut reader = Reader::new(self.raw);
         Ok(match reader.u16("type id")? {
             CUSTOM => NativeType::Custom(reader.string("custom type")?),
-            0x0001 | 0x000a | 0x000d => NativeType::Text,
-            0x0003 => NativeType::Blob,
-            0x0009 => NativeType::Int,
-            0x0010 => NativeType::Inet,
+            type_id::ASCII | type_id::LEGACY_TEXT | type_id::VARCHAR => NativeType::Text,
+            type_id::BLOB => NativeType::Blob,
+            type_id::INT => NativeType::Int,
+            type_id::INET => NativeType::Inet,
             LIST | SET => NativeType::Elements(Self::read(&mut reader)?),
             MAP => NativeType::Map(Self::read(&mut reader)?, Self::read(&mut reader)?),
             TUPLE => {

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use crate::cql::frame::{EVENT_STREAM, Flags, HEADER_LEN, Header, Opcode, encode_frame};
 use crate::cql::message::{Error, Event, NodeChange, encode_plain_auth_response, error_code};
 use crate::cql::primitives::{Reader, Value, Writer, inet_cell_bytes};
+use crate::cql::rows::type_id;
 use crate::discovery::dial::Stream;
 use crate::proxy::tls::ClientAcceptor;
 
@@ -233,9 +234,9 @@ fn answer(ring: &Ring, address: SocketAddr, request: Header, body: &[u8]) -> (Op
 }
 
 fn rows(table: &str, address: &str, port: Option<&str>, members: &[&Member]) -> Vec<u8> {
-    let mut columns =
-        vec![("host_id", 0x0c), (address, 0x10), ("data_center", 0x0d), ("rack", 0x0d), ("cluster_name", 0x0d)];
-    columns.extend(port.map(|port| (port, 0x09)));
+    let mut columns = vec![("host_id", type_id::UUID), (address, type_id::INET)];
+    columns.extend(["data_center", "rack", "cluster_name"].map(|column| (column, type_id::VARCHAR)));
+    columns.extend(port.map(|port| (port, type_id::INT)));
     let mut body = Vec::new();
     let mut writer = Writer::new(&mut body);
     writer.i32(2).i32(1).i32(columns.len() as i32).string("system").string(table);

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use super::LocalRow;
 use crate::cql::primitives::{DecodeError, Value, inet_cell};
-use crate::cql::rows::{Column, NativeType};
+use crate::cql::rows::{Column, NativeType, type_id};
 use crate::topology::HostId;
 
-/// `uuid` and `timeuuid` (native_protocol_v5.spec §4.2.5.2).
-const UUID: [u16; 2] = [0x000c, 0x000f];
+/// What a host_id or a schema version may be.
+const UUID: [u16; 2] = [type_id::UUID, type_id::TIMEUUID];
 
 /// What a column is to a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
