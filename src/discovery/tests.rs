@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{interval, timeout};
 
 use super::*;
 use crate::topology::{Node, NodeState};
@@ -62,37 +62,35 @@ impl Running {
     }
 
     async fn until_metric(&self, line: &str) {
-        let shown = async {
-            while !self.metrics.render().unwrap().contains(line) {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        timeout(DEADLINE, shown).await.unwrap_or_else(|_| panic!("{line}: {}", self.metrics.render().unwrap()));
+        let shown = || self.metrics.render().unwrap();
+        until(|| shown().contains(line), || format!("{line}: {}", shown())).await;
     }
 
     async fn until_ready(&self) {
-        let ready = async {
-            while !self.readiness.is_ready() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        timeout(DEADLINE, ready).await.unwrap_or_else(|_| panic!("{:?}", self.readiness.pending_names()));
+        until(|| self.readiness.is_ready(), || format!("{:?}", self.readiness.pending_names())).await;
     }
 
     /// Waits until `/readyz` would say just this.
     async fn until_pending(&self, names: &[&str]) {
         let said = || self.readiness.pending_names();
-        let so = async {
-            while said().iter().map(|name| &**name).ne(names.iter().copied()) {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        timeout(DEADLINE, so).await.unwrap_or_else(|_| panic!("{names:?}: {:?}", said()));
+        let so = || said().iter().map(|name| &**name).eq(names.iter().copied());
+        until(so, || format!("{names:?}: {:?}", said())).await;
     }
 
     fn node(&self, port: u16) -> Arc<Node> {
         Arc::clone(self.handle.topology.borrow().node_at_port(port).unwrap())
     }
+}
+
+/// Waits for what tells nobody when it changes, by looking often; what was there instead is said at the deadline.
+async fn until(is: impl Fn() -> bool, instead: impl Fn() -> String) {
+    let mut looks = interval(Duration::from_millis(5));
+    let so = async {
+        while !is() {
+            looks.tick().await;
+        }
+    };
+    timeout(DEADLINE, so).await.unwrap_or_else(|_| panic!("{}", instead()));
 }
 
 fn address(text: &str) -> SocketAddr {

@@ -80,12 +80,8 @@ async fn a_node_that_sees_no_peers_is_not_believed() {
     ring.lock().unwrap().members[0].blind_to = vec![Uuid::from_u128(2)];
     let before = running.metrics.discovery_relists.get();
     nodes[0].send_event(NodeChange::Up, addresses[0]);
-    let read = async {
-        while running.metrics.discovery_relists.get() < before + 2 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    timeout(DEADLINE, read).await.unwrap();
+    let read = || running.metrics.discovery_relists.get();
+    until(|| read() >= before + 2, || format!("{} readings", read())).await;
     assert_eq!(running.node(9043).state, NodeState::Up);
 }
 

@@ -55,7 +55,7 @@ pub fn member(n: u128, address: SocketAddr) -> Member {
 pub struct FakeNode {
     task: AbortHandle,
     events: broadcast::Sender<Vec<u8>>,
-    silent: Arc<Mutex<bool>>,
+    silent: watch::Sender<bool>,
     connections: Arc<Mutex<Connections>>,
     disabled: watch::Sender<bool>,
 }
@@ -78,15 +78,15 @@ impl FakeNode {
     async fn listen(ring: &SharedRing, address: SocketAddr, tls: Option<ClientAcceptor>) -> Self {
         let listener = bind(address).await;
         let (events, _) = broadcast::channel(16);
-        let silent = Arc::new(Mutex::new(false));
+        let (silent, quiet) = watch::channel(false);
         let connections = Arc::<Mutex<Connections>>::default();
         let kept = Arc::clone(&connections);
         let (disabled, stopped) = watch::channel(false);
-        let (ring, sender, quiet) = (Arc::clone(ring), events.clone(), Arc::clone(&silent));
+        let (ring, sender) = (Arc::clone(ring), events.clone());
         let task = tokio::spawn(async move {
             loop {
                 let Ok((stream, _)) = listener.accept().await else { return };
-                let (ring, events, quiet) = (Arc::clone(&ring), sender.subscribe(), Arc::clone(&quiet));
+                let (ring, events, quiet) = (Arc::clone(&ring), sender.subscribe(), quiet.clone());
                 let (tls, stopped) = (tls.clone(), stopped.clone());
                 let mut connections = kept.lock().unwrap();
                 connections.accepted += 1;
@@ -123,7 +123,7 @@ impl FakeNode {
 
     /// Accepts, reads and never answers, like a stopped process.
     pub fn set_silent(&self, silent: bool) {
-        *self.silent.lock().unwrap() = silent;
+        self.silent.send_replace(silent);
     }
 
     /// Sends an EVENT to whoever registered.
@@ -156,7 +156,7 @@ async fn serve(
     address: SocketAddr,
     ring: SharedRing,
     mut events: broadcast::Receiver<Vec<u8>>,
-    silent: Arc<Mutex<bool>>,
+    mut silent: watch::Receiver<bool>,
     mut stopped: watch::Receiver<bool>,
 ) {
     let (mut registered, mut started) = (None, false);
@@ -176,8 +176,8 @@ async fn serve(
             continue;
         };
         let body = received.split_to(HEADER_LEN + request.length as usize).split_off(HEADER_LEN);
-        while *silent.lock().unwrap() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+        if silent.wait_for(|silent| !silent).await.is_err() {
+            return;
         }
         let (opcode, answer) = answer(&ring.lock().unwrap(), address, request, &body);
         let version = request.version.min(ring.lock().unwrap().newest) | 0x80;
