@@ -110,6 +110,30 @@ async fn skipped_metadata_never_yields_a_nodes_own_address() {
 }
 
 #[tokio::test]
+async fn bytes_are_counted_each_way_as_they_are_written() {
+    let gate = Gate::start().await;
+    let mut client = Client::connect(gate.port(0), V4).await;
+    let node = gate.metrics.node("node-0");
+    let counted = || (node.bytes_to_node.get(), node.bytes_to_client.get());
+    let (mut sent, mut received) = counted();
+    // One answer is written as it came, one has been rewritten.
+    for text in ["SELECT * FROM demo.kv", "SELECT * FROM system.peers_v2"] {
+        let request = request::encode_query(Version::V4, text);
+        sent += client.encode(0, Opcode::QUERY, &request).len() as u64;
+        client.send(Opcode::QUERY, &request).await.unwrap();
+        received += client.receive().await.unwrap().0.frame_len();
+        // They are counted when all that could be written is.
+        let so = async {
+            while counted() != (sent, received) {
+                tokio::task::yield_now().await;
+            }
+        };
+        let so = tokio::time::timeout(PATIENCE, so).await;
+        so.unwrap_or_else(|_| panic!("{text}: {:?}, not {:?}", counted(), (sent, received)));
+    }
+}
+
+#[tokio::test]
 async fn a_statement_that_the_node_does_not_know_is_unprepared() {
     let gate = Gate::start().await;
     let mut client = Client::connect(gate.port(0), V4).await;
@@ -441,7 +465,7 @@ async fn drain_answers_what_was_asked_and_closes_between_frames() {
         clients.push((client, dialect));
     }
     let port = gate.port(0);
-    let Gate { cluster: _cluster, running } = gate;
+    let Gate { cluster: _cluster, running, .. } = gate;
     let draining = tokio::spawn(running.drain());
     for (client, dialect) in &mut clients {
         for answer in 1..20 {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use cqlgate::config::{Config, Log, LogFormat};
 use cqlgate::demo::node::{Cluster, Options};
@@ -17,6 +17,7 @@ use crate::client::PATIENCE;
 pub struct Gate {
     pub cluster: Cluster,
     pub running: Running,
+    pub metrics: Arc<Metrics>,
 }
 
 impl Gate {
@@ -61,8 +62,9 @@ impl Gate {
         config.listen.address = [127, 0, 0, 1].into();
         (config.listen.first, config.listen.last) = (0, u16::try_from(count - 1).unwrap());
         config.admin = ([127, 0, 0, 1], 0).into();
-        let running = gateway::start(config, Metrics::new(), log_level()).await.unwrap();
-        let gate = Self { cluster, running };
+        let metrics = Metrics::new();
+        let running = gateway::start(config, Arc::clone(&metrics), log_level()).await.unwrap();
+        let gate = Self { cluster, running, metrics };
         gate.until(|topology| topology.nodes.iter().filter(|node| node.state == NodeState::Up).count() == count).await;
         gate
     }
