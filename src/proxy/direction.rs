@@ -30,6 +30,8 @@ pub struct Direction {
     /// Decided, not written: what a blocked write left over, from `spilled` on.
     spill: Vec<u8>,
     spilled: usize,
+    /// Bytes that the destination took since [`Direction::take_written`]; a poll moves far less than 4 GiB.
+    written: u32,
     /// The destination has accepted bytes that it has not sent (TLS).
     unflushed: bool,
     /// The source has ended.
@@ -58,8 +60,6 @@ pub struct Room<'a> {
     /// The thread's read buffer.
     pub scratch: &'a mut [u8],
     pub budget: &'a Arc<HoldBudget>,
-    /// Counts bytes written.
-    pub written: &'a mut u64,
 }
 
 impl Direction {
@@ -82,6 +82,15 @@ impl Direction {
         !self.held.is_empty()
     }
 
+    /// Bytes that the destination took since the last [`Direction::take_written`].
+    pub fn written(&self) -> u64 {
+        self.written.into()
+    }
+
+    pub fn take_written(&mut self) -> u64 {
+        std::mem::take(&mut self.written).into()
+    }
+
     /// Moves bytes until one side blocks. `ask` says what shall happen to the next bytes; `held_elsewhere` how many bytes it
     /// holds itself after that.
     pub fn poll<S, D>(
@@ -89,7 +98,7 @@ impl Direction {
         cx: &mut Context<'_>,
         source: &mut S,
         destination: &mut D,
-        room: &mut Room<'_>,
+        room: Room<'_>,
         mut ask: impl FnMut(&[u8]) -> (Step, usize),
     ) -> Progress
     where
@@ -98,7 +107,7 @@ impl Direction {
     {
         let mut bytes = 0;
         for _ in 0..READS_PER_POLL {
-            match self.poll_flush(cx, destination, room.written) {
+            match self.poll_flush(cx, destination) {
                 Poll::Pending => return Progress::Blocked,
                 Poll::Ready(Err(error)) => return Progress::WriteFailed(error),
                 Poll::Ready(Ok(())) => {}
@@ -124,7 +133,7 @@ impl Direction {
             }
             let read = buffer.filled();
             bytes += read.len();
-            if let Err(progress) = self.decide(cx, read, destination, room.budget, room.written, &mut ask) {
+            if let Err(progress) = self.decide(cx, read, destination, room.budget, &mut ask) {
                 return progress;
             }
             if bytes >= BYTES_PER_POLL {
@@ -141,7 +150,6 @@ impl Direction {
         read: &[u8],
         destination: &mut D,
         budget: &Arc<HoldBudget>,
-        written: &mut u64,
         ask: &mut impl FnMut(&[u8]) -> (Step, usize),
     ) -> Result<(), Progress> {
         let joined = !self.held.is_empty();
@@ -159,12 +167,11 @@ impl Direction {
             let (step, held_elsewhere) = ask(rest);
             match step {
                 Step::Pass(len) => {
-                    self.write(cx, destination, rest.get(..len).unwrap_or(rest), written)
-                        .map_err(Progress::WriteFailed)?;
+                    self.write(cx, destination, rest.get(..len).unwrap_or(rest)).map_err(Progress::WriteFailed)?;
                     at += len;
                 }
                 Step::Replace(len, bytes) => {
-                    self.write(cx, destination, &bytes, written).map_err(Progress::WriteFailed)?;
+                    self.write(cx, destination, &bytes).map_err(Progress::WriteFailed)?;
                     at += len;
                     self.elsewhere = held_elsewhere;
                     if !self.reserve(budget) {
@@ -204,14 +211,13 @@ impl Direction {
         cx: &mut Context<'_>,
         destination: &mut D,
         bytes: &[u8],
-        written: &mut u64,
     ) -> io::Result<()> {
         let mut rest = bytes;
         while self.spill.is_empty() && !rest.is_empty() {
             match Pin::new(&mut *destination).poll_write(cx, rest) {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(len)) => {
-                    *written += len as u64;
+                    self.count(len);
                     rest = rest.get(len..).unwrap_or_default();
                     self.unflushed = true;
                 }
@@ -225,18 +231,21 @@ impl Direction {
         Ok(())
     }
 
+    fn count(&mut self, len: usize) {
+        self.written = self.written.saturating_add(u32::try_from(len).unwrap_or(u32::MAX));
+    }
+
     /// Writes all that is owed.
     pub fn poll_flush<D: AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
         destination: &mut D,
-        written: &mut u64,
     ) -> Poll<io::Result<()>> {
         while let Some(rest) = self.spill.get(self.spilled..).filter(|rest| !rest.is_empty()) {
             match Pin::new(&mut *destination).poll_write(cx, rest) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(len)) => {
-                    *written += len as u64;
+                    self.count(len);
                     self.spilled += len;
                     self.unflushed = true;
                 }

@@ -10,9 +10,10 @@
 //!    then it is closed. If the node ended within a frame the client gets a reset: a clean end would be a lie.
 //! 4. A write to the client fails, or it resets: the node's side is closed at once.
 
+mod end;
+
 use std::cell::RefCell;
 use std::future::Future;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -28,16 +29,16 @@ use super::direction::{Direction, Progress, Room};
 use super::listener::Shared;
 use super::stream::Stream;
 use crate::cql::segment::MAX_PAYLOAD;
-use crate::metrics::{ClosedBy, NodeMetrics};
+use crate::metrics::NodeMetrics;
 use crate::rewrite::Conversation;
 use crate::rewrite::conversation::Fact;
 use crate::topology::Topology;
 
+use end::End;
+pub(super) use end::ending;
+
 /// One per thread: what a read can bring. Large frames cost few system calls, idle connections nothing.
 const SCRATCH: usize = 256 * 1024;
-/// After the node's end, for how long and for how much the client's input is discarded.
-const DISCARD_TIME: Duration = Duration::from_secs(1);
-const DISCARD_BYTES: usize = 1024 * 1024;
 /// How often a connection that waits for room in the hold budget looks again.
 const ROOM_RETRY: Duration = Duration::from_millis(20);
 
@@ -147,13 +148,11 @@ impl Relay {
         }
         let Self { client, node, conversation, requests, shared, .. } = self;
         let node = node.as_mut()?;
-        let mut written = 0;
-        let mut room = Room { scratch, budget: &shared.budget, written: &mut written };
-        let progress = requests.poll(cx, client, node, &mut room, |bytes| {
+        let room = Room { scratch, budget: &shared.budget };
+        let progress = requests.poll(cx, client, node, room, |bytes| {
             let step = conversation.request(bytes, decoded);
             (step, conversation.requests_held())
         });
-        self.metrics.bytes_to_node.inc_by(written);
         match progress {
             Progress::Blocked => None,
             Progress::Yield => {
@@ -183,8 +182,7 @@ impl Relay {
                     reset: !self.conversation.responses_at_boundary(),
                 };
                 if let Some(reply) = failure.reply.filter(|_| !end.reset) {
-                    let mut written = 0;
-                    let _ = self.responses.write(cx, &mut self.client, &reply, &mut written);
+                    let _ = self.responses.write(cx, &mut self.client, &reply);
                 }
                 Some(end)
             }
@@ -212,14 +210,12 @@ impl Relay {
         }
         let Self { client, node, conversation, responses, shared, .. } = self;
         let node = node.as_mut()?;
-        let mut written = 0;
-        let mut room = Room { scratch, budget: &shared.budget, written: &mut written };
-        let progress = responses.poll(cx, node, client, &mut room, |bytes| {
+        let room = Room { scratch, budget: &shared.budget };
+        let progress = responses.poll(cx, node, client, room, |bytes| {
             let step = conversation.response(bytes, decoded);
             (step, conversation.responses_held())
         });
-        self.metrics.bytes_to_client.inc_by(written);
-        if written > 0 && self.phase == Phase::ClientEnded {
+        if self.phase == Phase::ClientEnded && self.responses.written() > 0 {
             self.set_timer(self.shared.timeouts.half_closed);
         }
         match progress {
@@ -241,11 +237,6 @@ impl Relay {
                 Some(End { closed, reset: !self.conversation.responses_at_boundary() })
             }
         }
-    }
-
-    /// Rule 3: a frame that was begun and cannot be finished must not look finished.
-    fn node_ended(&self, closed: Closed) -> End {
-        End { closed, reset: self.responses.holds() || !self.conversation.responses_at_boundary() }
     }
 
     /// Stops reading until there is room in the hold budget, for a while.
@@ -298,10 +289,8 @@ impl Relay {
         self.announces = false;
         let topology = self.shared.topology.borrow().clone();
         let bytes = self.conversation.announce(&topology);
-        let mut written = 0;
-        let failed = self.responses.write(cx, &mut self.client, &bytes, &mut written).is_err();
-        let _ = self.responses.poll_flush(cx, &mut self.client, &mut written);
-        self.metrics.bytes_to_client.inc_by(written);
+        let failed = self.responses.write(cx, &mut self.client, &bytes).is_err();
+        let _ = self.responses.poll_flush(cx, &mut self.client);
         self.report();
         failed.then(|| End::reset(Closed::client("reset")))
     }
@@ -316,6 +305,23 @@ impl Relay {
             && self.responses.is_idle()
     }
 
+    /// Adds to the node's sums what this poll did, once for all of it.
+    fn count(&mut self) {
+        let (to_node, to_client) = (self.requests.take_written(), self.responses.take_written());
+        if to_node > 0 {
+            self.metrics.bytes_to_node.inc_by(to_node);
+        }
+        if to_client > 0 {
+            self.metrics.bytes_to_client.inc_by(to_client);
+        }
+        let (sent, answered) = self.conversation.counts();
+        if (sent, answered) != self.counted {
+            self.metrics.requests.inc_by(sent - self.counted.0);
+            self.metrics.responses.inc_by(answered - self.counted.1);
+            self.counted = (sent, answered);
+        }
+    }
+
     fn report(&mut self) {
         for fact in self.conversation.take_facts() {
             if matches!(fact, Fact::Registered(_)) {
@@ -326,68 +332,6 @@ impl Relay {
             }
             self.shared.report(self.port, self.place.handle().incarnation(), fact);
         }
-    }
-
-    /// Begins the end.
-    fn last(&mut self, end: End, cx: &mut Context<'_>) -> Poll<Closed> {
-        if self.conversation.has_facts() {
-            self.report();
-        }
-        if let Some(node) = self.node.take()
-            && end.closed.by != ClosedBy::Node
-        {
-            node.reset_on_close();
-        }
-        let End { closed, reset } = end;
-        if reset && closed.by == ClosedBy::Client {
-            self.client.reset_on_close();
-            return Poll::Ready(closed);
-        }
-        self.phase = Phase::Last { closed, reset, shut: false, discarded: 0 };
-        self.set_timer(self.shared.timeouts.half_closed);
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
-
-    /// Flush, shut, discard, done.
-    fn poll_last(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<Closed> {
-        let Phase::Last { closed, reset, shut, mut discarded } = self.phase else { return Poll::Pending };
-        if let Some(timer) = &mut self.timer
-            && timer.as_mut().poll(cx).is_ready()
-        {
-            return Poll::Ready(closed);
-        }
-        if !shut {
-            let mut written = 0;
-            let flushed = self.responses.poll_flush(cx, &mut self.client, &mut written);
-            self.metrics.bytes_to_client.inc_by(written);
-            if ready!(flushed).is_err() {
-                return Poll::Ready(closed);
-            }
-            if reset {
-                self.client.reset_on_close();
-                return Poll::Ready(closed);
-            }
-            if ready!(Pin::new(&mut self.client).poll_shutdown(cx)).is_err() {
-                return Poll::Ready(closed);
-            }
-            self.phase = Phase::Last { closed, reset, shut: true, discarded };
-            self.set_timer(DISCARD_TIME);
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        while discarded < DISCARD_BYTES {
-            let mut buffer = ReadBuf::new(scratch);
-            match Pin::new(&mut self.client).poll_read(cx, &mut buffer) {
-                Poll::Pending => {
-                    self.phase = Phase::Last { closed, reset, shut, discarded };
-                    return Poll::Pending;
-                }
-                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => discarded += buffer.filled().len(),
-                Poll::Ready(_) => return Poll::Ready(closed),
-            }
-        }
-        Poll::Ready(closed)
     }
 }
 
@@ -412,46 +356,13 @@ impl Future for Relay {
             Phase::Last { .. } => relay.poll_last(cx, scratch),
             _ => relay.poll_open(cx, scratch, decoded),
         });
-        let (sent, answered) = relay.conversation.counts();
-        if (sent, answered) != relay.counted {
-            relay.metrics.requests.inc_by(sent - relay.counted.0);
-            relay.metrics.responses.inc_by(answered - relay.counted.1);
-            relay.counted = (sent, answered);
-        }
+        relay.count();
         polled
-    }
-}
-
-/// How a connection is to end.
-struct End {
-    closed: Closed,
-    /// The client gets a reset.
-    reset: bool,
-}
-
-impl End {
-    fn clean(closed: Closed) -> Self {
-        Self { closed, reset: false }
-    }
-
-    fn reset(closed: Closed) -> Self {
-        Self { closed, reset: true }
     }
 }
 
 fn next_change(mut topology: watch::Receiver<Arc<Topology>>) -> TopologyChange {
     Box::pin(async move { topology.changed().await.ok().map(|()| topology) })
-}
-
-/// An I/O error as a metric's label value.
-pub(super) fn ending(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted => "reset",
-        io::ErrorKind::TimedOut => "timeout",
-        io::ErrorKind::UnexpectedEof => "eof",
-        io::ErrorKind::InvalidData => "tls",
-        _ => "io_error",
-    }
 }
 
 #[cfg(test)]
