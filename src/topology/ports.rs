@@ -22,9 +22,7 @@ pub enum PortError {
     BeyondLastPort { key: &'static str, first: u32, last: u32 },
     #[error("{key}: the first port {first} comes after the last port {last}")]
     Reversed { key: &'static str, first: u32, last: u32 },
-    #[error(
-        "{key}: ports {first}-{last} are {have} ports, too few for {need} nodes ({quarantined} ports are in quarantine)"
-    )]
+    #[error("{key}: ports {first}-{last} are {have}, too few for {need} nodes ({quarantined} in quarantine)")]
     TooSmall { key: &'static str, first: u16, last: u16, have: usize, need: usize, quarantined: usize },
     #[error("{key}: port {port} of {second} is already the port of {first}")]
     Overlap { key: &'static str, port: u16, first: NodeId, second: NodeId },
@@ -228,7 +226,7 @@ mod tests {
         ports.release(&NodeId::new("b"), at(1));
         check_error(
             ports.assign(&NodeId::new("c"), None),
-            "listen: ports 9042-9043 are 2 ports, too few for 2 nodes (1 ports are in quarantine)",
+            "listen: ports 9042-9043 are 2, too few for 2 nodes (1 in quarantine)",
         );
     }
 

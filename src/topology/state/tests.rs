@@ -223,8 +223,8 @@ fn a_port_in_quarantine_is_its_own_nodes() {
     assert_eq!((hidden.len(), hidden[0].address, hidden[0].reason), (1, Some(address(".5")), HiddenReason::NoPort));
     assert_eq!(
         world.notices,
-        ["e has no port and is hidden from clients: listen: ports 9042-9045 are 4 ports, too few for 4 nodes \
-          (1 ports are in quarantine)"]
+        ["e has no port and is hidden from clients: listen: ports 9042-9045 are 4, too few for 4 nodes \
+          (1 in quarantine)"]
     );
     let world = told("nodes b=.2 c=.3 d=.4 e=.5 \n wait 100");
     assert_eq!(world.nodes(), "e! pending .5 -, b up .2 H2, c pending .3 -, d pending .4 -");
