@@ -72,6 +72,8 @@ fn node(index: u16) -> Node {
         id: NodeId::new(&format!("cassandra-{index}")),
         port: 9042 + index,
         address: ([10, 77, high, low], 9042).into(),
+        host: None,
+        present: true,
         native: None,
         host_id: Some(HostId(Uuid::from_u128(u128::from(index)))),
         data_center: None,

@@ -2,6 +2,7 @@
 //! nothing left to validate.
 
 pub mod file;
+pub mod kubernetes;
 pub mod marked;
 pub mod resolve;
 pub mod text;
@@ -60,15 +61,19 @@ pub enum Advertise {
     },
     /// A DNS name, resolved and kept fresh.
     Name(String),
+    /// What the status of this Service of type LoadBalancer, in the gateway's own namespace, says.
+    Service(String),
 }
 
-/// Where nodes come from. The Kubernetes watch will be one more variant.
+/// Where nodes come from.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Discovery {
     /// `nodes:`, a fixed list.
     Nodes(Vec<ListedNode>),
     /// `contact_points:`, ask a running cluster.
     ContactPoints(ContactPoints),
+    /// `kubernetes:`, watch the pods behind a headless Service.
+    Kubernetes(kubernetes::Kubernetes),
 }
 
 /// One entry of `nodes:`.

@@ -1,8 +1,8 @@
-//! Where nodes come from, and whether they live: `nodes:` (a fixed list) or `contact_points:` (ask the cluster); the
-//! Kubernetes watch will be a third, beside them.
+//! Where nodes come from, and whether they live: `nodes:` (a fixed list), `contact_points:` (ask the cluster) or
+//! `kubernetes:` (watch the pods behind a Service).
 //!
 //! ```text
-//!   fixed / contact_points ── Input::Nodes ──┐
+//!   fixed / contact_points / kubernetes ─────┐ Input::Nodes
 //!   probe (one for each node) ── Alive, Dead ┤
 //!   advertised ── Input::Advertised ─────────┼──▶ writer: topology::state ──▶ watch<Arc<Topology>>
 //!   relays ── Observed, Hidden ──────────────┘        └─ starts and ends the probes
@@ -17,7 +17,9 @@ mod contact_points;
 mod dial;
 mod fixed;
 mod identity;
+mod kubernetes;
 mod probe;
+mod replace_file;
 mod resolve;
 mod ring;
 mod state_file;
@@ -31,20 +33,21 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::config::{Config, Discovery, ListedNode};
+use crate::config::{Advertise, Config, Discovery};
 use crate::metrics::Metrics;
 use crate::proxy::tls::NodeConnector;
 use crate::readiness::Readiness;
+use crate::topology::Topology;
 use crate::topology::input::Input;
 use crate::topology::ports::{PortError, PortRange};
 use crate::topology::state::{Options, State};
-use crate::topology::{NodeId, Topology};
 
 pub use state_file::StateFileError;
 
 use contact_points::ContactPoints;
 use dial::Dialer;
 use fixed::Fixed;
+use kubernetes::{Cluster, ClusterError, follow_load_balancer};
 use resolve::Names;
 use state_file::StateFile;
 use writer::{Probes, Writer};
@@ -54,6 +57,8 @@ use writer::{Probes, Writer};
 pub enum DiscoveryError {
     #[error(transparent)]
     StateFile(#[from] StateFileError),
+    #[error(transparent)]
+    Kubernetes(#[from] ClusterError),
     #[error(transparent)]
     Port(#[from] PortError),
 }
@@ -70,18 +75,23 @@ pub struct Handle {
 
 /// Starts discovery on the current runtime. `ports` are those that are bound: the configured range or, where that is of
 /// port 0, those that the system chose, and a listed node's port is its position among them.
-pub fn spawn(
+pub async fn spawn(
     config: &Config,
     ports: PortRange,
     metrics: Arc<Metrics>,
     node_tls: Option<NodeConnector>,
     readiness: &Readiness,
 ) -> Result<Handle, DiscoveryError> {
-    spawn_with(Names::System, config, ports, metrics, node_tls, readiness)
+    let in_kubernetes =
+        matches!(config.discovery, Discovery::Kubernetes(_)) || matches!(config.advertise, Advertise::Service(_));
+    let cluster = if in_kubernetes { Some(Cluster::connect().await?) } else { None };
+    spawn_with(Names::System, cluster, config, ports, metrics, node_tls, readiness)
 }
 
+/// `cluster` is there where the configuration needs it.
 fn spawn_with(
     names: Names,
+    cluster: Option<Cluster>,
     config: &Config,
     ports: PortRange,
     metrics: Arc<Metrics>,
@@ -89,13 +99,11 @@ fn spawn_with(
     readiness: &Readiness,
 ) -> Result<Handle, DiscoveryError> {
     let dialer = Dialer { deadline: config.timeouts.dial, tls: node_tls };
-    let (mut fixed, mut contact_points, mut state_file) = (None, None, None);
-    let (mut hosts, mut wakes) = (HashMap::new(), HashMap::new());
+    let (mut fixed, mut contact_points, mut kubernetes, mut state_file) = (None, None, None, None);
+    let mut wakes = HashMap::new();
     match &config.discovery {
         Discovery::Nodes(nodes) => {
             let list = Fixed::new(nodes, ports.clone(), config.listen.first == 0);
-            let host = |node: &ListedNode| (NodeId::new(&node.name), Arc::from(node.address.host.as_str()));
-            hosts = nodes.iter().map(host).collect();
             wakes = list.wakes();
             fixed = Some(list);
         }
@@ -103,8 +111,9 @@ fn spawn_with(
             state_file = points.state_file.as_deref().map(StateFile::open).transpose()?;
             contact_points = Some(points.addresses.clone());
         }
+        Discovery::Kubernetes(config) => kubernetes = cluster.clone().map(|cluster| (cluster, config.clone())),
     }
-    let mut state = State::new(ports, Options::default());
+    let mut state = State::new(ports.clone(), Options::default());
     for (id, claim) in state_file.iter().flat_map(|file| file.claims()) {
         state.restore(id.clone(), *claim)?;
     }
@@ -114,16 +123,35 @@ fn spawn_with(
         inputs,
         topology,
         metrics: Arc::clone(&metrics),
-        hosts,
         wakes,
         running: HashMap::new(),
         tasks: JoinSet::new(),
     };
     let (writer, inputs, topology) = Writer::new(state, probes, Arc::clone(&metrics), readiness, state_file);
     let mut sources = JoinSet::new();
-    sources.spawn(advertised::run(config.advertise.clone(), names.clone(), inputs.clone()));
+    match (&config.advertise, cluster) {
+        (Advertise::Service(service), Some(cluster)) => sources.spawn(follow_load_balancer(
+            cluster,
+            service.clone(),
+            names.clone(),
+            inputs.clone(),
+            Arc::clone(&metrics),
+        )),
+        (advertise, _) => sources.spawn(advertised::run(advertise.clone(), names.clone(), inputs.clone())),
+    };
     if let Some(fixed) = fixed {
         sources.spawn(fixed.run(names.clone(), inputs.clone(), Arc::clone(&metrics)));
+    }
+    if let Some((cluster, config)) = kubernetes {
+        sources.spawn(kubernetes::Source::run(kubernetes::Parts {
+            cluster,
+            config,
+            range: ports,
+            names: names.clone(),
+            inputs: inputs.clone(),
+            topology: topology.clone(),
+            metrics: Arc::clone(&metrics),
+        }));
     }
     if let Some(points) = contact_points {
         let source = ContactPoints {

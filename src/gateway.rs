@@ -56,7 +56,7 @@ pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -
     let readiness = Readiness::new();
     let ports =
         PortRange::of_bound(listeners.iter().map(|listener| listener.port).collect()).context("listen: no port")?;
-    let found = discovery::spawn(&config, ports, Arc::clone(&metrics), node_tls.clone(), &readiness)?;
+    let found = discovery::spawn(&config, ports, Arc::clone(&metrics), node_tls.clone(), &readiness).await?;
     let topology = found.topology;
     let connections = Connections::new(config.limits.connections, config.limits.connections_per_node);
     let shared = Arc::new(Shared {

@@ -20,6 +20,7 @@ use prometheus::{
 pub use drivers::DriverMetrics;
 pub use labels::{
     ClosedBy, DialFailure, EventAction, EventKind, HiddenRow, Lifecycle, Refused, RefusedRequest, State, Table,
+    WatchFailure,
 };
 pub use node::NodeMetrics;
 
@@ -52,6 +53,10 @@ pub struct Metrics {
     pub discovery_refreshed: Gauge,
     /// Complete readings of the list of nodes.
     pub discovery_relists: IntCounter,
+    /// Look-ups of pods' names that gave another address than the Kubernetes API.
+    pub dns_disagreements: IntCounter,
+    watch_connected: IntGaugeVec,
+    watch_failures: IntCounterVec,
     /// Changes of the address that clients are told to dial.
     pub advertised_changes: IntCounter,
     /// 1 while `/readyz` says yes.
@@ -123,6 +128,23 @@ impl Metrics {
                 ),
             ),
             discovery_relists: counter(r, "cqlgate_discovery_relists_total", "Complete readings of the list of nodes."),
+            dns_disagreements: counter(
+                r,
+                "cqlgate_discovery_dns_disagreements_total",
+                "Look-ups of pods' names that gave another address than the Kubernetes API, which is the one that counts.",
+            ),
+            watch_connected: gauges(
+                r,
+                "cqlgate_kubernetes_watch_connected",
+                "1 while a watch of these objects is open.",
+                &["resource"],
+            ),
+            watch_failures: counters(
+                r,
+                "cqlgate_kubernetes_watch_failures_total",
+                "Lists and watches that failed, by objects and reason.",
+                &["resource", "reason"],
+            ),
             advertised_changes: counter(
                 r,
                 "cqlgate_advertised_address_changes_total",
@@ -137,6 +159,15 @@ impl Metrics {
         register(&metrics.registry, ProcessCollector::for_self());
         metrics.set_lifecycle(Lifecycle::Starting);
         Arc::new(metrics)
+    }
+
+    /// Whether a watch of these objects is open; `kind` is one of a few names in the code.
+    pub fn watch_connected(&self, kind: &'static str) -> IntGauge {
+        self.watch_connected.with_label_values(&[kind])
+    }
+
+    pub fn watch_failed(&self, kind: &'static str, reason: WatchFailure) {
+        self.watch_failures.with_label_values(&[kind, reason.as_str()]).inc();
     }
 
     /// The counters of one node, by the name that discovery gave it; made when asked for the first time.

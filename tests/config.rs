@@ -113,6 +113,27 @@ fn what_check_prints_loads_again() {
 }
 
 #[test]
+fn kubernetes_defaults_are_those_of_the_reference() {
+    let reference = std::fs::read_to_string(folder().join("reference.yaml")).unwrap();
+    let lines = reference.lines().skip_while(|line| !line.starts_with("  # kubernetes:")).take_while(|l| !l.is_empty());
+    let text: String = lines.map(|line| format!("{}\n", line.replacen("  # ", "  ", 1))).collect();
+    let written = parse(&format!("{HEAD}discovery:\n{text}")).unwrap_or_else(|error| panic!("{error}")).config;
+    let short = parse(&format!("{HEAD}discovery:\n  kubernetes: {{service: cassandra}}\n")).unwrap().config;
+    let (Discovery::Kubernetes(written), Discovery::Kubernetes(short)) = (written.discovery, short.discovery) else {
+        panic!("no Kubernetes")
+    };
+    let set = |config: cqlgate::config::kubernetes::Kubernetes| cqlgate::config::kubernetes::Kubernetes {
+        namespace: None,
+        port: None,
+        stateful_sets: Vec::new(),
+        snapshot_file: None,
+        ..config
+    };
+    assert!(written.namespace.is_some() && !written.stateful_sets.is_empty());
+    assert_eq!(set(written), short);
+}
+
+#[test]
 fn unknown_keys_are_refused_at_every_level() {
     for (text, line) in [
         ("bogus: 1\n", 3),
@@ -178,19 +199,47 @@ fn discovery_is_one_way_and_its_ports_are_distinct() {
     refused(&listed("{name: b, address: h2, port: 9042}"), "9042 is already that of discovery.nodes[0]", 5);
     refused(&listed("{name: b, address: h2, port: 9062}"), "9062 is outside listen 0.0.0.0:9042-9061", 5);
     refused(&listed("{name: '', address: h2}"), "is empty", 5);
-    refused(&format!("{HEAD}discovery: {{}}\n"), "needs nodes or contact_points", 2);
+    refused(&format!("{HEAD}discovery: {{}}\n"), "needs nodes, contact_points or kubernetes", 2);
     refused(&format!("{HEAD}discovery: {{nodes: []}}\n"), "is empty", 2);
     refused(&format!("{HEAD}discovery: {{contact_points: []}}\n"), "is empty", 2);
     refused(&format!("{HEAD}discovery: {{contact_points: ['h:0']}}\n"), "has no port from 1 to 65535", 2);
     let both = "discovery:\n  nodes: [{name: a, address: h}]\n  contact_points: [h]\n";
-    refused(&format!("{HEAD}{both}"), "exclude each other", 4);
-    let kubernetes = "discovery:\n  kubernetes: {service: cassandra, namespace: db}\n";
-    refused(&format!("{HEAD}{kubernetes}"), "is not in this version: use nodes or contact_points", 3);
+    refused(&format!("{HEAD}{both}"), "exclude each other", 2);
     refused(
         &format!("{HEAD}discovery:\n  contact_points: [h]\n  state_file: /no/such/ports\n"),
         "/no/such does not exist",
         4,
     );
+}
+
+#[test]
+fn kubernetes_keys_are_checked() {
+    let kubernetes = |keys: &str| format!("{HEAD}discovery:\n  kubernetes:\n    service: cassandra\n{keys}");
+    assert!(parse(&kubernetes("    port: 9142\n")).is_ok());
+    refused(&kubernetes("    namespace: D_B\n"), "\"D_B\" is no name of a Kubernetes object", 5);
+    refused(&kubernetes("    snapshot_file: /no/such/file\n"), "/no/such does not exist", 5);
+    refused(&kubernetes("    port: ''\n"), "discovery.kubernetes.port: is empty", 5);
+    let racks = |a: &str, b: &str| {
+        kubernetes(&format!("    statefulSets:\n    - {{name: a, ports: {a}}}\n    - {{name: b, ports: {b}}}\n"))
+    };
+    assert!(parse(&racks("9042-9049", "9050-9061")).is_ok());
+    refused(&racks("9042-9050", "9050-9061"), "9050-9061 overlap 9042-9050 of a", 7);
+    refused(&racks("9042-9049", "9050-9062"), "9050-9062 are not all within listen 0.0.0.0:9042-9061", 7);
+    refused(&racks("9049-9042", "9050-9061"), "the range 9049-9042 ends before it begins", 6);
+    let with_state = format!("{}  state_file: ports.json\n", kubernetes(""));
+    refused(&with_state, "kubernetes has snapshot_file", 5);
+    refused(&format!("advertise: {{service: a, ipv4: 1.2.3.4}}\n{NODES}"), "service excludes ipv4 and ipv6", 1);
+}
+
+#[test]
+fn kubernetes_file_loads() {
+    let config = load("kubernetes.yaml").config;
+    assert_eq!(config.advertise, Advertise::Service("cqlgate".to_owned()));
+    let Discovery::Kubernetes(kubernetes) = config.discovery else { panic!("no Kubernetes") };
+    assert_eq!((kubernetes.service.as_str(), kubernetes.namespace.as_deref()), ("cassandra", Some("db")));
+    let racks = load("kubernetes-racks.yaml").config;
+    let Discovery::Kubernetes(kubernetes) = racks.discovery else { panic!("no Kubernetes") };
+    assert_eq!(kubernetes.stateful_sets.len(), 2);
 }
 
 #[test]

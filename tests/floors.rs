@@ -34,8 +34,9 @@ const BESIDE: [(&str, &str); 9] = [
 const PURE: [&str; 3] = ["cql", "topology", "rewrite"];
 
 /// Crates and the files (a prefix of the path below `src/`) that may name them.
-const HOMES: [(&str, &[&str]); 7] = [
+const HOMES: [(&str, &[&str]); 8] = [
     ("kube", &["discovery/kubernetes"]),
+    ("k8s_openapi", &["discovery/kubernetes"]),
     ("hyper", &["admin"]),
     ("hyper_util", &["admin"]),
     ("http_body_util", &["admin"]),

@@ -47,6 +47,22 @@ fn describe(config: &Config) -> anyhow::Result<String> {
                 None => writeln!(text, "# A node keeps its port by its host_id until the gateway starts again.")?,
             }
         }
+        Discovery::Kubernetes(kubernetes) => {
+            let sets = &kubernetes.stateful_sets;
+            let width = sets.iter().map(|set| set.name.chars().count()).max().unwrap_or(0);
+            for set in sets {
+                writeln!(text, "#   {:<11}  {:<width$}  from ordinal {}", set.ports, set.name, set.first_ordinal)?;
+            }
+            if sets.is_empty() {
+                let (range, first) = (format!("{}-{}", listen.first, listen.last), kubernetes.first_ordinal);
+                writeln!(text, "#   {range}  the pods behind Service {}, from ordinal {first}", kubernetes.service)?;
+                let ledger = &kubernetes.ledger;
+                writeln!(
+                    text,
+                    "# Where they are of several StatefulSets, ConfigMap {ledger} says who has which port."
+                )?;
+            }
+        }
     }
     Ok(text)
 }

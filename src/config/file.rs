@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{self, IgnoredAny, MapAccess, Visitor};
+use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::kubernetes::Kubernetes;
 use super::text::{BadText, Size, Time};
 use super::{HostPort, Listen, LogFormat, Verify, ViewName, ViewRule};
 
@@ -22,7 +23,8 @@ pub struct File {
     /// One address and a range of ports; each node of the cluster gets one of them.
     #[serde(default = "File::listen")]
     pub listen: Listen,
-    /// What clients dial in place of the nodes' own addresses: an IP address, a DNS name, or both families.
+    /// What clients dial in place of the nodes' own addresses: an IP address, a DNS name, both families, or what the status
+    /// of the gateway's own Service says.
     pub advertise: Advertise,
     /// Where /metrics, /livez, /readyz, /topology and /log-level are served: an IP address and a port.
     #[serde(default = "File::admin")]
@@ -74,12 +76,30 @@ impl File {
     }
 }
 
-/// `advertise: 203.0.113.10`, `advertise: gateway.example.com`, or `advertise: {ipv4: …, ipv6: …}`.
+/// `advertise: 203.0.113.10`, `advertise: gateway.example.com`, `advertise: {ipv4: …, ipv6: …}`, or `advertise: {service: …}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Advertise {
     Text(String),
     Families(Families),
+    Service(LoadBalancer),
+}
+
+/// The gateway's own Service of type LoadBalancer, in its own namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LoadBalancer {
+    /// Its status.loadBalancer.ingress is what clients dial.
+    pub service: String,
+}
+
+/// What may stand in the mapping of `advertise`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AdvertiseKeys {
+    ipv4: Option<Ipv4Addr>,
+    ipv6: Option<Ipv6Addr>,
+    service: Option<String>,
 }
 
 /// Both families; a client is told the one over which it came.
@@ -99,7 +119,7 @@ impl<'de> Deserialize<'de> for Advertise {
             type Value = Advertise;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an IP address, a DNS name, or {ipv4, ipv6}")
+                f.write_str("an IP address, a DNS name, {ipv4, ipv6} or {service}")
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Advertise, E> {
@@ -107,14 +127,23 @@ impl<'de> Deserialize<'de> for Advertise {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Advertise, A::Error> {
-                Families::deserialize(MapAccessDeserializer::new(map)).map(Advertise::Families)
+                let keys = AdvertiseKeys::deserialize(MapAccessDeserializer::new(map))?;
+                match keys {
+                    AdvertiseKeys { ipv4: None, ipv6: None, service: Some(service) } => {
+                        Ok(Advertise::Service(LoadBalancer { service }))
+                    }
+                    AdvertiseKeys { ipv4, ipv6, service: None } => Ok(Advertise::Families(Families { ipv4, ipv6 })),
+                    AdvertiseKeys { service: Some(_), .. } => {
+                        Err(de::Error::custom("service excludes ipv4 and ipv6: its status has the addresses"))
+                    }
+                }
             }
         }
         deserializer.deserialize_any(AdvertiseVisitor)
     }
 }
 
-/// Exactly one of `nodes` and `contact_points`.
+/// Exactly one of `nodes`, `contact_points` and `kubernetes`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Discovery {
@@ -127,20 +156,9 @@ pub struct Discovery {
     /// With contact_points: keeps each node's port across restarts of the gateway.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state_file: Option<PathBuf>,
-    /// The place of the Kubernetes watch; refused by this version.
-    #[serde(default, skip_serializing)]
-    #[schemars(skip)]
-    pub kubernetes: Option<Absent>,
-}
-
-/// A key that is known and of which nothing is read.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Absent;
-
-impl<'de> Deserialize<'de> for Absent {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        IgnoredAny::deserialize(deserializer).map(|_| Self)
-    }
+    /// Watch the pods behind a headless Service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<Kubernetes>,
 }
 
 /// One node of a fixed list.

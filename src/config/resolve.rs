@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::file::{self, File};
+use super::kubernetes::is_object_name;
 use super::marked::{ConfigError, Problem};
 use super::text::{Size, is_name};
 use super::{
@@ -98,6 +99,12 @@ impl File {
                 }
                 (addresses, Advertise::Addresses { ipv4: both.ipv4, ipv6: both.ipv6 })
             }
+            file::Advertise::Service(of) => {
+                if !is_object_name(&of.service) {
+                    found.problem("advertise.service", format!("{:?} is no name of a Kubernetes object", of.service));
+                }
+                (Vec::new(), Advertise::Service(of.service.clone()))
+            }
         };
         for address in addresses {
             if address.is_unspecified() {
@@ -111,11 +118,11 @@ impl File {
 
     fn resolve_discovery(&self, found: &mut Findings, base: &Path) -> Discovery {
         let discovery = &self.discovery;
-        if discovery.kubernetes.is_some() {
-            found.problem("discovery.kubernetes", "is not in this version: use nodes or contact_points");
+        if discovery.state_file.is_some() && discovery.kubernetes.is_some() {
+            found.problem("discovery.state_file", "goes with contact_points; kubernetes has snapshot_file");
         }
-        match (&discovery.nodes, &discovery.contact_points) {
-            (Some(nodes), None) => {
+        match (&discovery.nodes, &discovery.contact_points, &discovery.kubernetes) {
+            (Some(nodes), None, None) => {
                 if discovery.state_file.is_some() {
                     found.problem(
                         "discovery.state_file",
@@ -124,7 +131,7 @@ impl File {
                 }
                 Discovery::Nodes(self.resolve_nodes(nodes, found))
             }
-            (None, Some(points)) => {
+            (None, Some(points), None) => {
                 if points.is_empty() {
                     found.problem("discovery.contact_points", "is empty");
                 }
@@ -143,14 +150,19 @@ impl File {
                 }
                 Discovery::ContactPoints(ContactPoints { addresses: points.clone(), state_file })
             }
-            (Some(_), Some(_)) => {
-                found.problem("discovery.contact_points", "and nodes exclude each other");
+            (None, None, Some(kubernetes)) => {
+                let (resolved, wrong) = kubernetes.resolve(self.listen, base);
+                for (key, what) in wrong {
+                    found.problem(key, what);
+                }
+                Discovery::Kubernetes(resolved)
+            }
+            (None, None, None) => {
+                found.problem("discovery", "needs nodes, contact_points or kubernetes");
                 Discovery::Nodes(Vec::new())
             }
-            (None, None) => {
-                if discovery.kubernetes.is_none() {
-                    found.problem("discovery", "needs nodes or contact_points");
-                }
+            _ => {
+                found.problem("discovery", "nodes, contact_points and kubernetes exclude each other");
                 Discovery::Nodes(Vec::new())
             }
         }
@@ -345,6 +357,7 @@ impl From<&Config> for File {
                 file::Advertise::Families(file::Families { ipv4: *ipv4, ipv6: *ipv6 })
             }
             Advertise::Name(name) => file::Advertise::Text(name.clone()),
+            Advertise::Service(service) => file::Advertise::Service(file::LoadBalancer { service: service.clone() }),
         };
         let discovery = match &config.discovery {
             Discovery::Nodes(nodes) => file::Discovery {
@@ -356,6 +369,9 @@ impl From<&Config> for File {
                 state_file: points.state_file.clone(),
                 ..file::Discovery::default()
             },
+            Discovery::Kubernetes(kubernetes) => {
+                file::Discovery { kubernetes: Some(kubernetes.clone()), ..file::Discovery::default() }
+            }
         };
         let Limits { connections, connections_per_node, frame, held_frame, held_total } = config.limits;
         let Timeouts { setup, dial, half_closed, hold } = config.timeouts;

@@ -91,21 +91,48 @@ impl FromStr for Listen {
         let Ok(address) = bare.parse::<IpAddr>() else {
             return Err(wrong(format!("{address:?} is no IP address")));
         };
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let port = |text: &str| match text.parse::<u64>() {
-            Ok(port) => match u16::try_from(port) {
-                Ok(0) => Err(wrong("port 0 is no port".to_owned())),
-                Ok(port) => Ok(port),
-                Err(_) => Err(wrong(format!("port {port} is beyond 65535"))),
-            },
-            Err(_) => Err(wrong(format!("{text:?} is no port"))),
-        };
-        let (first, last) = (port(first)?, port(last)?);
-        if last < first {
-            return Err(wrong(format!("the range {first}-{last} ends before it begins")));
-        }
+        let Ports { first, last } = parse_ports(range).map_err(wrong)?;
         Ok(Self { address, first, last })
     }
+}
+
+/// Consecutive ports: `9042-9051`, or one alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Ports {
+    pub first: u16,
+    pub last: u16,
+}
+
+impl FromStr for Ports {
+    type Err = BadText;
+
+    fn from_str(text: &str) -> Result<Self, BadText> {
+        parse_ports(text).map_err(|what| BadText(format!("{what}: write a range of ports, such as 9042-9051")))
+    }
+}
+
+impl fmt::Display for Ports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.first, self.last)
+    }
+}
+
+fn parse_ports(range: &str) -> Result<Ports, String> {
+    let (first, last) = range.split_once('-').unwrap_or((range, range));
+    let port = |text: &str| match text.parse::<u64>() {
+        Ok(port) => match u16::try_from(port) {
+            Ok(0) => Err("port 0 is no port".to_owned()),
+            Ok(port) => Ok(port),
+            Err(_) => Err(format!("port {port} is beyond 65535")),
+        },
+        Err(_) => Err(format!("{text:?} is no port")),
+    };
+    let (first, last) = (port(first)?, port(last)?);
+    if last < first {
+        return Err(format!("the range {first}-{last} ends before it begins"));
+    }
+    Ok(Ports { first, last })
 }
 
 impl fmt::Display for Listen {
@@ -195,6 +222,7 @@ as_text! {
     Size, "Size", "^[0-9]+ ?(B|KiB|MiB|GiB)$", "256MiB";
     Listen, "Listen", "^.+:[0-9]+(-[0-9]+)?$", "0.0.0.0:9042-9061";
     HostPort, "HostPort", "^.+$", "10.1.2.3:9042";
+    Ports, "Ports", "^[0-9]+(-[0-9]+)?$", "9042-9051";
 }
 
 #[cfg(test)]

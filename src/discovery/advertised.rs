@@ -18,10 +18,12 @@ pub async fn run(advertise: Advertise, names: Names, inputs: mpsc::Sender<Input>
             return;
         }
         Advertise::Name(host) => host,
+        // What the Kubernetes API says is followed there.
+        Advertise::Service(_) => return,
     };
     let mut advertised = Advertised::default();
     follow(names, host, Arc::new(Notify::new()), move |addresses| {
-        let news = addresses.map(|addresses| next(advertised, &addresses)).filter(|next| *next != advertised);
+        let news = addresses.map(|addresses| choose_each(advertised, &addresses)).filter(|next| *next != advertised);
         advertised = news.unwrap_or(advertised);
         let inputs = inputs.clone();
         async move {
@@ -34,6 +36,6 @@ pub async fn run(advertise: Advertise, names: Names, inputs: mpsc::Sender<Input>
 }
 
 /// Per family: the address in use while the name has it, else its lowest.
-fn next(in_use: Advertised, addresses: &Addresses) -> Advertised {
+pub fn choose_each(in_use: Advertised, addresses: &Addresses) -> Advertised {
     Advertised { ipv4: choose(in_use.ipv4, &addresses.ipv4), ipv6: choose(in_use.ipv6, &addresses.ipv6) }
 }

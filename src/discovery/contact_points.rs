@@ -212,6 +212,7 @@ impl ContactPoints {
     /// Reads the tables, asks others about who is missing, and tells.
     async fn read(&self, control: &mut Client, target: &Target, memory: &mut Memory) -> Result<(), ControlError> {
         let ring = Ring::read(control, target.address).await?;
+        self.metrics.discovery_relists.inc();
         memory.check_cluster(&ring)?;
         let missing = memory.members.merge(&ring);
         if !missing.is_empty() {

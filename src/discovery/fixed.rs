@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use crate::config::ListedNode;
 use crate::metrics::{DialFailure, Metrics};
 use crate::topology::NodeId;
-use crate::topology::input::{Found, Input};
+use crate::topology::input::{Found, Input, Placement};
 use crate::topology::ports::PortRange;
 
 use super::resolve::{Addresses, Names, choose, follow};
@@ -118,7 +118,12 @@ impl Fixed {
             .map(|(node, ip)| Found {
                 id: NodeId::new(&node.name),
                 address: SocketAddr::new(ip, node.address.port),
-                port: if self.positions { self.range.iter().nth(usize::from(node.port)) } else { Some(node.port) },
+                host: Some(node.address.host.as_str().into()),
+                present: true,
+                placement: Placement::Chosen(match self.positions {
+                    true => self.range.iter().nth(usize::from(node.port)).unwrap_or_default(),
+                    false => node.port,
+                }),
                 host_id: None,
                 data_center: None,
                 rack: None,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::topology::input::{Found, Identity};
+use crate::topology::input::{Found, Identity, Placement};
 use crate::topology::{HostId, NodeId};
 
 use super::client::{Client, ClientError};
@@ -34,9 +34,11 @@ impl Ring {
         for row in std::iter::once(local).chain(peers) {
             let (Some(host_id), Some(address)) = (row.host_id, row.native) else { continue };
             nodes.entry(host_id).or_insert_with(|| Found {
+                host: None,
+                present: true,
                 id: NodeId::new(&host_id.to_string()),
                 address,
-                port: None,
+                placement: Placement::Assigned,
                 host_id: Some(host_id),
                 data_center: row.data_center,
                 rack: row.rack,

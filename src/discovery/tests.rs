@@ -42,7 +42,7 @@ fn start_by(names: Names, config: &Config) -> Running {
     let (metrics, readiness) = (Metrics::new(), Readiness::new());
     let node_tls = config.node_tls.as_ref().map(|tls| NodeConnector::from_config(tls).unwrap());
     let ports = PortRange::new(config.listen.first.into(), config.listen.last.into()).unwrap();
-    let handle = spawn_with(names, config, ports, Arc::clone(&metrics), node_tls, &readiness).unwrap();
+    let handle = spawn_with(names, None, config, ports, Arc::clone(&metrics), node_tls, &readiness).unwrap();
     assert!(!readiness.is_ready());
     Running { handle, metrics, readiness }
 }

@@ -18,7 +18,7 @@ use crate::readiness::{Pending, Readiness};
 use crate::topology::diff::{Change, diff};
 use crate::topology::input::{Input, Notice};
 use crate::topology::state::State;
-use crate::topology::{Advertised, NodeId, NodeState, Topology};
+use crate::topology::{Advertised, Node, NodeId, NodeState, Topology};
 
 use super::dial::{Dialer, Target};
 use super::probe::Probe;
@@ -81,7 +81,6 @@ impl Writer {
 
     async fn fold(&mut self, input: Input) {
         if matches!(input, Input::Nodes(_)) {
-            self.metrics.discovery_relists.inc();
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             self.metrics.discovery_refreshed.set(now.as_secs_f64());
         }
@@ -182,8 +181,6 @@ pub struct Probes {
     pub inputs: mpsc::Sender<Input>,
     pub topology: watch::Receiver<Arc<Topology>>,
     pub metrics: Arc<Metrics>,
-    /// What the user called the hosts of listed nodes.
-    pub hosts: HashMap<NodeId, Arc<str>>,
     /// Whom to wake when a named node cannot be dialled.
     pub wakes: HashMap<NodeId, Arc<Notify>>,
     pub running: HashMap<NodeId, (SocketAddr, AbortHandle)>,
@@ -194,31 +191,28 @@ pub struct Probes {
 impl Probes {
     /// Starts and ends probes until there is one for each address of `topology`.
     fn follow(&mut self, topology: &Topology) {
-        let lives = |id: &NodeId| topology.node_by_id(id).filter(|node| node.state != NodeState::Gone);
+        let lives = |node: &&Arc<Node>| node.state != NodeState::Gone && node.present;
         self.running.retain(|id, (address, task)| {
-            let keep = lives(id).is_some_and(|node| node.address == *address);
+            let keep = topology.node_by_id(id).filter(lives).is_some_and(|node| node.address == *address);
             if !keep {
                 task.abort();
             }
             keep
         });
         while self.tasks.try_join_next().is_some() {}
-        for node in topology.nodes.iter().filter(|node| node.state != NodeState::Gone) {
+        for node in topology.nodes.iter().filter(lives) {
             if !self.running.contains_key(&node.id) {
-                let task = self.tasks.spawn(self.probe(&node.id, node.address).run());
+                let task = self.tasks.spawn(self.probe(node).run());
                 self.running.insert(node.id.clone(), (node.address, task));
             }
         }
     }
 
-    fn probe(&self, id: &NodeId, address: SocketAddr) -> Probe {
-        let target = match self.hosts.get(id) {
-            Some(host) => Target { address, host: Arc::clone(host) },
-            None => Target::at(address),
-        };
+    fn probe(&self, node: &Node) -> Probe {
+        let id = &node.id;
         Probe {
             id: id.clone(),
-            target,
+            target: Target { address: node.address, host: node.host_name() },
             dialer: self.dialer.clone(),
             settings: self.settings.clone(),
             inputs: self.inputs.clone(),

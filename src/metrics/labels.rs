@@ -78,6 +78,21 @@ impl DialFailure {
 }
 
 label! {
+    /// Why the Kubernetes API was not heard.
+    WatchFailure {
+        Forbidden = "forbidden",
+        Unauthorized = "unauthorized",
+        /// 410: the place in the history is too old.
+        Gone = "gone",
+        Throttled = "throttled",
+        /// Another answer than was asked for.
+        Server = "server",
+        Timeout = "timeout",
+        Connection = "connection",
+    }
+}
+
+label! {
     /// `NodeState` of `topology::node`.
     State { Pending = "pending", Up = "up", Down = "down", Gone = "gone", }
 }

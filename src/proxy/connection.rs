@@ -181,10 +181,9 @@ async fn dial(client: &Side, node: &Node, metrics: &NodeMetrics, shared: &Shared
         set_options(&tcp);
         match &shared.node_tls {
             None => Ok(Stream::Plain(tcp)),
-            Some(connector) => connector
-                .connect(tcp, &node.address.ip().to_string())
-                .await
-                .map(|tls| Stream::Tls(Box::new(tls.into()))),
+            Some(connector) => {
+                connector.connect(tcp, &node.host_name()).await.map(|tls| Stream::Tls(Box::new(tls.into())))
+            }
         }
     };
     let failure = match timeout(shared.timeouts.dial, connected).await {

@@ -41,15 +41,29 @@ pub enum Input {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     pub id: NodeId,
-    /// Where to dial it.
+    /// Where to dial it; of a node that is not present, where it lived last.
     pub address: SocketAddr,
-    /// The port that the user gave it; assigned otherwise.
-    pub port: Option<u16>,
+    /// The name of its host: what its certificate carries. `None` where it is known by its address alone.
+    pub host: Option<Arc<str>>,
+    /// False while nothing lives at `address` although the node still belongs to the cluster: its pod is being replaced.
+    pub present: bool,
+    pub placement: Placement,
     /// Given where it *is* the node's identity (contact points): then no other host_id is accepted from the node. `None` where
     /// the name is the identity: then it is learned, and may change when the node is replaced.
     pub host_id: Option<HostId>,
     pub data_center: Option<Arc<str>>,
     pub rack: Option<Arc<str>>,
+}
+
+/// Which port a node is to have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// The lowest that nobody holds.
+    Assigned,
+    /// The one that the user gave it, or that its place implies.
+    Chosen(u16),
+    /// None: the node is hidden, and this is why.
+    Withheld(PortError),
 }
 
 /// What a node says of itself; `None` for what it was not asked or could not be.

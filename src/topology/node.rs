@@ -54,6 +54,10 @@ pub struct Node {
     pub port: u16,
     /// Where the gateway dials it.
     pub address: SocketAddr,
+    /// The name that its certificate carries, where it is not the address (Kubernetes: the pod's DNS name).
+    pub host: Option<Arc<str>>,
+    /// False while nothing of the cluster lives at `address`: it is not to be dialled.
+    pub present: bool,
     /// What the node's rows and events call it (`rpc_address`/`native_address` and port); unlike `address` where the node
     /// advertises another one. `None` until learned: then `address` stands for it.
     pub native: Option<SocketAddr>,
@@ -76,6 +80,11 @@ impl Node {
         self.native.unwrap_or(self.address)
     }
 
+    /// The name to verify when the node is dialled with TLS.
+    pub fn host_name(&self) -> Arc<str> {
+        self.host.clone().unwrap_or_else(|| self.address.ip().to_string().into())
+    }
+
     /// True when clients have been, or may be, told that this node exists.
     pub fn is_announced(&self) -> bool {
         matches!(self.state, NodeState::Up | NodeState::Down)
@@ -88,6 +97,8 @@ impl Node {
             id: NodeId::new(id),
             port,
             address: address.parse().unwrap(),
+            host: None,
+            present: true,
             native: None,
             host_id: Some(HostId(Uuid::from_u128(u128::from(port)))),
             data_center: None,

@@ -5,6 +5,7 @@
 //! node that they knew. Nothing here moves a port from a node that has one.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use thiserror::Error;
@@ -28,6 +29,14 @@ pub enum PortError {
     Overlap { key: &'static str, port: u16, first: NodeId, second: NodeId },
     #[error("{key}: port {port} of {node} is outside of the listening ports {first}-{last}")]
     OutsideRange { key: &'static str, port: u16, node: NodeId, first: u16, last: u16 },
+    #[error("{key}: {stateful_set} is not among them, and its pod {node} has no port")]
+    NoRange { key: &'static str, node: NodeId, stateful_set: Arc<str> },
+    #[error(
+        "{key}: ordinal {ordinal} of {node} is outside of its ports {first}-{last}, whose first is ordinal {first_ordinal}'s"
+    )]
+    BeyondRange { key: &'static str, node: NodeId, ordinal: u32, first_ordinal: u32, first: u16, last: u16 },
+    #[error("{key}: {node} has no port until the replicas of the gateway have agreed on one: {why}")]
+    NotAgreed { key: &'static str, node: NodeId, why: Arc<str> },
     #[error("{key}: {node} has port {has} and cannot be given port {wants}")]
     Moved { key: &'static str, node: NodeId, has: u16, wants: u16 },
 }
@@ -103,19 +112,19 @@ impl PortMap {
         let (first, last) = (self.range.first(), self.range.last());
         if let Some(claim) = self.claims.get_mut(id) {
             if let Some(wants) = explicit.filter(|&wants| wants != claim.port) {
-                return Err(PortError::Moved { key: "discovery.nodes", node: id.clone(), has: claim.port, wants });
+                return Err(PortError::Moved { key: "discovery", node: id.clone(), has: claim.port, wants });
             }
             claim.left = None;
             return Ok(claim.port);
         }
         let port = match explicit {
             Some(port) if !self.range.contains(port) => {
-                return Err(PortError::OutsideRange { key: "discovery.nodes", port, node: id.clone(), first, last });
+                return Err(PortError::OutsideRange { key: "discovery", port, node: id.clone(), first, last });
             }
             Some(port) => match self.owner(port) {
                 Some(owner) => {
                     let (first, second) = (owner.clone(), id.clone());
-                    return Err(PortError::Overlap { key: "discovery.nodes", port, first, second });
+                    return Err(PortError::Overlap { key: "discovery", port, first, second });
                 }
                 None => port,
             },
@@ -210,17 +219,14 @@ mod tests {
         check_error(PortRange::new(9050, 9042), "listen: the first port 9050 comes after the last port 9042");
         let mut ports = map(9042, 9043);
         ports.assign(&NodeId::new("a"), Some(9042)).unwrap();
-        check_error(
-            ports.assign(&NodeId::new("b"), Some(9042)),
-            "discovery.nodes: port 9042 of b is already the port of a",
-        );
+        check_error(ports.assign(&NodeId::new("b"), Some(9042)), "discovery: port 9042 of b is already the port of a");
         check_error(
             ports.assign(&NodeId::new("b"), Some(9999)),
-            "discovery.nodes: port 9999 of b is outside of the listening ports 9042-9043",
+            "discovery: port 9999 of b is outside of the listening ports 9042-9043",
         );
         check_error(
             ports.assign(&NodeId::new("a"), Some(9043)),
-            "discovery.nodes: a has port 9042 and cannot be given port 9043",
+            "discovery: a has port 9042 and cannot be given port 9043",
         );
         ports.assign(&NodeId::new("b"), None).unwrap();
         ports.release(&NodeId::new("b"), at(1));

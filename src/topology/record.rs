@@ -15,6 +15,8 @@ pub(super) struct Record {
     pub id: NodeId,
     pub port: u16,
     pub address: SocketAddr,
+    pub host: Option<Arc<str>>,
+    pub present: bool,
     /// When the address was claimed, as the number of the input that did it.
     pub claimed: u64,
     pub native: Option<SocketAddr>,
@@ -54,6 +56,8 @@ impl Record {
             id: found.id.clone(),
             port,
             address: found.address,
+            host: found.host.clone(),
+            present: found.present,
             claimed,
             native: None,
             pinned: found.host_id,
@@ -98,6 +102,16 @@ impl Record {
         (self.native_address() != before).then_some(before)
     }
 
+    /// Whether the node lives at its address now. What was found there before says nothing about who comes next.
+    pub fn set_present(&mut self, present: bool) {
+        if self.present != present {
+            self.present = present;
+            self.answers = None;
+            self.verified = false;
+            self.outlived = true;
+        }
+    }
+
     /// The node says that its rows carry `native`; returns the address that they carried before, if another was known.
     pub fn learn_native(&mut self, native: SocketAddr) -> Option<SocketAddr> {
         let before = self.native.replace(native)?;
@@ -132,7 +146,7 @@ impl Record {
     pub fn concluded(&self) -> NodeState {
         if self.left {
             NodeState::Gone
-        } else if self.answers == Some(true) && self.contradiction.is_none() {
+        } else if self.present && self.answers == Some(true) && self.contradiction.is_none() {
             NodeState::Up
         } else if self.announced.is_some() {
             NodeState::Down
@@ -146,6 +160,8 @@ impl Record {
             id: self.id.clone(),
             port: self.port,
             address: self.address,
+            host: self.host.clone(),
+            present: self.present,
             native: self.native,
             host_id: self.host_id,
             data_center: self.data_center.clone(),

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::input::{Found, Identity, Input, Notice, Observation};
+use super::input::{Found, Identity, Input, Notice, Observation, Placement};
 use super::ports::{Claim, DEFAULT_QUARANTINE, PortError, PortMap, PortRange};
 use super::record::Record;
 use super::{Advertised, Hidden, HiddenReason, HostId, Mapped, NodeId, NodeState, Topology, canonical};
@@ -151,7 +151,7 @@ impl State {
 
     /// Nodes that no probe has answered for yet, either way.
     pub fn unprobed(&self) -> impl Iterator<Item = &NodeId> {
-        self.records.values().filter(|record| !record.probed && !record.left).map(|record| &record.id)
+        self.records.values().filter(|record| !record.probed && !record.left && record.present).map(|record| &record.id)
     }
 
     /// Who has which port, quarantines included: what a state file keeps.
@@ -167,7 +167,7 @@ impl State {
     /// The record of a node that lives at `address` now; late news of another address are nobody's.
     fn present(&mut self, id: &NodeId, address: SocketAddr) -> Option<&mut Record> {
         let record = self.records.get_mut(id)?;
-        (!record.left && canonical(record.address) == canonical(address)).then_some(record)
+        (!record.left && record.present && canonical(record.address) == canonical(address)).then_some(record)
     }
 
     /// Gives every node that was found a port and a record, and lets go of those that were not. In the order of ids, so that
@@ -190,9 +190,15 @@ impl State {
         }
         let unplaced = std::mem::take(&mut self.unplaced);
         // Ports that the user chose go first: an assigned one must not take them.
-        let (chosen, assigned): (Vec<&Found>, Vec<&Found>) = found.iter().partition(|node| node.port.is_some());
+        let (assigned, chosen): (Vec<&Found>, Vec<&Found>) =
+            found.iter().partition(|node| node.placement == Placement::Assigned);
         for node in chosen.into_iter().chain(assigned) {
-            match self.ports.assign(&node.id, node.port) {
+            let port = match &node.placement {
+                Placement::Assigned => self.ports.assign(&node.id, None),
+                Placement::Chosen(port) => self.ports.assign(&node.id, Some(*port)),
+                Placement::Withheld(error) => Err(error.clone()),
+            };
+            match port {
                 Ok(port) => self.place_one(node, port, now),
                 Err(error) => {
                     if unplaced.get(&node.id).is_none_or(|(_, _, before)| *before != error) {
@@ -222,6 +228,8 @@ impl State {
             }
         }
         let Some(record) = self.records.get_mut(&node.id) else { return };
+        record.host.clone_from(&node.host);
+        record.set_present(node.present);
         let place = Identity { data_center: node.data_center.clone(), rack: node.rack.clone(), ..Identity::default() };
         record.learn_place(&place);
         if record.address != node.address

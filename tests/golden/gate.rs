@@ -33,6 +33,8 @@ pub fn topology(golden: &Golden) -> Topology {
         id: NodeId::new(&node.number.to_string()),
         port: port(node.number),
         address: node.address,
+        host: None,
+        present: true,
         native: None,
         host_id: node.host_id.parse().ok().map(HostId),
         data_center: None,

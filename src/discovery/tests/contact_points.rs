@@ -211,7 +211,10 @@ async fn a_bad_state_file_stops_the_start() {
     let refused = |contents: &str| {
         std::fs::write(file.path(), contents).unwrap();
         let ports = PortRange::new(9042, 9043).unwrap();
-        spawn(&config(&text), ports, Metrics::new(), None, &Readiness::new()).err().unwrap().to_string()
+        spawn_with(Names::System, None, &config(&text), ports, Metrics::new(), None, &Readiness::new())
+            .err()
+            .unwrap()
+            .to_string()
     };
     assert!(refused("not json").starts_with("discovery.state_file /"));
     let beyond = "{\"version\": 1, \"nodes\": {\"a\": {\"port\": 1}}}";

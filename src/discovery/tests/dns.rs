@@ -11,7 +11,7 @@ use tokio::task::AbortHandle;
 use super::super::resolve::{Addresses, ResolveError};
 use super::node::{FakeNode, ring};
 use super::*;
-use crate::topology::{Hidden, HiddenReason};
+use crate::topology::{Hidden, HiddenReason, NodeId};
 
 /// Answers A by what is in `zone`, with TTL 0; what is not there does not exist. Of a name with no address it says nothing.
 struct NameServer {

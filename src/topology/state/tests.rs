@@ -42,7 +42,16 @@ fn found(text: &str) -> Found {
     let (name, at) = text.split_once('=').unwrap();
     let (name, port) = name.split_once(':').map_or((name, None), |(name, port)| (name, Some(port.parse().unwrap())));
     let (id, address, host_id) = (NodeId::new(name), address(at), host_id(name));
-    Found { id, address, port, host_id, data_center: None, rack: None }
+    Found {
+        id,
+        address,
+        host: None,
+        present: true,
+        placement: port.map_or(Placement::Assigned, Placement::Chosen),
+        host_id,
+        data_center: None,
+        rack: None,
+    }
 }
 
 impl World {

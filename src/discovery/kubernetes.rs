@@ -1,0 +1,362 @@
+//! `discovery.kubernetes`: the pods behind a headless Service, as the Kubernetes API shows them.
+//!
+//! ```text
+//!   EndpointSlices ─┐
+//!   Pods ───────────┼─ watch ─▶ fold ─▶ members ─▶ placement (ordinal, ranges, ledger) ─▶ Input::Nodes
+//!   Service ────────┘             ▲                    │
+//!   probes' answers ──────────────┘     pod names ─────┘ (DNS: what TLS verifies; decides only while the API is away)
+//!
+//!   the gateway's own Service ─ watch ─▶ load_balancer ─▶ Input::Advertised
+//! ```
+//!
+//! Every watch is a task of its own (`watch`); one task, [`Source`], folds what they tell and owns everything else. While the
+//! API is away it says nothing, and so the topology stays as it is; probes go on.
+
+mod cluster;
+mod fold;
+mod listing;
+mod load_balancer;
+mod names;
+mod objects;
+mod placement;
+mod snapshot;
+mod watch;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Api;
+use tokio::sync::{Notify, mpsc, watch as latest};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, interval, sleep_until};
+use tracing::{info, warn};
+
+use crate::config::kubernetes::{Dial, Kubernetes};
+use crate::metrics::Metrics;
+use crate::topology::input::{Found, Input, Placement};
+use crate::topology::ports::{PortError, PortRange};
+use crate::topology::{Advertised, Hidden, HiddenReason, NodeId, NodeState, Topology};
+
+use super::resolve::Names;
+use fold::{Fold, Member, Stranger};
+use names::PodNames;
+use objects::{PodObject, ServiceObject, Slice};
+use snapshot::Snapshot;
+use watch::{ApiError, News, Watch};
+
+pub use cluster::{Cluster, ClusterError};
+pub use load_balancer::run as follow_load_balancer;
+
+/// From the first news to the conclusion: slices change one after the other, and Pods beside them.
+const SETTLE: Duration = Duration::from_millis(100);
+/// How often it is said that what was said still holds, while the API is heard.
+const STILL_TRUE: Duration = Duration::from_secs(10);
+/// A start waits so long for the API before it uses the snapshot.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// News that wait to be folded, of one watch.
+const QUEUE: usize = 256;
+
+/// What the source needs of the rest.
+pub struct Parts {
+    pub cluster: Cluster,
+    pub config: Kubernetes,
+    pub range: PortRange,
+    pub names: Names,
+    pub inputs: mpsc::Sender<Input>,
+    pub topology: latest::Receiver<Arc<Topology>>,
+    pub metrics: Arc<Metrics>,
+}
+
+/// The source; everything that it started ends with it.
+pub struct Source {
+    cluster: Cluster,
+    namespace: String,
+    config: Kubernetes,
+    range: PortRange,
+    inputs: mpsc::Sender<Input>,
+    topology: latest::Receiver<Arc<Topology>>,
+    metrics: Arc<Metrics>,
+    fold: Fold,
+    names: PodNames,
+    snapshot: Option<Snapshot>,
+    /// Ports that the snapshot knows.
+    saved_ports: HashMap<NodeId, u16>,
+    /// The last thing heard of the EndpointSlices was a failure.
+    api_away: bool,
+    relist: Arc<Notify>,
+    watches: JoinSet<()>,
+    /// The selector of the Pods that are watched, and the watch.
+    pods: Option<(String, AbortHandle)>,
+    said: Said,
+}
+
+/// What was said once.
+#[derive(Default)]
+struct Said {
+    strangers: BTreeSet<Stranger>,
+    nameless: BTreeSet<NodeId>,
+    nobody: bool,
+    not_headless: bool,
+    pods_unseen: bool,
+}
+
+impl Source {
+    /// Runs until nobody takes what it finds.
+    pub async fn run(parts: Parts) {
+        let Parts { cluster, config, range, names, inputs, topology, metrics } = parts;
+        let namespace = config.namespace.clone().unwrap_or_else(|| cluster.namespace.clone());
+        info!(service = %config.service, %namespace, "watching the pods behind the Service");
+        let snapshot = config.snapshot_file.as_deref().map(|path| Snapshot::new(path, &namespace, &config.service));
+        let (names, answers) =
+            PodNames::new(names, &config.service, &namespace, &config.cluster_domain, Arc::clone(&metrics));
+        let source = Self {
+            cluster,
+            namespace,
+            config,
+            range,
+            inputs,
+            topology,
+            metrics,
+            fold: Fold::default(),
+            names,
+            snapshot,
+            saved_ports: HashMap::new(),
+            api_away: false,
+            relist: Arc::default(),
+            watches: JoinSet::new(),
+            pods: None,
+            said: Said::default(),
+        };
+        source.follow(answers).await;
+    }
+
+    async fn follow(mut self, mut answers: mpsc::Receiver<names::Answer>) {
+        let mut slices = self.watch_slices();
+        let mut services = self.watch_service();
+        let (tell_pods, mut pods) = mpsc::channel(QUEUE);
+        let mut topology = self.topology.clone();
+        let mut still_true = interval(STILL_TRUE);
+        let mut settle_at: Option<Instant> = None;
+        let began = Instant::now();
+        loop {
+            let now = SystemTime::now();
+            let due = self.fold.deadline().map(|at| Instant::now() + at.duration_since(now).unwrap_or_default());
+            let due = [settle_at, due].into_iter().flatten().min();
+            tokio::select! {
+                Some(news) = slices.recv() => self.hear_slices(news),
+                Some(news) = pods.recv() => self.hear_pods(news),
+                Some(news) = services.recv() => {
+                    self.hear_service(news, &tell_pods);
+                    continue;
+                }
+                Some(answer) = answers.recv() => self.names.learn(answer),
+                // Whether nodes answer decides what is believed of the API.
+                Ok(()) = topology.changed() => {}
+                () = sleep_until(due.unwrap_or(began)), if due.is_some() => {
+                    settle_at = None;
+                    if self.settle().await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+                _ = still_true.tick() => {
+                    if self.api_away || !self.fold.is_listed() {
+                        self.start_from_snapshot(began).await;
+                        continue;
+                    }
+                }
+                () = sleep_until(began + PATIENCE), if began.elapsed() < PATIENCE => {
+                    self.start_from_snapshot(began).await;
+                }
+            }
+            settle_at = settle_at.or(Some(Instant::now() + SETTLE));
+        }
+    }
+
+    fn hear_slices(&mut self, news: News<Slice>) {
+        match news {
+            News::Seen(seen) => {
+                self.api_away = false;
+                self.fold.see_slice(seen);
+            }
+            News::Heard => self.api_away = false,
+            // A history that is too short is an answer.
+            News::Failed(ApiError::Gone { .. }) => {}
+            News::Failed(_) => self.api_away = true,
+        }
+    }
+
+    fn hear_pods(&mut self, news: News<PodObject>) {
+        match news {
+            News::Seen(seen) => self.fold.see_pod(seen),
+            News::Failed(ApiError::Forbidden { .. }) if !std::mem::replace(&mut self.said.pods_unseen, true) => warn!(
+                "Pods may not be watched; EndpointSlices alone do not tell a pod that was scaled away from one that is being \
+                 replaced: its node stays down for a day, in place of a minute, before it counts as gone"
+            ),
+            News::Heard | News::Failed(_) => {}
+        }
+    }
+
+    /// The Service says which Pods are its own.
+    fn hear_service(&mut self, news: News<ServiceObject>, tell_pods: &mpsc::Sender<News<PodObject>>) {
+        let News::Seen(listing::Seen::Apply(_, service) | listing::Seen::InitApply(_, service)) = news else { return };
+        if !service.headless && !std::mem::replace(&mut self.said.not_headless, true) {
+            warn!(service = %self.config.service, "the Service is not headless (clusterIP: None): its pods have no names in DNS");
+        }
+        if service.selector.as_ref() == self.pods.as_ref().map(|(selector, _)| selector) {
+            return;
+        }
+        if let Some((_, watching)) = self.pods.take() {
+            watching.abort();
+        }
+        self.pods = service.selector.map(|selector| {
+            let watch = Watch {
+                api: Api::<Pod>::namespaced(self.cluster.client.clone(), &self.namespace),
+                resource: format!("pods in namespace {}", self.namespace),
+                kind: "pods",
+                labels: Some(selector.clone()),
+                fields: None,
+                relist: Arc::default(),
+                metrics: Arc::clone(&self.metrics),
+            };
+            (selector, self.watches.spawn(watch.run(tell_pods.clone(), PodObject::new)))
+        });
+    }
+
+    fn watch_slices(&mut self) -> mpsc::Receiver<News<Slice>> {
+        let (tell, news) = mpsc::channel(QUEUE);
+        let watch = Watch {
+            api: Api::<EndpointSlice>::namespaced(self.cluster.client.clone(), &self.namespace),
+            resource: format!("endpointslices.discovery.k8s.io in namespace {}", self.namespace),
+            kind: "endpointslices",
+            labels: Some(format!("kubernetes.io/service-name={}", self.config.service)),
+            fields: None,
+            relist: Arc::clone(&self.relist),
+            metrics: Arc::clone(&self.metrics),
+        };
+        let port = self.config.port.clone();
+        self.watches.spawn(watch.run(tell, move |slice| Slice::new(slice, port.as_ref())));
+        news
+    }
+
+    fn watch_service(&mut self) -> mpsc::Receiver<News<ServiceObject>> {
+        let (tell, news) = mpsc::channel(QUEUE);
+        let watch = Watch {
+            api: Api::<Service>::namespaced(self.cluster.client.clone(), &self.namespace),
+            resource: format!("services (that named {}) in namespace {}", self.config.service, self.namespace),
+            kind: "service",
+            labels: None,
+            fields: Some(format!("metadata.name={}", self.config.service)),
+            relist: Arc::default(),
+            metrics: Arc::clone(&self.metrics),
+        };
+        self.watches.spawn(watch.run(tell, ServiceObject::new));
+        news
+    }
+
+    /// The API has not answered since the start: what an earlier process knew is better than nothing.
+    async fn start_from_snapshot(&mut self, began: Instant) {
+        if self.fold.is_listed() || self.fold.members().next().is_some() || began.elapsed() < PATIENCE {
+            return;
+        }
+        let Some((saved, advertised)) = self.snapshot.as_ref().and_then(Snapshot::read) else { return };
+        self.saved_ports = saved.iter().filter_map(|(id, _, port)| Some((id.clone(), (*port)?))).collect();
+        self.fold.restore(saved.into_iter().map(|(id, member, _)| (id, member)));
+        if self.topology.borrow().advertised == Advertised::default() && advertised != Advertised::default() {
+            let _ = self.inputs.send(Input::Advertised(advertised)).await;
+        }
+        let _ = self.settle().await;
+    }
+
+    /// Concludes, and tells. An error when nobody takes it.
+    async fn settle(&mut self) -> Result<(), mpsc::error::SendError<Input>> {
+        let topology = Arc::clone(&self.topology.borrow());
+        let state = |id: &NodeId| topology.node_by_id(id).map(|node| node.state);
+        if self.fold.settle(SystemTime::now(), |id| state(id) == Some(NodeState::Up)) {
+            info!("nodes that answer are missing from the list of endpoints; asking again before that is believed");
+            self.relist.notify_one();
+        }
+        if self.config.dial == Dial::Name {
+            self.names.follow(self.fold.members().filter(|(_, member)| member.present));
+        }
+        self.say_oddities();
+        if !self.fold.is_listed() && self.fold.members().next().is_none() {
+            return Ok(());
+        }
+        let found: Vec<Found> = self.fold.members().map(|(id, member)| self.found(id, member, state(id))).collect();
+        if let Some(snapshot) = self.snapshot.as_mut().filter(|_| self.fold.is_listed()) {
+            let port = |id| topology.node_by_id(id).map(|node| node.port);
+            let pods = self.fold.members().map(|(id, member)| (id.clone(), member.clone(), port(id)));
+            snapshot.save(pods, topology.advertised);
+        }
+        self.inputs.send(Input::Nodes(found)).await?;
+        for stranger in self.fold.strangers() {
+            let address = Some((stranger.address, 0).into());
+            self.inputs
+                .send(Input::Hidden(Hidden { id: None, host_id: None, address, reason: HiddenReason::NoPort }))
+                .await?;
+        }
+        Ok(())
+    }
+
+    fn found(&self, id: &NodeId, member: &Member, state: Option<NodeState>) -> Found {
+        let named = self.config.dial == Dial::Name;
+        let led_elsewhere = named && self.api_away && state == Some(NodeState::Down);
+        let address = led_elsewhere.then(|| self.names.elsewhere(id, member.address)).flatten();
+        Found {
+            id: id.clone(),
+            address: address.unwrap_or(member.address),
+            host: if named { self.names.host(member) } else { None },
+            present: member.present,
+            placement: self.placement(id, member),
+            host_id: None,
+            data_center: None,
+            rack: None,
+        }
+    }
+
+    fn placement(&self, id: &NodeId, member: &Member) -> Placement {
+        match self.saved_ports.get(id).filter(|_| !self.fold.is_listed()) {
+            Some(port) => Placement::Chosen(*port),
+            None if self.config.stateful_sets.is_empty()
+                && placement::stateful_sets(self.fold.members().map(|(_, m)| m)).len() > 1 =>
+            {
+                let why = "there are several StatefulSets; give each its ports in statefulSets";
+                let key = "discovery.kubernetes.ledger";
+                Placement::Withheld(PortError::NotAgreed { key, node: id.clone(), why: why.into() })
+            }
+            None => placement::by_ordinal(id, member, &self.config, &self.range),
+        }
+    }
+
+    /// What whoever reads the log should know of the Service and its pods, once each.
+    fn say_oddities(&mut self) {
+        let nobody = self.fold.is_listed() && self.fold.members().next().is_none();
+        if nobody && !self.said.nobody {
+            let (service, namespace) = (&self.config.service, &self.namespace);
+            warn!(%service, %namespace, "the Service has no endpoints: is there one of this name, and do its pods run?");
+        }
+        self.said.nobody = nobody;
+        for stranger in self.fold.strangers() {
+            if !self.said.strangers.contains(stranger) {
+                warn!(address = %stranger.address, "hidden from clients: {}", stranger.why);
+            }
+        }
+        self.said.strangers = self.fold.strangers().cloned().collect();
+        if self.config.dial == Dial::Address {
+            return;
+        }
+        for (id, _) in self.fold.members().filter(|(_, member)| member.present && member.hostname.is_none()) {
+            if self.said.nameless.insert(id.clone()) {
+                warn!(
+                    node = %id,
+                    "the pod has no DNS name and is dialled by its address: its StatefulSet's serviceName is not {}",
+                    self.config.service
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! From what watches show to the pods that are nodes: a pure fold, in which the time is the caller's.
+//!
+//! Two witnesses speak of a pod: the EndpointSlices of the headless Service and, where they may be watched, the Pods
+//! themselves. Each may lag behind the other, so the later news wins. A pod counts as away as soon as one of them says so, but
+//! not because a new list has less in it than the one before while the node still answers: then the list is asked for again
+//! first. A pod that is away keeps its place; only when no Pod of its name has existed for a while has the node left.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::topology::NodeId;
+
+use super::listing::{Changed, Listing, Seen};
+use super::objects::{Endpoint, PodObject, Slice};
+
+/// Without a Pod of its name for so long, a node has left: a StatefulSet replaces a pod within seconds.
+pub const LEFT_AFTER: Duration = Duration::from_secs(60);
+/// The same where Pods may not be watched: a pod that is not scheduled for hours and one that was scaled away look alike.
+pub const LEFT_AFTER_UNSEEN: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A pod of a StatefulSet behind the Service, and where it lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    pub stateful_set: Arc<str>,
+    pub ordinal: u32,
+    /// Where it lives, or lived last.
+    pub address: SocketAddr,
+    pub present: bool,
+    /// Its DNS label, where it has a name of its own within the Service.
+    pub hostname: Option<Arc<str>>,
+    pub zone: Option<Arc<str>>,
+}
+
+/// An endpoint that cannot be a node, and why.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Stranger {
+    pub address: IpAddr,
+    pub why: String,
+}
+
+/// Since when a pod is not there, by which witness.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Presence {
+    Here,
+    /// No longer in the last list, although the node answers.
+    Doubted,
+    Away(SystemTime),
+}
+
+#[derive(Clone, Debug)]
+struct Known {
+    member: Member,
+    presence: Presence,
+}
+
+/// An endpoint as it was first seen: at this point of all the news.
+#[derive(Clone, Debug)]
+struct Offer {
+    endpoint: Endpoint,
+    port: u16,
+    news: u64,
+}
+
+/// One pod at one address: its name, its uid, and where.
+type Life = (NodeId, Option<Arc<str>>, IpAddr);
+
+#[derive(Clone, Debug)]
+struct Object {
+    object: PodObject,
+    /// False once a watch said that it was deleted.
+    exists: bool,
+    news: u64,
+}
+
+/// All that is known of the pods behind one Service.
+#[derive(Clone, Debug, Default)]
+pub struct Fold {
+    slices: Listing<Slice>,
+    pods: Listing<PodObject>,
+    /// News so far: says which witness spoke last.
+    news: u64,
+    offers: BTreeMap<NodeId, Offer>,
+    /// When each endpoint that there is now was first there.
+    first_seen: BTreeMap<Life, u64>,
+    /// Pods that are in no slice any more: `Some` with the number of the list that lacked them, `None` where a watch said so.
+    withdrawn: BTreeMap<NodeId, Option<u64>>,
+    objects: BTreeMap<NodeId, Object>,
+    known: BTreeMap<NodeId, Known>,
+    strangers: BTreeSet<Stranger>,
+}
+
+impl Fold {
+    /// True once the Service's endpoints have been listed.
+    pub fn is_listed(&self) -> bool {
+        self.slices.lists() > 0
+    }
+
+    /// Takes over who was known before this process began, all of them in doubt until a list or a probe speaks.
+    pub fn restore(&mut self, members: impl IntoIterator<Item = (NodeId, Member)>) {
+        for (id, member) in members {
+            let presence = Presence::Doubted;
+            self.withdrawn.insert(id.clone(), Some(0));
+            self.known.insert(id, Known { member, presence });
+        }
+    }
+
+    pub fn see_slice(&mut self, seen: Seen<Slice>) {
+        let changed = self.slices.apply(seen);
+        if changed == Changed::Nothing {
+            return;
+        }
+        self.news += 1;
+        let list = (changed == Changed::Whole).then_some(self.slices.lists());
+        let mut offers: BTreeMap<NodeId, Offer> = BTreeMap::new();
+        let mut first_seen = BTreeMap::new();
+        self.strangers.clear();
+        for (_, slice) in self.slices.iter() {
+            for endpoint in &slice.endpoints {
+                match named(endpoint, slice.port) {
+                    Ok((id, port)) => {
+                        let life = (id.clone(), endpoint.uid.clone(), endpoint.address);
+                        let news = self.first_seen.get(&life).copied().unwrap_or(self.news);
+                        first_seen.insert(life, news);
+                        let offer = Offer { endpoint: endpoint.clone(), port, news };
+                        match offers.get(&id) {
+                            Some(other) if !offer.is_better_than(other) => {}
+                            _ => _ = offers.insert(id, offer),
+                        }
+                    }
+                    Err(why) => _ = self.strangers.insert(Stranger { address: endpoint.address, why }),
+                }
+            }
+        }
+        for id in self.offers.keys().filter(|id| !offers.contains_key(id)) {
+            self.withdrawn.insert(id.clone(), list);
+        }
+        self.withdrawn.retain(|id, _| !offers.contains_key(id));
+        // Those of an earlier process: this is the first list that lacks them.
+        if let Some(list) = list {
+            self.withdrawn.values_mut().filter(|of| **of == Some(0)).for_each(|of| *of = Some(list));
+        }
+        self.offers = offers;
+        self.first_seen = first_seen;
+    }
+
+    pub fn see_pod(&mut self, seen: Seen<PodObject>) {
+        let deleted = match &seen {
+            Seen::Delete(name) => Some(NodeId::new(name)),
+            _ => None,
+        };
+        let changed = self.pods.apply(seen);
+        if changed == Changed::Nothing {
+            return;
+        }
+        self.news += 1;
+        if let Some(object) = deleted.and_then(|id| self.objects.get_mut(&id)) {
+            object.exists = false;
+            object.news = self.news;
+        }
+        for (name, object) in self.pods.iter() {
+            let id = NodeId::new(name);
+            let before = self.objects.get(&id);
+            let same =
+                before.filter(|b| b.exists && b.object.uid == object.uid && b.object.addresses == object.addresses);
+            let news = same.map_or(self.news, |before| before.news);
+            self.objects.insert(id, Object { object: object.clone(), exists: true, news });
+        }
+        if changed == Changed::Whole {
+            // Not listed is not deleted: of these the slices alone speak, until a watch does.
+            let pods = &self.pods;
+            self.objects.retain(|id, _| pods.get(&id.0).is_some());
+        }
+    }
+
+    /// Concludes who is a member and where. `answers` says whether a node's probe is answered now. True when the endpoints
+    /// should be listed again before something is believed.
+    pub fn settle(&mut self, now: SystemTime, answers: impl Fn(&NodeId) -> bool) -> bool {
+        if !self.is_listed() {
+            return false;
+        }
+        let mut relist = false;
+        let ids: BTreeSet<NodeId> = self.offers.keys().chain(self.known.keys()).cloned().collect();
+        for id in ids {
+            let before = self.known.get(&id);
+            let verdict = self.verdict(&id, before);
+            let presence = match (&verdict, before.map(|known| &known.presence)) {
+                (Verdict::Here(..), _) => Presence::Here,
+                (Verdict::Missing(list), _) if *list == self.slices.lists() && answers(&id) => {
+                    relist = true;
+                    Presence::Doubted
+                }
+                (_, Some(Presence::Away(since))) => Presence::Away(*since),
+                _ => Presence::Away(now),
+            };
+            let member = match verdict {
+                Verdict::Here(member) => Some(member),
+                _ => before.map(|known| Member { present: presence == Presence::Doubted, ..known.member.clone() }),
+            };
+            if let Some(member) = member {
+                self.known.insert(id, Known { member, presence });
+            }
+        }
+        let left = self.known.iter().filter(|(id, known)| self.leaves_at(id, known).is_some_and(|at| at <= now));
+        let left: Vec<NodeId> = left.map(|(id, _)| id.clone()).collect();
+        for id in left {
+            self.known.remove(&id);
+            self.withdrawn.remove(&id);
+        }
+        let (known, offers) = (&self.known, &self.offers);
+        self.objects.retain(|id, object| object.exists || known.contains_key(id) || offers.contains_key(id));
+        relist
+    }
+
+    /// When `settle` would conclude something else, if nothing is heard before.
+    pub fn deadline(&self) -> Option<SystemTime> {
+        self.known.iter().filter_map(|(id, known)| self.leaves_at(id, known)).min()
+    }
+
+    pub fn members(&self) -> impl Iterator<Item = (&NodeId, &Member)> {
+        self.known.iter().map(|(id, known)| (id, &known.member))
+    }
+
+    /// Endpoints that are no nodes.
+    pub fn strangers(&self) -> impl Iterator<Item = &Stranger> {
+        self.strangers.iter()
+    }
+
+    /// When a pod that is away has left; never while a Pod of its name exists, running or not.
+    fn leaves_at(&self, id: &NodeId, known: &Known) -> Option<SystemTime> {
+        let Presence::Away(since) = known.presence else { return None };
+        if self.objects.get(id).is_some_and(|object| object.exists) {
+            return None;
+        }
+        since.checked_add(if self.pods.lists() > 0 { LEFT_AFTER } else { LEFT_AFTER_UNSEEN })
+    }
+
+    fn verdict(&self, id: &NodeId, before: Option<&Known>) -> Verdict {
+        let offer = self.offers.get(id);
+        let object = self.objects.get(id);
+        let spoke_last = match (offer, object) {
+            (Some(offer), Some(object)) => offer.news >= object.news,
+            (offer, _) => offer.is_some(),
+        };
+        match (offer, object) {
+            (Some(offer), _) if spoke_last => member(id, &offer.endpoint, offer.port, object),
+            (_, Some(Object { object, exists: true, .. })) => {
+                // The slices may name one of its addresses already; otherwise the primary one.
+                let named = offer.map(|offer| offer.endpoint.address).filter(|ip| object.addresses.contains(ip));
+                let address = named.or_else(|| object.addresses.first().copied());
+                let described = offer.map(|offer| member(id, &offer.endpoint, offer.port, None));
+                let described = match described {
+                    Some(Verdict::Here(member)) => Some(member),
+                    _ => before.map(|known| known.member.clone()),
+                };
+                match (address, described) {
+                    (Some(ip), Some(member)) => {
+                        let address = SocketAddr::new(ip, member.address.port());
+                        Verdict::Here(Member { address, present: true, ..member })
+                    }
+                    _ => Verdict::Away,
+                }
+            }
+            (_, Some(_)) => Verdict::Away,
+            (Some(_), None) | (None, None) => match self.withdrawn.get(id) {
+                Some(Some(list)) => Verdict::Missing(*list),
+                _ => Verdict::Away,
+            },
+        }
+    }
+}
+
+enum Verdict {
+    Here(Member),
+    Away,
+    /// In no slice since the list of this number.
+    Missing(u64),
+}
+
+impl Offer {
+    /// While endpoints move from slice to slice, a pod may be in two, and a dual-stack pod always is.
+    fn is_better_than(&self, other: &Self) -> bool {
+        let same_pod = self.endpoint.uid == other.endpoint.uid;
+        let rank = |offer: &Self| {
+            let Endpoint { terminating, serving, address, .. } = &offer.endpoint;
+            let news = if same_pod { 0 } else { offer.news };
+            (!terminating, news, address.is_ipv4(), *serving, offer.news)
+        };
+        rank(self) > rank(other)
+    }
+}
+
+fn member(id: &NodeId, endpoint: &Endpoint, port: u16, object: Option<&Object>) -> Verdict {
+    let Some((from_name, ordinal)) = split(&id.0) else { return Verdict::Away };
+    let owner = object.and_then(|object| object.object.stateful_set.clone());
+    Verdict::Here(Member {
+        stateful_set: owner.unwrap_or_else(|| Arc::from(from_name)),
+        ordinal,
+        address: SocketAddr::new(endpoint.address, port),
+        present: true,
+        hostname: endpoint.hostname.clone(),
+        zone: endpoint.zone.clone(),
+    })
+}
+
+/// The identity of an endpoint and its port, or why it has none.
+fn named(endpoint: &Endpoint, port: Option<u16>) -> Result<(NodeId, u16), String> {
+    let name = endpoint.pod.as_deref().or(endpoint.hostname.as_deref());
+    let Some(name) = name else {
+        return Err("the endpoint names no pod: nothing but its address tells it from others".to_owned());
+    };
+    if split(name).is_none() {
+        return Err(format!("pod {name} has no ordinal: it is not of a StatefulSet"));
+    }
+    let port = port.ok_or_else(|| format!("the endpoint of pod {name} has no port of the configured name"))?;
+    Ok((NodeId::new(name), port))
+}
+
+/// A StatefulSet's pod is its name, a hyphen and the ordinal in decimal (StatefulSet documentation, "Ordinal Index").
+fn split(pod: &str) -> Option<(&str, u32)> {
+    let (set, ordinal) = pod.rsplit_once('-')?;
+    let plain = ordinal == "0" || !ordinal.starts_with('0');
+    let digits = ordinal.bytes().all(|b| b.is_ascii_digit());
+    if set.is_empty() || !plain || !digits {
+        return None;
+    }
+    Some((set, ordinal.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,420 @@
+//! The fold, told as a watch tells it; the state after each step is one line of text.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn at(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+/// `cassandra-0=10.1.0.1`, with ` uid=u` (`u0` otherwise), ` terminating`, ` down` (not serving), ` bare` (no hostname).
+fn endpoint(text: &str) -> Endpoint {
+    let mut words = text.split(' ');
+    let (pod, address) = words.next().unwrap().split_once('=').unwrap();
+    let mut endpoint = Endpoint {
+        address: address.parse().unwrap(),
+        pod: (!pod.is_empty()).then(|| pod.into()),
+        uid: Some("u0".into()),
+        hostname: (!pod.is_empty()).then(|| pod.into()),
+        serving: true,
+        terminating: false,
+        zone: None,
+    };
+    for word in words {
+        match word {
+            "terminating" => endpoint.terminating = true,
+            "down" => endpoint.serving = false,
+            "bare" => endpoint.hostname = None,
+            uid => endpoint.uid = Some(uid.strip_prefix("uid=").unwrap().into()),
+        }
+    }
+    endpoint
+}
+
+fn slice(endpoints: &[&str]) -> Slice {
+    Slice { port: Some(9042), endpoints: endpoints.iter().map(|text| endpoint(text)).collect() }
+}
+
+/// The fold with a clock and with what probes say.
+#[derive(Clone)]
+struct World {
+    fold: Fold,
+    now: u64,
+    answering: bool,
+    relist: bool,
+}
+
+impl World {
+    /// A world whose only list of slices shows these endpoints.
+    fn listed(slices: &[(&str, &[&str])]) -> Self {
+        let mut world = Self { fold: Fold::default(), now: 1000, answering: false, relist: false };
+        world.list(slices);
+        world
+    }
+
+    fn list(&mut self, slices: &[(&str, &[&str])]) {
+        self.fold.see_slice(Seen::Init);
+        for (name, endpoints) in slices {
+            self.fold.see_slice(Seen::InitApply((*name).to_owned(), slice(endpoints)));
+        }
+        self.fold.see_slice(Seen::InitDone);
+        self.settle();
+    }
+
+    fn apply(&mut self, name: &str, endpoints: &[&str]) {
+        self.fold.see_slice(Seen::Apply(name.to_owned(), slice(endpoints)));
+        self.settle();
+    }
+
+    fn delete(&mut self, name: &str) {
+        self.fold.see_slice(Seen::Delete(name.to_owned()));
+        self.settle();
+    }
+
+    /// A Pod: its uid and its addresses.
+    fn pod(&mut self, name: &str, uid: &str, addresses: &[&str]) {
+        self.fold.see_pod(Seen::Apply(name.to_owned(), object(uid, addresses)));
+        self.settle();
+    }
+
+    fn list_pods(&mut self, pods: &[(&str, &str, &[&str])]) {
+        self.fold.see_pod(Seen::Init);
+        for (name, uid, addresses) in pods {
+            self.fold.see_pod(Seen::InitApply((*name).to_owned(), object(uid, addresses)));
+        }
+        self.fold.see_pod(Seen::InitDone);
+        self.settle();
+    }
+
+    fn delete_pod(&mut self, name: &str) {
+        self.fold.see_pod(Seen::Delete(name.to_owned()));
+        self.settle();
+    }
+
+    fn pass(&mut self, seconds: u64) {
+        self.now += seconds;
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        let answering = self.answering;
+        self.relist = self.fold.settle(at(self.now), |_| answering);
+    }
+
+    /// `cassandra-0 10.1.0.1:9042, cassandra-1 away`
+    fn shown(&self) -> String {
+        let member = |(id, member): (&NodeId, &Member)| match member.present {
+            true => format!("{id} {}", member.address),
+            false => format!("{id} away"),
+        };
+        self.fold.members().map(member).collect::<Vec<_>>().join(", ")
+    }
+
+    fn check(&self, expected: &str) {
+        assert_eq!(self.shown(), expected);
+    }
+}
+
+fn object(uid: &str, addresses: &[&str]) -> PodObject {
+    let addresses = addresses.iter().map(|ip| ip.parse().unwrap()).collect();
+    PodObject { uid: Some(uid.into()), addresses, stateful_set: Some("cassandra".into()) }
+}
+
+const A: &[&str] = &["cassandra-0=10.1.0.1", "cassandra-1=10.1.0.2"];
+const B: &[&str] = &["cassandra-2=10.1.0.3"];
+const ALL: &str = "cassandra-0 10.1.0.1:9042, cassandra-1 10.1.0.2:9042, cassandra-2 10.1.0.3:9042";
+
+#[test]
+fn several_slices_are_one_service() {
+    World::listed(&[("a", A), ("b", B)]).check(ALL);
+}
+
+#[test]
+fn an_endpoint_in_two_slices_while_it_moves_is_one_node() {
+    let mut world = World::listed(&[("a", A), ("b", B)]);
+    world.apply("c", &["cassandra-0=10.1.0.1", "cassandra-2=10.1.0.3"]);
+    world.check(ALL);
+    world.apply("a", &["cassandra-1=10.1.0.2"]);
+    world.delete("b");
+    world.check(ALL);
+}
+
+#[test]
+fn slices_recreated_under_new_names_change_nothing() {
+    let mut world = World::listed(&[("a", A), ("b", B)]);
+    world.apply("c", A);
+    world.delete("a");
+    world.check(ALL);
+}
+
+#[test]
+fn a_replaced_pod_is_away_until_its_new_address_is_known() {
+    let mut world = World::listed(&[("a", A), ("b", B)]);
+    world.answering = true;
+    world.apply("b", &["cassandra-2=10.1.0.3 terminating down"]);
+    world.check(ALL);
+    world.apply("b", &[]);
+    world.check("cassandra-0 10.1.0.1:9042, cassandra-1 10.1.0.2:9042, cassandra-2 away");
+    world.apply("b", &["cassandra-2=10.1.0.9 uid=u1 down"]);
+    world.check("cassandra-0 10.1.0.1:9042, cassandra-1 10.1.0.2:9042, cassandra-2 10.1.0.9:9042");
+}
+
+#[test]
+fn the_later_of_two_pods_of_one_name_counts() {
+    let mut world = World::listed(&[("a", &["cassandra-0=10.1.0.1"])]);
+    // The new pod is in another slice, sorted before; the old one lingers, terminating or not.
+    world.apply("A", &["cassandra-0=10.1.0.7 uid=u1 down"]);
+    world.check("cassandra-0 10.1.0.7:9042");
+    world.apply("a", &["cassandra-0=10.1.0.1 terminating"]);
+    world.check("cassandra-0 10.1.0.7:9042");
+    // News of the old one's conditions are no news of where the pod is.
+    world.apply("a", &["cassandra-0=10.1.0.1 down"]);
+    world.check("cassandra-0 10.1.0.7:9042");
+}
+
+#[test]
+fn a_dual_stack_pod_is_one_node_dialled_over_ipv4() {
+    let mut world = World::listed(&[("v6", &["cassandra-0=fd00::1"])]);
+    world.check("cassandra-0 [fd00::1]:9042");
+    world.apply("v4", &["cassandra-0=10.1.0.1"]);
+    world.check("cassandra-0 10.1.0.1:9042");
+    world.apply("w6", &["cassandra-0=fd00::1"]);
+    world.check("cassandra-0 10.1.0.1:9042");
+}
+
+#[test]
+fn readiness_changes_nothing() {
+    let mut world = World::listed(&[("a", A)]);
+    let before = world.shown();
+    world.apply("a", &["cassandra-0=10.1.0.1 down", "cassandra-1=10.1.0.2 terminating down"]);
+    world.check(&before);
+}
+
+#[test]
+fn a_pod_says_sooner_than_its_slices_where_it_is() {
+    let mut world = World::listed(&[("a", &["cassandra-0=10.1.0.1"])]);
+    world.list_pods(&[("cassandra-0", "u0", &["10.1.0.1"])]);
+    world.delete_pod("cassandra-0");
+    world.check("cassandra-0 away");
+    world.pod("cassandra-0", "u1", &[]);
+    world.check("cassandra-0 away");
+    world.pod("cassandra-0", "u1", &["10.1.0.8"]);
+    world.check("cassandra-0 10.1.0.8:9042");
+    world.apply("a", &["cassandra-0=10.1.0.8 uid=u1"]);
+    world.check("cassandra-0 10.1.0.8:9042");
+}
+
+#[test]
+fn slices_say_it_where_the_pods_watch_lags() {
+    let mut world = World::listed(&[("a", &["cassandra-0=10.1.0.1"])]);
+    world.list_pods(&[("cassandra-0", "u0", &["10.1.0.1"])]);
+    world.apply("a", &["cassandra-0=10.1.0.8 uid=u1"]);
+    world.check("cassandra-0 10.1.0.8:9042");
+    // The late Pod events, one after the other, end at the same place.
+    world.delete_pod("cassandra-0");
+    world.pod("cassandra-0", "u1", &["10.1.0.8"]);
+    world.check("cassandra-0 10.1.0.8:9042");
+}
+
+#[test]
+fn a_node_has_left_when_no_pod_of_its_name_exists_for_a_minute() {
+    let mut world = World::listed(&[("a", A)]);
+    world.list_pods(&[("cassandra-0", "u0", &["10.1.0.1"]), ("cassandra-1", "u0", &["10.1.0.2"])]);
+    world.apply("a", &["cassandra-0=10.1.0.1"]);
+    world.delete_pod("cassandra-1");
+    assert_eq!(world.fold.deadline(), Some(at(1060)));
+    world.pass(59);
+    world.check("cassandra-0 10.1.0.1:9042, cassandra-1 away");
+    world.pass(1);
+    world.check("cassandra-0 10.1.0.1:9042");
+    assert_eq!(world.fold.deadline(), None);
+}
+
+#[test]
+fn a_pod_that_waits_for_a_place_has_not_left() {
+    let mut world = World::listed(&[("a", &["cassandra-0=10.1.0.1"])]);
+    world.list_pods(&[("cassandra-0", "u0", &["10.1.0.1"])]);
+    world.apply("a", &[]);
+    world.pod("cassandra-0", "u1", &[]);
+    assert_eq!(world.fold.deadline(), None);
+    world.pass(100_000);
+    world.check("cassandra-0 away");
+}
+
+#[test]
+fn without_pods_it_takes_a_day_to_leave() {
+    let mut world = World::listed(&[("a", A)]);
+    world.apply("a", &["cassandra-0=10.1.0.1"]);
+    world.pass(3600);
+    world.check("cassandra-0 10.1.0.1:9042, cassandra-1 away");
+    world.pass(23 * 3600);
+    world.check("cassandra-0 10.1.0.1:9042");
+}
+
+#[test]
+fn a_list_with_less_in_it_is_not_believed_while_nodes_answer() {
+    let mut world = World::listed(&[("a", A), ("b", B)]);
+    world.answering = true;
+    world.list(&[("b", B)]);
+    world.check(ALL);
+    assert!(world.relist);
+    world.list(&[("a", A), ("b", B)]);
+    world.check(ALL);
+    assert!(!world.relist);
+    // Twice the same: it is believed. A dead node's absence is believed at once.
+    world.list(&[("b", B)]);
+    world.list(&[("b", B)]);
+    world.check("cassandra-0 away, cassandra-1 away, cassandra-2 10.1.0.3:9042");
+    assert!(!world.relist);
+    world.answering = false;
+    world.list(&[]);
+    world.check("cassandra-0 away, cassandra-1 away, cassandra-2 away");
+}
+
+#[test]
+fn a_doubted_node_that_stops_answering_is_away() {
+    let mut world = World::listed(&[("a", A)]);
+    world.answering = true;
+    world.list(&[]);
+    world.check("cassandra-0 10.1.0.1:9042, cassandra-1 10.1.0.2:9042");
+    world.answering = false;
+    world.settle();
+    world.check("cassandra-0 away, cassandra-1 away");
+}
+
+#[test]
+fn half_a_list_changes_nothing() {
+    let mut world = World::listed(&[("a", A), ("b", B)]);
+    world.fold.see_slice(Seen::Init);
+    world.settle();
+    world.fold.see_slice(Seen::InitApply("b".to_owned(), slice(B)));
+    world.settle();
+    world.check(ALL);
+}
+
+#[test]
+fn pods_of_another_service_are_nobodys() {
+    let mut world = World::listed(&[("a", &["cassandra-0=10.1.0.1"])]);
+    world.list_pods(&[("cassandra-0", "u0", &["10.1.0.1"]), ("reaper-7", "u9", &["10.1.0.44"])]);
+    world.check("cassandra-0 10.1.0.1:9042");
+}
+
+#[test]
+fn endpoints_without_identity_are_strangers() {
+    let world = World::listed(&[("a", &["=10.1.0.5", "web-7d4b9c-x2x=10.1.0.6", "cassandra-01=10.1.0.7"])]);
+    world.check("");
+    let said: Vec<_> =
+        world.fold.strangers().map(|stranger| format!("{} {}", stranger.address, stranger.why)).collect();
+    assert_eq!(
+        said,
+        [
+            "10.1.0.5 the endpoint names no pod: nothing but its address tells it from others",
+            "10.1.0.6 pod web-7d4b9c-x2x has no ordinal: it is not of a StatefulSet",
+            "10.1.0.7 pod cassandra-01 has no ordinal: it is not of a StatefulSet",
+        ]
+    );
+}
+
+#[test]
+fn a_pod_without_a_hostname_is_a_member_without_a_name() {
+    let world = World::listed(&[("a", &["cassandra-0=10.1.0.1 bare"])]);
+    world.check("cassandra-0 10.1.0.1:9042");
+    assert!(world.fold.members().all(|(_, member)| member.hostname.is_none()));
+}
+
+#[test]
+fn who_was_restored_is_shown_before_a_list_and_doubted_after_it() {
+    let members = World::listed(&[("a", A)]).fold.members().map(|(id, m)| (id.clone(), m.clone())).collect::<Vec<_>>();
+    let mut world = World { fold: Fold::default(), now: 1000, answering: true, relist: false };
+    world.fold.restore(members);
+    world.settle();
+    world.check("cassandra-0 10.1.0.1:9042, cassandra-1 10.1.0.2:9042");
+    world.list(&[("a", &["cassandra-0=10.1.0.1"])]);
+    world.check("cassandra-0 10.1.0.1:9042, cassandra-1 10.1.0.2:9042");
+    assert!(world.relist);
+    world.list(&[("a", &["cassandra-0=10.1.0.1"])]);
+    world.check("cassandra-0 10.1.0.1:9042, cassandra-1 away");
+}
+
+/// One step of a cluster in which pods are replaced and endpoints move between slices, as the two watches tell of it.
+#[derive(Clone, Debug)]
+enum Act {
+    Replace(u8),
+    /// Which slice an endpoint is in from here on.
+    Move(u8, u8),
+    TellSlices,
+    TellPods,
+    RelistSlices,
+    RelistPods,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        (0u8..4).prop_map(Act::Replace),
+        (0u8..4, 0u8..3).prop_map(|(pod, slice)| Act::Move(pod, slice)),
+        Just(Act::TellSlices),
+        Just(Act::TellPods),
+        Just(Act::RelistSlices),
+        Just(Act::RelistPods),
+    ]
+}
+
+proptest! {
+    /// However the two watches lag behind each other: once both have told everything, every pod is where it is.
+    #[test]
+    fn the_end_does_not_depend_on_the_order_of_news(acts in prop::collection::vec(act(), 1..60), answering: bool) {
+        let mut world = World { fold: Fold::default(), now: 1000, answering, relist: false };
+        let mut lives = [0u8; 4];
+        let mut places = [0u8; 4];
+        let address = |pod: usize, life: u8| format!("10.{life}.0.{}", pod + 1);
+        let tell_slices = |world: &mut World, lives: [u8; 4], places: [u8; 4], list: bool| {
+            let slices: Vec<(String, Vec<String>)> = (0..3u8).map(|place| {
+                let inside = (0..4).filter(|&pod| places[pod] == place);
+                let texts = inside.map(|pod| format!("cassandra-{pod}={} uid=u{}", address(pod, lives[pod]), lives[pod]));
+                (format!("s{place}"), texts.collect())
+            }).collect();
+            if list {
+                world.fold.see_slice(Seen::Init);
+            }
+            for (name, endpoints) in slices {
+                let texts: Vec<&str> = endpoints.iter().map(String::as_str).collect();
+                let slice = slice(&texts);
+                world.fold.see_slice(if list { Seen::InitApply(name, slice) } else { Seen::Apply(name, slice) });
+            }
+            if list {
+                world.fold.see_slice(Seen::InitDone);
+            }
+            world.settle();
+        };
+        let tell_pods = |world: &mut World, lives: [u8; 4], list: bool| {
+            if list {
+                world.fold.see_pod(Seen::Init);
+            }
+            for (pod, life) in lives.into_iter().enumerate() {
+                let (name, object) = (format!("cassandra-{pod}"), object(&format!("u{life}"), &[&address(pod, life)]));
+                world.fold.see_pod(if list { Seen::InitApply(name, object) } else { Seen::Apply(name, object) });
+            }
+            if list {
+                world.fold.see_pod(Seen::InitDone);
+            }
+            world.settle();
+        };
+        tell_slices(&mut world, lives, places, true);
+        for act in acts {
+            match act {
+                Act::Replace(pod) => lives[usize::from(pod)] += 1,
+                Act::Move(pod, place) => places[usize::from(pod)] = place,
+                Act::TellSlices => tell_slices(&mut world, lives, places, false),
+                Act::TellPods => tell_pods(&mut world, lives, false),
+                Act::RelistSlices => tell_slices(&mut world, lives, places, true),
+                Act::RelistPods => tell_pods(&mut world, lives, true),
+            }
+        }
+        tell_slices(&mut world, lives, places, false);
+        tell_pods(&mut world, lives, false);
+        let expected: Vec<String> =
+            (0..4).map(|pod| format!("cassandra-{pod} {}:9042", address(pod, lives[pod]))).collect();
+        prop_assert_eq!(world.shown(), expected.join(", "));
+    }
+}

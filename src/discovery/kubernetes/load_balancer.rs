@@ -1,0 +1,199 @@
+//! `advertise: {service: …}`: the address that the load balancer of the gateway's own Service was given, as soon as it has
+//! one, and for as long as it keeps it. Without an address the gateway is not ready.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Service;
+use kube::Api;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::AbortHandle;
+use tracing::{info, warn};
+
+use crate::metrics::Metrics;
+use crate::topology::Advertised;
+use crate::topology::input::Input;
+
+use super::super::advertised::choose_each;
+use super::super::resolve::{Addresses, Names, follow};
+use super::cluster::Cluster;
+use super::listing::Seen;
+use super::objects::ServiceObject;
+use super::watch::{News, Watch};
+
+/// Sends what clients are to be told, whenever it changes; runs until nobody takes it.
+pub async fn run(cluster: Cluster, service: String, names: Names, inputs: mpsc::Sender<Input>, metrics: Arc<Metrics>) {
+    let (tell, mut news) = mpsc::channel(16);
+    let watch = Watch {
+        api: Api::<Service>::namespaced(cluster.client.clone(), &cluster.namespace),
+        resource: format!("services (that named {service}) in namespace {}", cluster.namespace),
+        kind: "load_balancer",
+        labels: None,
+        fields: Some(format!("metadata.name={service}")),
+        relist: Arc::new(Notify::new()),
+        metrics,
+    };
+    let watching = tokio::spawn(watch.run(tell, ServiceObject::new)).abort_handle();
+    let _watching = Ends(watching);
+    let (told, mut answers) = mpsc::channel::<(String, Addresses)>(4);
+    let mut state = LoadBalancer { service, ..LoadBalancer::default() };
+    let mut following: Option<(String, Ends)> = None;
+    loop {
+        tokio::select! {
+            next = news.recv() => match next {
+                Some(News::Seen(seen)) => state.see(seen),
+                Some(_) => {}
+                None => return,
+            },
+            Some((host, addresses)) = answers.recv() => state.resolved(&host, addresses),
+        }
+        let host = state.hostname();
+        if following.as_ref().map(|(host, _)| host) != host.as_ref() {
+            following = host.map(|host| {
+                let (told, of) = (told.clone(), host.clone());
+                let tell = move |addresses: Option<Addresses>| {
+                    let (told, of) = (told.clone(), of.clone());
+                    async move {
+                        if let Some(addresses) = addresses {
+                            _ = told.send((of, addresses)).await;
+                        }
+                    }
+                };
+                let task = tokio::spawn(follow(names.clone(), host.clone(), Arc::new(Notify::new()), tell));
+                (host, Ends(task.abort_handle()))
+            });
+        }
+        if let Some(advertised) = state.next()
+            && inputs.send(Input::Advertised(advertised)).await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+/// A task that ends with its owner.
+struct Ends(AbortHandle);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// What is known of the Service, and what was made of it. Pure.
+#[derive(Debug, Default)]
+struct LoadBalancer {
+    service: String,
+    ingress: Vec<String>,
+    resolved: Option<(String, Addresses)>,
+    told: Advertised,
+    /// That there is nothing to tell was said.
+    missing: bool,
+}
+
+impl LoadBalancer {
+    fn see(&mut self, seen: Seen<ServiceObject>) {
+        match seen {
+            Seen::InitApply(_, service) | Seen::Apply(_, service) => {
+                if self.ingress != service.ingress {
+                    info!(service = %self.service, ingress = ?service.ingress, "the load balancer's addresses");
+                }
+                self.ingress = service.ingress;
+            }
+            Seen::Delete(_) => self.ingress.clear(),
+            Seen::Init | Seen::InitDone => return,
+        }
+        let missing = self.ingress.is_empty();
+        if missing && !self.missing {
+            let kept =
+                if self.told == Advertised::default() { "not ready before it has one" } else { "the last one is kept" };
+            warn!(service = %self.service, "the Service's load balancer has no address: {kept}");
+        }
+        self.missing = missing;
+    }
+
+    /// The name to look up: only where no address is given. The one in use while it is there, else the lowest.
+    fn hostname(&self) -> Option<String> {
+        if self.addresses() != Addresses::default() {
+            return None;
+        }
+        let in_use = self.resolved.as_ref().map(|(host, _)| host).filter(|host| self.ingress.contains(host));
+        in_use.or_else(|| self.ingress.iter().min()).cloned()
+    }
+
+    fn resolved(&mut self, host: &str, addresses: Addresses) {
+        self.resolved = Some((host.to_owned(), addresses));
+    }
+
+    fn addresses(&self) -> Addresses {
+        let mut addresses = Addresses::default();
+        for ip in self.ingress.iter().filter_map(|text| text.parse::<IpAddr>().ok()) {
+            match ip {
+                IpAddr::V4(ip) => addresses.ipv4.push(ip),
+                IpAddr::V6(ip) => addresses.ipv6.push(ip),
+            }
+        }
+        addresses
+    }
+
+    /// What clients are to be told, if it is something else than before.
+    fn next(&mut self) -> Option<Advertised> {
+        let given = self.addresses();
+        let of_name = || {
+            let (host, addresses) = self.resolved.as_ref()?;
+            (self.hostname().as_ref() == Some(host)).then(|| addresses.clone())
+        };
+        let addresses = if given == Addresses::default() { of_name()? } else { given };
+        let next = choose_each(self.told, &addresses);
+        if next == self.told || next == Advertised::default() {
+            return None;
+        }
+        self.told = next;
+        Some(next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(ingress: &[&str]) -> Seen<ServiceObject> {
+        let ingress = ingress.iter().map(|&text| text.to_owned()).collect();
+        Seen::Apply("cqlgate".to_owned(), ServiceObject { ingress, ..ServiceObject::default() })
+    }
+
+    fn check(balancer: &mut LoadBalancer, seen: Seen<ServiceObject>, expected: Option<&str>) {
+        balancer.see(seen);
+        let next = balancer.next().map(|next| next.ipv4.map(|ip| ip.to_string()).unwrap_or_default());
+        assert_eq!(next.as_deref(), expected);
+    }
+
+    #[test]
+    fn the_lowest_address_is_told_and_kept_while_it_is_there() {
+        let mut balancer = LoadBalancer::default();
+        check(&mut balancer, service(&[]), None);
+        check(&mut balancer, service(&["203.0.113.20", "203.0.113.10"]), Some("203.0.113.10"));
+        check(&mut balancer, service(&["203.0.113.5", "203.0.113.10"]), None);
+        check(&mut balancer, service(&["203.0.113.7", "203.0.113.5"]), Some("203.0.113.5"));
+        // Taken back: what clients know stays until there is something else.
+        check(&mut balancer, service(&[]), None);
+        check(&mut balancer, Seen::Delete("cqlgate".to_owned()), None);
+        check(&mut balancer, service(&["203.0.113.30"]), Some("203.0.113.30"));
+    }
+
+    #[test]
+    fn a_host_name_is_told_by_its_address_and_followed() {
+        let mut balancer = LoadBalancer::default();
+        check(&mut balancer, service(&["lb.example.com"]), None);
+        assert_eq!(balancer.hostname().as_deref(), Some("lb.example.com"));
+        let addresses = |ip: &str| Addresses { ipv4: vec![ip.parse().unwrap()], ipv6: Vec::new() };
+        balancer.resolved("lb.example.com", addresses("203.0.113.40"));
+        check(&mut balancer, service(&["lb.example.com"]), Some("203.0.113.40"));
+        check(&mut balancer, service(&["other.example.com"]), None);
+        assert_eq!(balancer.hostname().as_deref(), Some("other.example.com"));
+        balancer.resolved("other.example.com", addresses("203.0.113.50"));
+        check(&mut balancer, service(&["other.example.com"]), Some("203.0.113.50"));
+        check(&mut balancer, service(&["203.0.113.60"]), Some("203.0.113.60"));
+        assert_eq!(balancer.hostname(), None);
+    }
+}

@@ -1,0 +1,121 @@
+//! The pods' DNS names: `pod.service.namespace.svc.domain` (Kubernetes documentation, "Stable Network ID"), each looked up
+//! when its TTL is over and whenever the watch says that its pod has moved.
+//!
+//! A name never decides while the API is heard: DNS is fed by the same API, through caches. It decides only when the API is not
+//! heard and the address that was last known is dead, because the cluster's DNS may still hear what the gateway does not.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use tokio::sync::{Notify, mpsc};
+use tokio::task::AbortHandle;
+use tracing::{debug, info};
+
+use crate::metrics::Metrics;
+use crate::topology::NodeId;
+
+use super::super::resolve::{Addresses, Names, choose, follow};
+use super::fold::Member;
+
+/// What a look-up found; `None` when it failed.
+pub type Answer = (NodeId, Option<Addresses>);
+
+struct Followed {
+    host: Arc<str>,
+    /// Where the watch says that the pod lives.
+    address: IpAddr,
+    answer: Option<Addresses>,
+    wake: Arc<Notify>,
+    task: AbortHandle,
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The names of all members that have one.
+pub struct PodNames {
+    names: Names,
+    /// `.service.namespace.svc.domain`.
+    suffix: String,
+    followed: HashMap<NodeId, Followed>,
+    tell: mpsc::Sender<Answer>,
+    metrics: Arc<Metrics>,
+}
+
+impl PodNames {
+    /// With the end at which answers arrive, for [`Self::learn`].
+    pub fn new(
+        names: Names,
+        service: &str,
+        namespace: &str,
+        domain: &str,
+        metrics: Arc<Metrics>,
+    ) -> (Self, mpsc::Receiver<Answer>) {
+        let (tell, answers) = mpsc::channel(64);
+        let suffix = format!(".{service}.{namespace}.svc.{domain}");
+        (Self { names, suffix, followed: HashMap::new(), tell, metrics }, answers)
+    }
+
+    /// The name of a pod that has one.
+    pub fn host(&self, member: &Member) -> Option<Arc<str>> {
+        member.hostname.as_ref().map(|hostname| format!("{hostname}{}", self.suffix).into())
+    }
+
+    /// Follows the names of these members and of no others; looks one up at once when its pod has moved.
+    pub fn follow<'a>(&mut self, members: impl Iterator<Item = (&'a NodeId, &'a Member)>) {
+        let wanted: HashMap<&NodeId, (Arc<str>, IpAddr)> =
+            members.filter_map(|(id, member)| Some((id, (self.host(member)?, member.address.ip())))).collect();
+        self.followed.retain(|id, followed| wanted.get(id).is_some_and(|(host, _)| *host == followed.host));
+        for (id, (host, address)) in wanted {
+            if let Some(followed) = self.followed.get_mut(id) {
+                if followed.address != address {
+                    followed.address = address;
+                    followed.wake.notify_one();
+                }
+                continue;
+            }
+            let (wake, tell, of) = (Arc::new(Notify::new()), self.tell.clone(), id.clone());
+            let told = move |answer| {
+                let (tell, of) = (tell.clone(), of.clone());
+                async move { _ = tell.send((of, answer)).await }
+            };
+            // With the dot at its end the name is absolute: no search list is gone through.
+            let task =
+                tokio::spawn(follow(self.names.clone(), format!("{host}."), Arc::clone(&wake), told)).abort_handle();
+            let followed = Followed { host, address, answer: None, wake, task };
+            self.followed.insert(id.clone(), followed);
+        }
+    }
+
+    /// Takes an answer in; one that disagrees with the watch is counted.
+    pub fn learn(&mut self, (id, answer): Answer) {
+        let (Some(followed), Some(answer)) = (self.followed.get_mut(&id), answer) else { return };
+        if !has(&answer, followed.address) {
+            self.metrics.dns_disagreements.inc();
+            if followed.answer.as_ref() != Some(&answer) {
+                debug!(node = %id, host = %followed.host, watch = %followed.address, dns = ?answer, "DNS is behind the watch");
+            }
+        }
+        followed.answer = Some(answer);
+    }
+
+    /// The address that the name leads to, where it is another one than `known`.
+    pub fn elsewhere(&self, id: &NodeId, known: SocketAddr) -> Option<SocketAddr> {
+        let answer = self.followed.get(id)?.answer.as_ref().filter(|answer| !has(answer, known.ip()))?;
+        let ipv4 = choose(None, &answer.ipv4).map(IpAddr::V4);
+        let ip = ipv4.or_else(|| choose(None, &answer.ipv6).map(IpAddr::V6))?;
+        info!(node = %id, from = %known.ip(), to = %ip, "the API is not heard and the node is dead: dialling where its name leads");
+        Some(SocketAddr::new(ip, known.port()))
+    }
+}
+
+fn has(addresses: &Addresses, ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => addresses.ipv4.contains(&ip),
+        IpAddr::V6(ip) => addresses.ipv6.contains(&ip),
+    }
+}

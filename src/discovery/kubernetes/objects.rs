@@ -1,0 +1,191 @@
+//! The few fields of Kubernetes' objects that matter here. Everything else is let go at once, so that a thousand pods take
+//! little room.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
+use crate::config::kubernetes::EndpointPort;
+use crate::config::text::NATIVE_PORT;
+
+/// The port that is CQL's when none is configured and it has this name.
+const CQL: &str = "cql";
+
+/// One EndpointSlice: some of a Service's endpoints, of one address family, with the ports of all of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Slice {
+    /// The CQL port of these endpoints; `None` where the configured name is not among the slice's.
+    pub port: Option<u16>,
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// One endpoint. Absent conditions mean what the API says that they mean (`ready` and `serving`: yes; `terminating`: no).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    pub address: IpAddr,
+    /// `targetRef.name`; a missing one is no pod.
+    pub pod: Option<Arc<str>>,
+    pub uid: Option<Arc<str>>,
+    /// Present only where the pod has a DNS name of its own: the StatefulSet names this Service as its serviceName.
+    pub hostname: Option<Arc<str>>,
+    pub serving: bool,
+    pub terminating: bool,
+    pub zone: Option<Arc<str>>,
+}
+
+/// What a Pod object adds to its endpoints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodObject {
+    pub uid: Option<Arc<str>>,
+    /// `status.podIPs`, the primary one first; none before the pod runs, and none once it has ended.
+    pub addresses: Vec<IpAddr>,
+    /// The StatefulSet that made it.
+    pub stateful_set: Option<Arc<str>>,
+}
+
+/// What the headless Service says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceObject {
+    /// `spec.selector` as the text of a label selector; `None` where endpoints are written by hand.
+    pub selector: Option<String>,
+    pub headless: bool,
+    /// `status.loadBalancer.ingress`, addresses and names as they stand there.
+    pub ingress: Vec<String>,
+}
+
+impl Slice {
+    /// Endpoints whose address is no IP address (slices of type FQDN) are left out.
+    pub fn new(slice: EndpointSlice, port: Option<&EndpointPort>) -> Self {
+        let ports = slice.ports.unwrap_or_default();
+        let named = |name: &str| {
+            let found = ports.iter().find(|port| port.name.as_deref().unwrap_or_default() == name);
+            found.and_then(|port| u16::try_from(port.port?).ok())
+        };
+        let port = match port {
+            Some(EndpointPort::Number(number)) => Some(*number),
+            Some(EndpointPort::Name(name)) => named(name),
+            None => Some(named(CQL).unwrap_or(NATIVE_PORT)),
+        };
+        let endpoints = slice.endpoints.into_iter().filter_map(|endpoint| {
+            let conditions = endpoint.conditions.unwrap_or_default();
+            let pod = endpoint.target_ref.filter(|target| target.kind.as_deref().is_none_or(|kind| kind == "Pod"));
+            let (name, uid) = pod.map(|pod| (pod.name, pod.uid)).unwrap_or_default();
+            Some(Endpoint {
+                // All addresses of an endpoint are interchangeable, and the API's users look at the first only.
+                address: endpoint.addresses.first()?.parse().ok()?,
+                pod: name.map(Arc::from),
+                uid: uid.map(Arc::from),
+                hostname: endpoint.hostname.filter(|name| !name.is_empty()).map(Arc::from),
+                serving: conditions.serving.or(conditions.ready).unwrap_or(true),
+                terminating: conditions.terminating.unwrap_or(false),
+                zone: endpoint.zone.map(Arc::from),
+            })
+        });
+        let endpoints = endpoints.collect();
+        Self { port, endpoints }
+    }
+}
+
+impl PodObject {
+    pub fn new(pod: Pod) -> Self {
+        let status = pod.status.unwrap_or_default();
+        let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+        let ips = status.pod_ips.unwrap_or_default().into_iter().map(|ip| ip.ip).chain(status.pod_ip);
+        let mut addresses = Vec::new();
+        for ip in ips.filter_map(|ip| ip.parse::<IpAddr>().ok()).filter(|_| !ended) {
+            if !addresses.contains(&ip) {
+                addresses.push(ip);
+            }
+        }
+        let owners = pod.metadata.owner_references.unwrap_or_default();
+        let stateful_set = owners.into_iter().find(|owner| owner.kind == "StatefulSet");
+        Self {
+            uid: pod.metadata.uid.map(Arc::from),
+            addresses,
+            stateful_set: stateful_set.map(|owner| Arc::from(owner.name)),
+        }
+    }
+}
+
+impl ServiceObject {
+    pub fn new(service: Service) -> Self {
+        let spec = service.spec.unwrap_or_default();
+        let pairs = spec.selector.unwrap_or_default();
+        let selector = pairs.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",");
+        let ingress = service.status.and_then(|status| status.load_balancer).and_then(|of| of.ingress);
+        let ingress = ingress.unwrap_or_default().into_iter().filter_map(|at| at.ip.or(at.hostname));
+        Self {
+            selector: Some(selector).filter(|selector| !selector.is_empty()),
+            headless: spec.cluster_ip.as_deref() == Some("None"),
+            ingress: ingress.filter(|text| !text.is_empty()).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slice(json: &str) -> EndpointSlice {
+        serde_json::from_str(json).unwrap()
+    }
+
+    fn check_port(ports: &str, wanted: Option<EndpointPort>, expected: Option<u16>) {
+        let json = format!(r#"{{"addressType":"IPv4","endpoints":[],"metadata":{{}},"ports":{ports}}}"#);
+        assert_eq!(Slice::new(slice(&json), wanted.as_ref()).port, expected, "{ports} {wanted:?}");
+    }
+
+    #[test]
+    fn the_port_is_the_configured_one_or_the_one_named_cql_or_9042() {
+        let both = r#"[{"name":"intra","port":7000},{"name":"cql","port":9142}]"#;
+        let name = |name: &str| Some(EndpointPort::Name(name.to_owned()));
+        check_port(both, None, Some(9142));
+        check_port(both, name("intra"), Some(7000));
+        check_port(both, name("tls"), None);
+        check_port(both, Some(EndpointPort::Number(9999)), Some(9999));
+        check_port(r#"[{"port":7000}]"#, None, Some(9042));
+        check_port("null", None, Some(9042));
+    }
+
+    #[test]
+    fn absent_conditions_mean_a_serving_endpoint() {
+        let json = r#"{"addressType":"IPv4","metadata":{"name":"s"},"endpoints":[
+            {"addresses":["10.1.0.1"],"targetRef":{"kind":"Pod","name":"cassandra-0","uid":"u0"},"hostname":"cassandra-0"},
+            {"addresses":["10.1.0.2"],"conditions":{"ready":false,"terminating":true},"targetRef":{"kind":"Node","name":"n"}},
+            {"addresses":["example.com"]}]}"#;
+        let found = Slice::new(slice(json), None).endpoints;
+        assert_eq!(found.len(), 2);
+        assert_eq!((found[0].pod.as_deref(), found[0].uid.as_deref()), (Some("cassandra-0"), Some("u0")));
+        assert!(found[0].serving && !found[0].terminating);
+        assert_eq!((found[1].pod.as_deref(), found[1].hostname.as_deref()), (None, None));
+        assert!(!found[1].serving && found[1].terminating);
+    }
+
+    #[test]
+    fn a_pod_that_has_ended_has_no_address() {
+        let pod = |phase: &str| {
+            let json = format!(
+                r#"{{"metadata":{{"uid":"u","ownerReferences":[{{"apiVersion":"apps/v1","kind":"StatefulSet","name":"cassandra","uid":"s"}}]}},
+                    "status":{{"phase":"{phase}","podIP":"10.1.0.1","podIPs":[{{"ip":"10.1.0.1"}},{{"ip":"fd00::1"}}]}}}}"#
+            );
+            PodObject::new(serde_json::from_str(&json).unwrap())
+        };
+        assert_eq!(pod("Running").addresses, ["10.1.0.1".parse::<IpAddr>().unwrap(), "fd00::1".parse().unwrap()]);
+        assert_eq!(pod("Running").stateful_set.as_deref(), Some("cassandra"));
+        assert!(pod("Failed").addresses.is_empty());
+    }
+
+    #[test]
+    fn a_service_says_whom_it_selects_and_where_its_load_balancer_is() {
+        let json = r#"{"metadata":{},"spec":{"clusterIP":"None","selector":{"app":"cassandra","dc":"dc1"}},
+            "status":{"loadBalancer":{"ingress":[{"ip":"203.0.113.10"},{"hostname":"lb.example.com"}]}}}"#;
+        let service = ServiceObject::new(serde_json::from_str(json).unwrap());
+        assert_eq!(service.selector.as_deref(), Some("app=cassandra,dc=dc1"));
+        assert!(service.headless);
+        assert_eq!(service.ingress, ["203.0.113.10", "lb.example.com"]);
+        let bare = ServiceObject::new(serde_json::from_str(r#"{"metadata":{},"spec":{}}"#).unwrap());
+        assert_eq!(bare, ServiceObject::default());
+    }
+}

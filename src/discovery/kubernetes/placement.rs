@@ -1,0 +1,102 @@
+//! Which port a pod's node has: the first port of its StatefulSet's range plus its ordinal, so that every replica of the
+//! gateway, before and after a restart, computes the same and stores nothing.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::config::kubernetes::{Kubernetes, StatefulSet};
+use crate::topology::NodeId;
+use crate::topology::input::Placement;
+use crate::topology::ports::{PortError, PortRange};
+
+use super::fold::Member;
+
+/// The port of one pod where ranges are configured, or where its StatefulSet is the only one.
+pub fn by_ordinal(id: &NodeId, member: &Member, config: &Kubernetes, range: &PortRange) -> Placement {
+    let (node, ordinal) = (id.clone(), member.ordinal);
+    if config.stateful_sets.is_empty() {
+        let first_ordinal = config.first_ordinal;
+        return match position(ordinal, first_ordinal).and_then(|position| range.iter().nth(position)) {
+            Some(port) => Placement::Chosen(port),
+            None => {
+                let (first, last) = (range.first(), range.last());
+                Placement::Withheld(PortError::BeyondRange { key: "listen", node, ordinal, first_ordinal, first, last })
+            }
+        };
+    }
+    let key = "discovery.kubernetes.statefulSets";
+    let Some(set) = config.stateful_sets.iter().find(|set| *set.name == *member.stateful_set) else {
+        let stateful_set = Arc::clone(&member.stateful_set);
+        return Placement::Withheld(PortError::NoRange { key, node, stateful_set });
+    };
+    let StatefulSet { ports, first_ordinal, .. } = set;
+    let port = position(ordinal, *first_ordinal).and_then(|position| (ports.first..=ports.last).nth(position));
+    port.map_or_else(
+        || {
+            let (first_ordinal, first, last) = (*first_ordinal, ports.first, ports.last);
+            Placement::Withheld(PortError::BeyondRange { key, node, ordinal, first_ordinal, first, last })
+        },
+        Placement::Chosen,
+    )
+}
+
+fn position(ordinal: u32, first_ordinal: u32) -> Option<usize> {
+    usize::try_from(ordinal.checked_sub(first_ordinal)?).ok()
+}
+
+/// The StatefulSets of these members, by name.
+pub fn stateful_sets<'a>(members: impl Iterator<Item = &'a Member>) -> BTreeSet<Arc<str>> {
+    members.map(|member| Arc::clone(&member.stateful_set)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::kubernetes::Ports;
+
+    fn check(pod: &str, config: &str, expected: Result<u16, &str>) {
+        let (set, ordinal) = pod.rsplit_once('-').unwrap();
+        let member = Member {
+            stateful_set: set.into(),
+            ordinal: ordinal.parse().unwrap(),
+            address: "10.1.0.1:9042".parse().unwrap(),
+            present: true,
+            hostname: None,
+            zone: None,
+        };
+        let config: Kubernetes = serde_saphyr::from_str(&format!("service: cassandra\n{config}")).unwrap();
+        let range = PortRange::new(9042, 9051).unwrap();
+        match (by_ordinal(&NodeId::new(pod), &member, &config, &range), expected) {
+            (Placement::Chosen(port), Ok(expected)) => assert_eq!(port, expected, "{pod}"),
+            (Placement::Withheld(error), Err(text)) => assert_eq!(error.to_string(), text),
+            (found, expected) => panic!("{pod}: {found:?}, expected {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn the_port_is_the_first_one_and_the_ordinal() {
+        check("cassandra-0", "", Ok(9042));
+        check("cassandra-9", "", Ok(9051));
+        check("cassandra-12", "first_ordinal: 10", Ok(9044));
+        let beyond = "of cassandra-10 is outside of its ports 9042-9051, whose first is ordinal 0's";
+        check("cassandra-10", "", Err(&format!("listen: ordinal 10 {beyond}")));
+        check(
+            "cassandra-1",
+            "first_ordinal: 2",
+            Err("listen: ordinal 1 of cassandra-1 is outside of its ports 9042-9051, whose first is ordinal 2's"),
+        );
+    }
+
+    #[test]
+    fn racks_have_ranges_of_their_own() {
+        let racks =
+            "statefulSets:\n  - {name: a, ports: 9042-9043}\n  - {name: b, ports: 9044-9045, first_ordinal: 5}\n";
+        check("a-1", racks, Ok(9043));
+        check("b-5", racks, Ok(9044));
+        let key = "discovery.kubernetes.statefulSets";
+        check("c-0", racks, Err(&format!("{key}: c is not among them, and its pod c-0 has no port")));
+        let beyond = format!("{key}: ordinal 2 of a-2 is outside of its ports 9042-9043, whose first is ordinal 0's");
+        check("a-2", racks, Err(&beyond));
+        assert_eq!("9042-9043".parse(), Ok(Ports { first: 9042, last: 9043 }));
+    }
+}
