@@ -103,8 +103,9 @@ class Node:
         return until(f"node {self.number} answers", self.open, seconds, during=self.alive)
 
     def move(self, address):
-        """The stopped node's next address, with the same data."""
+        """The stopped node's next address, with the same data. Who starts from now on finds it there."""
         net.move(self.namespace, self.address, address, f"{net.NODES}.1")
+        self.ring.seeds = [address if seed == self.address else seed for seed in self.ring.seeds]
         self.address = address
         self.configure()
 

@@ -142,10 +142,10 @@ class ControlPlane:
             raise Refused(done.returncode, f"kubectl {' '.join(map(str, arguments))}: {done.stderr or done.stdout}")
         return done.stdout
 
-    def apply(self, text, *more):
+    def apply(self, text):
         """Checked by the server in its strictest way before anything is changed."""
-        self.kubectl("apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-", *more, input=text)
-        return self.kubectl("apply", "--server-side", "-f", "-", *more, input=text)
+        self.kubectl("apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-", input=text)
+        return self.kubectl("apply", "--server-side", "-f", "-", input=text)
 
     def namespace_made(self, name):
         """A namespace in which pods can be made."""
@@ -159,12 +159,13 @@ class ControlPlane:
         request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": seconds}}
         return self.api.ask("POST", path, request)["status"]["token"]
 
-    def audit(self, user=""):
-        """What ServiceAccounts (whose name contains `user`) have asked: records with user.username, verb, requestURI, responseStatus.code."""
+    def audit(self, user="", since=0):
+        """What ServiceAccounts (whose name contains `user`) have asked, but for the first `since` records of all: each has
+        user.username, verb, requestURI, objectRef, responseStatus.code."""
         lines = (self.home / "audit.json").read_text().splitlines()
         # The last line may be half written.
         records = [json.loads(line) for line in lines if line.endswith("}")]
-        return [record for record in records if user in record["user"]["username"]]
+        return [record for record in records[since:] if user in record["user"]["username"]]
 
     def ingress(self, service, namespace, *entries):
         """What a cloud would write: `{"ip": …}` or `{"hostname": …}`; none takes the address back."""

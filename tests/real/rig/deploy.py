@@ -21,7 +21,9 @@ class Release:
         return cache.run(helm.program(), "template", self.name, CHART, "--namespace", self.namespace, "--values", place)
 
     def install(self):
-        self.plane.apply(self.render(), "-n", self.namespace)
+        self.plane.apply(self.render())
+        # What was asked before was asked by other rules.
+        self.asked = len(self.plane.audit())
         return self
 
     def change(self, values):

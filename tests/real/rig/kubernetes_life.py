@@ -58,6 +58,7 @@ class KubernetesLife(Life):
 
         def both():
             act()
+            self.announced("the node again")
             now = self.gateway.advertised()[host_id]
             if now != before:
                 raise a.Failed(f"was {before}, is {now}")
@@ -66,7 +67,7 @@ class KubernetesLife(Life):
     def replaced(self):
         """A pod is made again elsewhere, at another address."""
         pod, node = self.pod(2)
-        act, host_id = self.same_port(node, lambda: (self.kubelet.replace(pod, node, next(self.fresh)), self.announced("the new address")))
+        act, host_id = self.same_port(node, lambda: self.kubelet.replace(pod, node, next(self.fresh)))
         self.loaded("replaced", act)
         self.judge("traffic", lambda p: a.eventually("traffic", lambda: a.traffic_reaches(p, host_id), self.wait) and "reads reach it")
 

@@ -27,7 +27,7 @@ class Report:
     def add(self, suite, driver, cell, assertion, outcome, detail=""):
         self.results.append(Result(suite, driver, cell, assertion, outcome, " ".join(str(detail).split())))
         mark = {"ok": "ok  ", "failed": "FAIL", "-": "-   "}[outcome]
-        print(f"  {mark} {driver:<11}{cell:<22}{assertion:<8}{self.results[-1].detail[:300]}", flush=True)
+        print(f"  {mark} {driver:<11}{cell:<20}{assertion:<12} {self.results[-1].detail[:300]}", flush=True)
 
     def failures(self):
         return [r for r in self.results if r.outcome == "failed"]

@@ -50,7 +50,7 @@ def check(release, namespaces=None):
 def used(release, rules):
     """How often each right was used; a request that is none of `rules`, or was forbidden, fails."""
     counts, outside = {}, set()
-    for record in release.plane.audit(f":{release.namespace}:"):
+    for record in release.plane.audit(f":{release.namespace}:", release.asked):
         what = record.get("objectRef")
         if not what or what["resource"].startswith("selfsubject"):
             continue
