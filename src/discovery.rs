@@ -12,6 +12,7 @@
 
 mod advertised;
 mod backoff;
+mod claims;
 mod client;
 mod contact_points;
 mod dial;

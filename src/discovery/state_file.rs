@@ -3,22 +3,16 @@
 //! Written whole to a file beside it and renamed over it, before the change is told to anyone. A file that cannot be read or
 //! understood stops the start: ports given anew would make drivers take one node for another.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::topology::NodeId;
-use crate::topology::ports::Claim;
+use super::claims::{self, Claims};
 
 /// Longest file, in bytes: some 65,535 nodes, each of them 64.
 const MAX_LEN: u64 = 8 * 1024 * 1024;
-const VERSION: u32 = 1;
 
 /// Why the file cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -32,25 +26,6 @@ pub enum StateFileError {
     #[error("discovery.state_file {path}: cannot be written: {kind}")]
     Write { path: PathBuf, kind: io::ErrorKind },
 }
-
-#[derive(Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-struct Contents {
-    version: u32,
-    /// By host_id.
-    nodes: BTreeMap<String, Entry>,
-}
-
-#[derive(Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-struct Entry {
-    port: u16,
-    /// When the node left the cluster (RFC 3339).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    left: Option<String>,
-}
-
-type Claims = BTreeMap<NodeId, Claim>;
 
 /// The file, and what it holds.
 #[derive(Clone, Debug)]
@@ -75,7 +50,7 @@ impl StateFile {
         if text.len() as u64 > MAX_LEN {
             return Err(StateFileError::TooLong { path });
         }
-        match parse(&text) {
+        match claims::parse(&text) {
             Ok(written) => Ok(Self { path, written }),
             Err(text) => Err(StateFileError::Malformed { path, text }),
         }
@@ -101,44 +76,18 @@ impl StateFile {
         name.push(".new");
         let new = self.path.with_file_name(name);
         let mut file = fs::File::create(&new)?;
-        file.write_all(encode(claims)?.as_bytes())?;
+        file.write_all(claims::encode(claims)?.as_bytes())?;
         file.sync_all()?;
         fs::rename(&new, &self.path)
     }
 }
 
-fn parse(text: &str) -> Result<Claims, String> {
-    let contents: Contents = serde_json::from_str(text).map_err(|error| error.to_string())?;
-    if contents.version != VERSION {
-        return Err(format!("version {}, this gateway knows {VERSION}", contents.version));
-    }
-    let claim = |(id, entry): (String, Entry)| {
-        let left = match &entry.left {
-            Some(text) => {
-                let at: Timestamp = text.parse().map_err(|error| format!("nodes.{id}.left: {error}"))?;
-                Some(SystemTime::from(at))
-            }
-            None => None,
-        };
-        Ok((NodeId::new(&id), Claim { port: entry.port, left }))
-    };
-    contents.nodes.into_iter().map(claim).collect()
-}
-
-fn encode(claims: &Claims) -> io::Result<String> {
-    let entry = |(id, claim): (&NodeId, &Claim)| {
-        let left = claim.left.and_then(|left| Timestamp::try_from(left).ok()).map(|left| left.to_string());
-        (id.to_string(), Entry { port: claim.port, left })
-    };
-    let contents = Contents { version: VERSION, nodes: claims.iter().map(entry).collect() };
-    let mut text = serde_json::to_string_pretty(&contents)?;
-    text.push('\n');
-    Ok(text)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, SystemTime};
+
+    use crate::topology::NodeId;
+    use crate::topology::ports::Claim;
 
     use super::*;
 
