@@ -14,6 +14,8 @@
 
 mod cluster;
 mod fold;
+#[allow(dead_code)] // until the source asks it
+mod ledger;
 mod listing;
 mod load_balancer;
 mod names;

@@ -1,0 +1,200 @@
+//! Who has which port where several StatefulSets share the listening ports and no ranges are configured: their ordinals
+//! repeat, so a port cannot follow from the ordinal alone, and what one replica of the gateway chooses the others must know.
+//!
+//! A [`Ledger`] is a value. [`Ledger::settle`] makes the next one of it and of what a replica sees; [`agreement`] stores it by
+//! compare-and-swap. Nothing here moves a port from an identity that has one, or gives it to another before the quarantine
+//! has ended. A replica sees late, and may see what is over: so absence alone changes nothing, only the explicit word that a
+//! node is gone starts a quarantine, and the sight of the node ends it.
+
+pub mod agreement;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use thiserror::Error;
+
+use crate::discovery::claims::{self, Claims};
+use crate::topology::NodeId;
+use crate::topology::ports::{Claim, PortError, PortRange};
+
+/// The key of the ConfigMap's data that holds the ledger.
+pub const KEY: &str = "ports.json";
+/// Longest text, in bytes: what a ConfigMap may hold in sum, as
+/// <https://kubernetes.io/docs/concepts/configuration/configmap/> says. Some 13,000 nodes.
+const MAX_LEN: usize = 1024 * 1024;
+/// The configuration key that errors name.
+const CONFIG_KEY: &str = "discovery.kubernetes.ledger";
+
+/// Why a ledger cannot be used; it is never overwritten then. `config_map` is namespace/name.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum LedgerError {
+    #[error("ConfigMap {config_map}, key {KEY}: {have} bytes, expected at most {MAX_LEN}")]
+    TooLong { config_map: String, have: usize },
+    #[error(
+        "ConfigMap {config_map}, key {KEY}: {text}; expected {{\"version\": 1, \"nodes\": {{NAME: {{\"port\": PORT}}}}}}; \
+         repair it, or remove the key to have ports given anew"
+    )]
+    Malformed { config_map: String, text: String },
+    #[error("ConfigMap {config_map}, key {KEY}: port {port} belongs to {first} and to {second}, expected one of them")]
+    Shared { config_map: String, port: u16, first: NodeId, second: NodeId },
+}
+
+/// A pod that exists, be it alive or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// The pod's name.
+    pub id: NodeId,
+    pub stateful_set: Arc<str>,
+    pub ordinal: u32,
+    /// The port that it gets if it has none and nobody holds that one: first port + ordinal - first ordinal, for the pods of
+    /// one StatefulSet only, the one that had these ports while it was alone, else the first by name.
+    pub prefers: Option<u16>,
+}
+
+/// On which terms ports are given. The same for every replica, or they hide each other's nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// The ports that are bound.
+    pub range: PortRange,
+    /// How long a port stays with a node that is gone. What the replicas see, and their clocks, may differ by a quarter of it.
+    pub quarantine: Duration,
+}
+
+/// Identity → port. No port is there twice.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ledger {
+    entries: Claims,
+}
+
+/// What a ledger becomes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settled {
+    pub ledger: Ledger,
+    /// False where the ledger was right already.
+    pub changed: bool,
+    /// Present members without a port that can be used, and why.
+    pub unplaced: BTreeMap<NodeId, PortError>,
+}
+
+impl Ledger {
+    /// The ledger in the `data` of the ConfigMap `config_map` (namespace/name); empty where the key is absent.
+    pub fn parse(config_map: &str, data: &BTreeMap<String, String>) -> Result<Self, LedgerError> {
+        let config_map = || config_map.to_owned();
+        let Some(text) = data.get(KEY) else { return Ok(Self::default()) };
+        if text.len() > MAX_LEN {
+            return Err(LedgerError::TooLong { config_map: config_map(), have: text.len() });
+        }
+        let entries = claims::parse(text).map_err(|text| LedgerError::Malformed { config_map: config_map(), text })?;
+        let mut owners: BTreeMap<u16, &NodeId> = BTreeMap::new();
+        for (second, claim) in &entries {
+            if let Some(first) = owners.insert(claim.port, second) {
+                let (first, second) = (first.clone(), second.clone());
+                return Err(LedgerError::Shared { config_map: config_map(), port: claim.port, first, second });
+            }
+        }
+        Ok(Self { entries })
+    }
+
+    /// What the key of the ConfigMap `config_map` shall hold.
+    pub fn encode(&self, config_map: &str) -> Result<BTreeMap<String, String>, LedgerError> {
+        let config_map = || config_map.to_owned();
+        let malformed =
+            |error: serde_json::Error| LedgerError::Malformed { config_map: config_map(), text: error.to_string() };
+        let text = claims::encode(&self.entries).map_err(malformed)?;
+        if text.len() > MAX_LEN {
+            return Err(LedgerError::TooLong { config_map: config_map(), have: text.len() });
+        }
+        Ok(BTreeMap::from([(KEY.to_owned(), text)]))
+    }
+
+    pub fn entries(&self) -> &Claims {
+        &self.entries
+    }
+
+    /// The ledger after a look at the cluster: whoever is `present` is there and has a port, a quarantine begins for whoever
+    /// is `gone` (and not present), and those that are over end. Members that are neither stay as they are.
+    pub fn settle(&self, present: &[Member], gone: &[NodeId], terms: &Terms, now: SystemTime) -> Settled {
+        let members: BTreeMap<&NodeId, &Member> = present.iter().map(|member| (&member.id, member)).collect();
+        let mut ledger = self.clone();
+        for (id, claim) in &mut ledger.entries {
+            if members.contains_key(id) {
+                claim.left = None;
+            }
+        }
+        ledger.leave(gone.iter().filter(|id| !members.contains_key(id)), now);
+        for id in ledger.over(terms.quarantine, now) {
+            ledger.entries.remove(&id);
+        }
+        let new = members.values().filter(|member| !self.entries.contains_key(&member.id)).copied().collect();
+        let mut unplaced = ledger.place(new, &terms.range);
+        let (first, last) = (terms.range.first(), terms.range.last());
+        for (id, claim) in ledger.entries.iter().filter(|(id, _)| members.contains_key(id)) {
+            let port = claim.port;
+            if !terms.range.contains(port) {
+                let node = id.clone();
+                unplaced.insert(id.clone(), PortError::OutsideRange { key: CONFIG_KEY, port, node, first, last });
+            }
+        }
+        let changed = ledger != *self;
+        Settled { ledger, changed, unplaced }
+    }
+
+    /// When the next quarantine ends: then to settle again makes a port free.
+    pub fn deadline(&self, quarantine: Duration) -> Option<SystemTime> {
+        self.entries.values().filter_map(|claim| claim.left?.checked_add(quarantine)).min()
+    }
+
+    /// Their quarantine begins, if it has not begun already.
+    fn leave<'a>(&mut self, gone: impl Iterator<Item = &'a NodeId>, now: SystemTime) {
+        for id in gone {
+            if let Some(claim) = self.entries.get_mut(id) {
+                claim.left.get_or_insert(now);
+            }
+        }
+    }
+
+    /// Who left as long ago as `quarantine`. A time beyond what the clock can tell never comes.
+    fn over(&self, quarantine: Duration, now: SystemTime) -> Vec<NodeId> {
+        let end = |claim: &Claim| claim.left.and_then(|left| left.checked_add(quarantine));
+        let over = self.entries.iter().filter(|(_, claim)| end(claim).is_some_and(|end| end <= now));
+        over.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Gives ports to members that have none: first to each the port that it prefers, then to the others from the end of the
+    /// range downward, so that the two directions meet last. In the order of StatefulSets and ordinals, so that the choice
+    /// depends on nothing but the ledger and who is there.
+    fn place(&mut self, mut new: Vec<&Member>, range: &PortRange) -> BTreeMap<NodeId, PortError> {
+        let mut free: BTreeSet<u16> = range.iter().collect();
+        for claim in self.entries.values() {
+            free.remove(&claim.port);
+        }
+        new.sort_by(|a, b| (&a.stateful_set, a.ordinal, &a.id).cmp(&(&b.stateful_set, b.ordinal, &b.id)));
+        let mut others = Vec::new();
+        for member in new {
+            match member.prefers.filter(|port| free.remove(port)) {
+                Some(port) => self.give(member, port),
+                None => others.push(member),
+            }
+        }
+        let mut refused = Vec::new();
+        for member in others {
+            match free.pop_last() {
+                Some(port) => self.give(member, port),
+                None => refused.push(&member.id),
+            }
+        }
+        let quarantined = self.entries.values().filter(|claim| claim.left.is_some()).count();
+        let need = self.entries.len() - quarantined + refused.len();
+        let (first, last, have) = (range.first(), range.last(), range.count());
+        let error = PortError::TooSmall { key: "listen", first, last, have, need, quarantined };
+        refused.into_iter().map(|id| (id.clone(), error.clone())).collect()
+    }
+
+    fn give(&mut self, member: &Member, port: u16) {
+        self.entries.insert(member.id.clone(), Claim { port, left: None });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,198 @@
+//! How replicas of the gateway come to have one [`Ledger`]: read it, settle it, write it back on condition that nobody wrote
+//! in between, else begin anew.
+//!
+//! A claim counts once it is stored, never before: what lost a race was never told to anyone. While the store is away,
+//! claims that were agreed stay valid and new members wait.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, SystemTime};
+
+use thiserror::Error;
+use tokio::time::sleep;
+
+use crate::discovery::backoff::jittered;
+use crate::topology::NodeId;
+use crate::topology::ports::{Claim, PortError};
+
+use super::{Ledger, LedgerError, Member, Settled, Terms};
+
+/// Tries to write before the caller is told of the conflict. Each conflict means that somebody else's write succeeded, so
+/// more than a few need more writers than a gateway has replicas.
+const TRIES: u32 = 8;
+/// Before the second try; doubles from there, to 1.3 s before the last.
+const FIRST_WAIT: Duration = Duration::from_millis(20);
+/// An absence that was written down, and that another replica contradicted, is written down again after this time: longer
+/// than a stalled watch goes unnoticed, so that two replicas of which one sees late do not write against each other.
+const REPORT_AGAIN: Duration = Duration::from_secs(3600);
+
+/// Why the store did not answer, or not as it should.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum StoreError {
+    #[error("the ledger was written by somebody else since it was read")]
+    Conflict,
+    #[error("{verb} of {resource} {namespace}/{name} is forbidden, the gateway's Role must allow it: {message}")]
+    Forbidden { verb: &'static str, resource: &'static str, namespace: String, name: String, message: String },
+    #[error("the ledger is not reached: {0}")]
+    Unavailable(String),
+    #[error(transparent)]
+    Malformed(#[from] LedgerError),
+}
+
+/// Where the ledger is kept.
+pub trait Store: Send + Sync {
+    /// What was read, so that a write can be refused when it is no longer what is there.
+    type Version: Send + Sync;
+
+    /// The latest ledger, as new as the last write that anybody has completed; `None` where there is none.
+    fn read(&self) -> impl Future<Output = Result<Option<(Ledger, Self::Version)>, StoreError>> + Send;
+    /// `Conflict` when there is one already.
+    fn create(&self, ledger: &Ledger) -> impl Future<Output = Result<(), StoreError>> + Send;
+    /// `Conflict` when `version` is not what is there.
+    fn replace(&self, ledger: &Ledger, version: &Self::Version) -> impl Future<Output = Result<(), StoreError>> + Send;
+}
+
+/// Settles the stored ledger and stores it; what is returned is what is stored. Where there is none, `agreed` is what it
+/// begins with. An error says nothing of whether the last write was stored: only the next read does.
+pub async fn agree(
+    store: &impl Store,
+    agreed: &Ledger,
+    present: &[Member],
+    gone: &[NodeId],
+    terms: &Terms,
+    now: SystemTime,
+) -> Result<Settled, StoreError> {
+    for attempt in 0..TRIES {
+        if attempt > 0 {
+            sleep(jittered(FIRST_WAIT * 2u32.pow(attempt - 1))).await;
+        }
+        let written = match store.read().await? {
+            Some((ledger, version)) => {
+                let settled = ledger.settle(present, gone, terms, now);
+                if !settled.changed {
+                    return Ok(settled);
+                }
+                store.replace(&settled.ledger, &version).await.map(|()| settled)
+            }
+            None => {
+                let settled = agreed.settle(present, gone, terms, now);
+                if settled.ledger == Ledger::default() {
+                    return Ok(settled);
+                }
+                store.create(&settled.ledger).await.map(|()| settled)
+            }
+        };
+        match written {
+            Err(StoreError::Conflict) => {}
+            written => return written,
+        }
+    }
+    Err(StoreError::Conflict)
+}
+
+/// Why a member has no port for now.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Unplaced {
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// It is new, and the ledger could not be asked.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What one replica may tell its clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Agreed {
+    /// The ports of those who are present, and of those of whom nobody has said that they are gone. A port in quarantine is
+    /// not among them: its node has it back only once it is seen, and the others have been told.
+    pub ports: BTreeMap<NodeId, u16>,
+    /// Present members without a port.
+    pub unplaced: BTreeMap<NodeId, Unplaced>,
+    /// Why this is only what was agreed before: to be tried again.
+    pub failure: Option<StoreError>,
+}
+
+/// One replica's part in the agreement: what it knows to be stored, and which absences it has reported.
+#[derive(Clone, Debug)]
+pub struct Agreement<S> {
+    store: S,
+    terms: Terms,
+    ledger: Ledger,
+    /// At the last look.
+    present: BTreeSet<NodeId>,
+    reported: BTreeMap<NodeId, SystemTime>,
+}
+
+impl<S: Store> Agreement<S> {
+    /// `ledger` is what an earlier run knew, or empty.
+    pub fn new(store: S, terms: Terms, ledger: Ledger) -> Self {
+        Self { store, terms, ledger, present: BTreeSet::new(), reported: BTreeMap::new() }
+    }
+
+    /// The ports of `present`, agreed with the other replicas. To be called when members or the stored ledger have changed,
+    /// at [`Self::deadline`], and again after a failure. `gone` names those that have had no pod for a while, for as long as
+    /// they have none.
+    pub async fn settle(&mut self, present: &[Member], gone: &[NodeId], now: SystemTime) -> Agreed {
+        // A ledger that was removed is made again as it was: a port of old comes before the one that is preferred.
+        let known = |id: &NodeId| self.ledger.entries().get(id).map(|claim| claim.port);
+        let present: Vec<Member> = present
+            .iter()
+            .map(|member| Member { prefers: known(&member.id).or(member.prefers), ..member.clone() })
+            .collect();
+        self.reported.retain(|id, _| gone.contains(id));
+        let news: Vec<NodeId> = gone.iter().filter(|id| self.is_news(id, now)).cloned().collect();
+        let answer = agree(&self.store, &self.ledger, &present, &news, &self.terms, now).await;
+        let (refused, failure) = match answer {
+            Ok(settled) => {
+                self.reported.extend(news.into_iter().map(|id| (id, now)));
+                self.ledger = settled.ledger;
+                (settled.unplaced, None)
+            }
+            Err(error) => {
+                self.fade(&present, gone, now);
+                (BTreeMap::new(), Some(error))
+            }
+        };
+        self.present = present.iter().map(|member| member.id.clone()).collect();
+        self.agreed(refused, failure)
+    }
+
+    /// When to settle again although nothing has happened.
+    pub fn deadline(&self) -> Option<SystemTime> {
+        self.ledger.deadline(self.terms.quarantine)
+    }
+
+    /// What is known to be stored, for a snapshot.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    fn is_news(&self, id: &NodeId, now: SystemTime) -> bool {
+        self.reported.get(id).is_none_or(|at| now.duration_since(*at).is_ok_and(|since| since >= REPORT_AGAIN))
+    }
+
+    /// Without the store: a member that comes back has its claim still, unless it was away for so long that others, who saw
+    /// it leave earlier, may have given its port away by the time they see it return. That it did return the store has not
+    /// been told: its next absence counts from the first.
+    fn fade(&mut self, present: &[Member], gone: &[NodeId], now: SystemTime) {
+        let here = |id: &NodeId| present.iter().any(|member| member.id == *id);
+        self.ledger.leave(gone.iter().filter(|id| !here(id)), now);
+        for id in self.ledger.over(self.terms.quarantine / 2, now) {
+            let stayed = here(&id) && self.present.contains(&id);
+            if !stayed {
+                self.ledger.entries.remove(&id);
+            }
+        }
+    }
+
+    fn agreed(&self, refused: BTreeMap<NodeId, PortError>, failure: Option<StoreError>) -> Agreed {
+        let lives = |(id, claim): &(&NodeId, &Claim)| claim.left.is_none() || self.present.contains(id);
+        let lives = self.ledger.entries.iter().filter(lives).map(|(id, claim)| (id.clone(), claim.port));
+        let ports: BTreeMap<NodeId, u16> = lives.filter(|(_, port)| self.terms.range.contains(*port)).collect();
+        let mut unplaced: BTreeMap<NodeId, Unplaced> = refused.into_iter().map(|(id, why)| (id, why.into())).collect();
+        if let Some(failure) = &failure {
+            let waiting = self.present.iter().filter(|id| !ports.contains_key(id));
+            unplaced.extend(waiting.map(|id| (id.clone(), failure.clone().into())));
+        }
+        Agreed { ports, unplaced, failure }
+    }
+}
