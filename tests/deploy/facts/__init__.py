@@ -1,0 +1,2 @@
+"""Every check, in the order in which it runs."""
+from . import values, objects, rights, clouds, files  # noqa: F401

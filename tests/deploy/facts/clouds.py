@@ -1,0 +1,56 @@
+"""Load balancers have limits, and some values exclude each other: said at install."""
+import chart
+from chart import Objects, refusal
+from check import check, config, equal, kubernetes
+
+
+@check
+def each_clouds_values_render():
+    clouds = {path.stem: Objects({}, "--values", path) for path in sorted((chart.DEPLOY / "clouds").glob("*.yaml"))}
+    equal(sorted(clouds), ["aws-nlb", "azure", "gke", "gke-internal", "metallb"])
+    for name, found in clouds.items():
+        assert found.find("Service")["spec"]["type"] == "LoadBalancer", name
+
+
+@check
+def a_range_beyond_the_load_balancers_limit_is_refused_at_install():
+    def many(count, provider, **service):
+        return config(listen=f"0.0.0.0:10001-{10000 + count}") | {"loadBalancer": {"provider": provider}, "service": service}
+
+    Objects(many(50, "aws"))
+    assert "51 ports, and an AWS Network Load Balancer has at most 50 listeners" in refusal(many(51, "aws"))
+    Objects(many(300, "azure"))
+    assert "301 ports, and an Azure load balancer has at most 300 rules" in refusal(many(301, "azure"))
+    Objects(many(2000, "gke"))
+    assert "2001 ports, and each takes one of the cluster's 2768 node ports" in refusal(many(2001, "gke"))
+    Objects(many(2001, "metallb", allocateLoadBalancerNodePorts=False))
+    assert "needs the target type ip" in refusal(many(20, "aws", allocateLoadBalancerNodePorts=False))
+    Objects(many(51, "aws", type="ClusterIP") | config(listen="0.0.0.0:10001-10051", advertise="h"))
+
+
+@check
+def notes_say_what_will_surprise():
+    def notes(values):
+        return chart.run("install", "cqlgate", chart.CHART, "--namespace", "db", "--dry-run=client", values=values).split("NOTES:")[1]
+
+    assert "WARNING" not in notes({}) and "20 ports, 9042 to 9061, in front of the Service cassandra in namespace db." in notes({})
+    assert "WARNING: 51 ports, and loadBalancer.provider is not set" in notes(config(listen="0.0.0.0:9042-9092"))
+    assert "WARNING: 46 of the 50 listeners" in notes(config(listen="0.0.0.0:9042-9087") | {"loadBalancer": {"provider": "aws"}})
+    assert "cannot be shared" in notes({"loadBalancer": {"provider": "gke-internal"}})
+    assert "without traffic" in notes({"loadBalancer": {"provider": "gke"}})
+    assert "one replica" in notes({"replicas": 1})
+    assert "EndpointSlices alone" in notes({"rbac": {"watchPods": False}})
+
+
+@check
+def values_that_cannot_work_together_are_refused():
+    assert "within config.listen" in refusal(config(admin="0.0.0.0:9050"))
+    assert "kubelet" in refusal(config(admin="127.0.0.1:9180"))
+    assert "must end after its begin" in refusal(config(listen="0.0.0.0:9061-9042"))
+    assert "before 65536" in refusal(config(listen="0.0.0.0:65000-70000"))
+    assert "2 replicas" in refusal(config(discovery={"contact_points": ["h"]}))
+    assert "must say what clients dial" in refusal({"service": {"type": "ClusterIP"}})
+    assert "dnsNames or ipAddresses" in refusal({"certificate": {"create": True, "issuerRef": {"name": "x"}}})
+    outside = [{"name": "rack-a", "ports": "9042-9051"}, {"name": "rack-b", "ports": "9052-9062"}]
+    assert "9052-9062 of rack-b are outside" in refusal(kubernetes(statefulSets=outside))
+    Objects(config(discovery={"contact_points": ["h"]}) | {"replicas": 1})

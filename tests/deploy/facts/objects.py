@@ -1,0 +1,154 @@
+"""The rendered objects: pods, Services, the gateway's file, the network."""
+import yaml
+
+from chart import Objects, defaults, refusal
+from check import EVERYTHING, check, config, equal, kubernetes
+
+
+@check
+def defaults_are_these_objects():
+    equal(defaults().names(), [
+        ("ConfigMap", "cqlgate"), ("Deployment", "cqlgate"), ("NetworkPolicy", "cqlgate"), ("PodDisruptionBudget", "cqlgate"),
+        ("Role", "cqlgate-nodes"), ("Role", "cqlgate-own"), ("RoleBinding", "cqlgate-nodes"), ("RoleBinding", "cqlgate-own"),
+        ("Service", "cqlgate"), ("Service", "cqlgate-admin"), ("ServiceAccount", "cqlgate")])
+    for kept in defaults().all:
+        equal(kept["metadata"]["namespace"], "db", kept["kind"])
+
+
+@check
+def everything_on_adds_the_optional_objects():
+    names = Objects(EVERYTHING, namespace="gateway").names()
+    for kind in ("Certificate", "ServiceMonitor", "PodMonitor"):
+        assert (kind, "cqlgate") in names, names
+
+
+@check
+def pods_are_confined():
+    pod, container = defaults().pod(), defaults().container()
+    equal(pod["securityContext"], {"runAsNonRoot": True, "runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532,
+                                   "seccompProfile": {"type": "RuntimeDefault"}})
+    equal(container["securityContext"], {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True,
+                                         "capabilities": {"drop": ["ALL"]}})
+    equal([container[p]["httpGet"] for p in ("livenessProbe", "readinessProbe")],
+          [{"path": "/livez", "port": "admin"}, {"path": "/readyz", "port": "admin"}])
+    equal(container["ports"], [{"name": "admin", "containerPort": 9180, "protocol": "TCP"}])
+    assert "lifecycle" not in container, "the image has no shell and no sleep"
+    equal(container["args"], ["run", "--config", "/etc/cqlgate/cqlgate.yaml"])
+
+
+@check
+def two_replicas_stand_apart():
+    found = defaults()
+    equal(found.find("Deployment")["spec"]["replicas"], 2)
+    spread = found.pod()["topologySpreadConstraints"]
+    equal([s["topologyKey"] for s in spread], ["topology.kubernetes.io/zone", "kubernetes.io/hostname"])
+    labels = found.find("Deployment")["spec"]["template"]["metadata"]["labels"]
+    budget = found.find("PodDisruptionBudget")["spec"]
+    selectors = [s["labelSelector"]["matchLabels"] for s in spread] + [
+        budget["selector"]["matchLabels"], found.find("NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
+        found.find("Service")["spec"]["selector"], found.find("Service", "cqlgate-admin")["spec"]["selector"]]
+    for selector in selectors:
+        assert selector.items() <= labels.items() and len(selector) == 2, selector
+    equal(budget["maxUnavailable"], 1)
+    assert not Objects({"replicas": 1}).has("PodDisruptionBudget"), "with one replica it would only keep machines from being emptied"
+
+
+@check
+def the_service_declares_the_whole_range_once():
+    for listen, first, last in (("0.0.0.0:9042-9061", 9042, 9061), ("[::]:19042-19091", 19042, 19091), ("0.0.0.0:9042", 9042, 9042)):
+        found = Objects(config(listen=listen))
+        equal(found.find("Service")["spec"]["ports"],
+              [{"name": f"cql-{n}", "port": n, "targetPort": n, "protocol": "TCP"} for n in range(first, last + 1)])
+        rule = found.find("NetworkPolicy")["spec"]["ingress"][0]
+        equal(rule, {"ports": [{"protocol": "TCP", "port": first, "endPort": last}]}, "anyone may be a client")
+    equal(len(Objects(config(listen="0.0.0.0:20000-20999")).find("Service")["spec"]["ports"]), 1000)
+
+
+@check
+def the_load_balancer_never_has_the_admin_port():
+    for values in ({}, EVERYTHING):
+        for service in (o for o in Objects(values).all if o["kind"] == "Service" and o["spec"]["type"] == "LoadBalancer"):
+            assert all(port["port"] != 9180 for port in service["spec"]["ports"]), service
+
+
+@check
+def grace_covers_the_drain():
+    def grace(**drain):
+        return Objects(config(drain=drain)).pod()["terminationGracePeriodSeconds"]
+
+    equal(grace(), 15 + 30 + 10, "the chart's delay, the gateway's deadline, ten")
+    equal(grace(delay="1m 30s", deadline="2m"), 90 + 120 + 10)
+    equal(grace(delay="1500ms", deadline="0"), 2 + 0 + 10)
+    equal(grace(delay="1h", deadline="0.5s"), 3600 + 1 + 10)
+    equal(Objects({"terminationGracePeriodSeconds": 46}).pod()["terminationGracePeriodSeconds"], 46)
+    assert "would cut the drain, which takes up to 45 s" in refusal({"terminationGracePeriodSeconds": 45})
+    assert "500ms, 10s or 1m 30s" in refusal(config(drain={"delay": "soon"}))
+    assert "delay" in refusal(config(drain={"delay": "15"}))
+
+
+@check
+def a_changed_file_rolls_the_pods():
+    def checksum(values):
+        return Objects(values).find("Deployment")["spec"]["template"]["metadata"]["annotations"]["checksum/config"]
+
+    assert checksum({}) != checksum(config(log={"level": "debug"}))
+    equal(checksum({}), checksum({"replicas": 5}))
+
+
+@check
+def chart_adds_what_is_absent_and_changes_nothing_given():
+    equal(defaults().config(), {
+        "listen": "0.0.0.0:9042-9061", "advertise": {"service": "cqlgate"}, "admin": "0.0.0.0:9180",
+        "discovery": {"kubernetes": {"service": "cassandra", "snapshot_file": "/var/lib/cqlgate/snapshot.json"}},
+        "drain": {"delay": "15s"}})
+    equal(yaml.safe_load(Objects({}, release="a").find("ConfigMap", "a-cqlgate")["data"]["cqlgate.yaml"])["advertise"],
+          {"service": "a-cqlgate"})
+    named = Objects({"fullnameOverride": "gate"})
+    equal(named.find("Service", "gate")["metadata"]["name"], "gate")
+    equal(yaml.safe_load(named.find("ConfigMap", "gate")["data"]["cqlgate.yaml"])["advertise"], {"service": "gate"})
+    equal(Objects(config(advertise="203.0.113.10")).config()["advertise"], "203.0.113.10")
+    equal(Objects(kubernetes(service="scylla")).config()["discovery"]["kubernetes"]["service"], "scylla")
+    equal(Objects(config(discovery={"nodes": [{"name": "a", "address": "h"}]})).config()["discovery"],
+          {"nodes": [{"name": "a", "address": "h"}]})
+    equal(Objects({"state": {"enabled": False}}).config()["discovery"], {"kubernetes": {"service": "cassandra"}})
+
+
+@check
+def secrets_are_mounted_where_the_file_looks_for_them():
+    found = Objects(EVERYTHING, namespace="gateway")
+    sources = next(v for v in found.pod()["volumes"] if v["name"] == "config")["projected"]["sources"]
+    mounted = {item["path"]: (s["secret"]["name"], item["key"]) for s in sources if "secret" in s for item in s["secret"]["items"]}
+    equal(mounted, {"credentials/password": ("cassandra-role", "password"), "tls/clients/tls.crt": ("cqlgate-tls", "tls.crt"),
+                    "tls/clients/tls.key": ("cqlgate-tls", "tls.key"), "tls/nodes/ca.crt": ("nodes-tls", "ca.crt"),
+                    "tls/nodes/tls.crt": ("nodes-tls", "tls.crt"), "tls/nodes/tls.key": ("nodes-tls", "tls.key")})
+    told = found.config()
+    equal({told["probe"]["password_file"], *told["tls"]["clients"].values(), told["tls"]["nodes"]["ca"],
+           told["tls"]["nodes"]["certificate"], told["tls"]["nodes"]["key"]}, set(mounted))
+    equal(told["probe"]["username"], "gateway", "what is given is kept")
+    equal(found.find("Certificate")["spec"]["secretName"], "cqlgate-tls")
+    assert "tls" not in defaults().config() and "probe" not in defaults().config()
+
+
+
+@check
+def network_policy_lets_out_only_what_is_needed():
+    egress = Objects(kubernetes(namespace="cassandra"), namespace="gateway").find("NetworkPolicy")["spec"]["egress"]
+    equal(egress, [
+        {"ports": [{"protocol": "TCP", "port": 9042}],
+         "to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "cassandra"}}}]},
+        {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]},
+        {"ports": [{"protocol": "TCP", "port": port} for port in (443, 6443, 8443, 16443)]}])
+    without = config(advertise="h", discovery={"nodes": [{"name": "a", "address": "h"}]})
+    equal(len(Objects(without).find("NetworkPolicy")["spec"]["egress"]), 2, "no API server")
+    assert not Objects({"networkPolicy": {"enabled": False}}).has("NetworkPolicy")
+
+
+@check
+def network_policy_lets_in_clients_and_prometheus():
+    rules = Objects(EVERYTHING, namespace="gateway").find("NetworkPolicy")["spec"]["ingress"]
+    equal(rules[0]["from"], [{"ipBlock": {"cidr": "198.51.100.0/24"}}])
+    equal(rules[1], {"ports": [{"protocol": "TCP", "port": 9180}], "from": [
+        {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}, "podSelector": {}},
+        {"ipBlock": {"cidr": "10.0.0.0/8"}}]})
+    nobody = {"networkPolicy": {"monitoring": {"namespaceSelector": None, "podSelector": None}}}
+    equal(len(Objects(nobody).find("NetworkPolicy")["spec"]["ingress"]), 1, "no rule without a peer: it would be for everyone")

@@ -1,0 +1,45 @@
+"""What only a real apiserver can say: wrong types, unknown fields, selectors that do not match.
+
+`tests/deploy/run --server` starts the rig's control plane (root, and ten minutes of Go builds when they are not cached) and has it check
+everything in its strictest way. Objects of cert-manager and the Prometheus operator are left out: it does not know their kinds.
+"""
+import yaml
+from rig import net
+from rig.controlplane import ControlPlane
+
+import chart
+from check import EVERYTHING
+
+FOREIGN = ("Certificate", "ServiceMonitor", "PodMonitor")
+
+
+def texts():
+    """Name → manifests."""
+    deploy = chart.DEPLOY
+    yield "manifests", (deploy / "manifests" / "cqlgate.yaml").read_text()
+    yield "example", (deploy / "example" / "cassandra.yaml").read_text()
+    for cloud in sorted((deploy / "clouds").glob("*.yaml")):
+        yield cloud.name, chart.template({}, "--values", cloud)
+    yield "1,000 ports", chart.template({"config": {"listen": "0.0.0.0:20000-20999"}})
+    yield "IPv6 listener", chart.template({"config": {"listen": "[::]:9042-9061", "admin": "[::]:9180"}})
+    objects = chart.Objects(EVERYTHING, namespace="gateway").all
+    yield "every option", yaml.safe_dump_all(o for o in objects if o["kind"] not in FOREIGN)
+
+
+def accepted():
+    """A failure has the server's own words."""
+    held = net.lock()
+    net.clear()
+    net.bridges()
+    plane = ControlPlane()
+    try:
+        plane.start()
+        for namespace in ("db", "gateway"):
+            plane.namespace_made(namespace)
+        for name, text in texts():
+            said = plane.kubectl("apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-", input=text)
+            print(f"ok    {name}: {len(said.splitlines())} objects", flush=True)
+    finally:
+        plane.stop()
+        net.clear()
+        held.close()
