@@ -3,6 +3,7 @@ import json
 import re
 import subprocess
 import tempfile
+import tomllib
 from pathlib import Path
 
 import yaml
@@ -66,6 +67,15 @@ def dockerfile_copies_what_dockerignore_lets_in():
     equal(copied, let_in)
     for name in copied:
         assert (cache.CHECKOUT / name).exists(), name
+    # Cargo builds nothing from a manifest that names a file which is not there.
+    manifest = tomllib.loads((cache.CHECKOUT / "Cargo.toml").read_text())
+    named = {target.get("path", f"{folder}/{target['name']}.rs") for kind, folder in
+             (("bench", "benches"), ("test", "tests"), ("example", "examples")) for target in manifest.get(kind, ())}
+    equal(named - copied, set())
+    source = cache.CHECKOUT / "src"
+    for file in source.rglob("*.rs"):
+        for name in re.findall(r'include_(?:str|bytes)!\(\s*"([^"]+)"', file.read_text()):
+            assert (file.parent / name).resolve().is_relative_to(source), f"{file} includes {name}, which is not copied"
 
 
 @check

@@ -86,11 +86,11 @@ Paths are relative to the file, /etc/cqlgate/cqlgate.yaml.
 {{- regexFind "[0-9]+$" .Values.config.admin -}}
 {{- end -}}
 
-{{/* Whole seconds, rounded up, of a duration such as 500ms, 10s or 1m 30s. */}}
+{{/* Whole seconds, rounded up, of a duration such as 500ms, 10s or 1m 30s: of a key of config.drain, or its default. */}}
 {{- define "cqlgate.seconds" -}}
-{{- $text := toString . -}}
+{{- $text := dig "drain" .key .default .config | toString -}}
 {{- if not (regexMatch "^(0|([0-9]+(\\.[0-9]+)? ?(ms|s|m|h) ?)+)$" $text) -}}
-{{- fail (printf "%q: the chart reads durations such as 500ms, 10s or 1m 30s" $text) -}}
+{{- fail (printf "config.drain.%s: %q: the chart reads durations such as 500ms, 10s or 1m 30s" .key $text) -}}
 {{- end -}}
 {{- $units := dict "ms" 0.001 "s" 1.0 "m" 60.0 "h" 3600.0 -}}
 {{- $sum := 0.0 -}}
@@ -105,8 +105,8 @@ Seconds from SIGTERM to SIGKILL: drain.delay and drain.deadline one after the ot
 to write the last lines. What is not in the values has the gateway's own default.
 */}}
 {{- define "cqlgate.grace" -}}
-{{- $delay := include "cqlgate.seconds" (dig "drain" "delay" "0s" .Values.config) | int -}}
-{{- $deadline := include "cqlgate.seconds" (dig "drain" "deadline" "30s" .Values.config) | int -}}
+{{- $delay := include "cqlgate.seconds" (dict "key" "delay" "default" "0s" "config" .Values.config) | int -}}
+{{- $deadline := include "cqlgate.seconds" (dict "key" "deadline" "default" "30s" "config" .Values.config) | int -}}
 {{- $needed := add $delay $deadline -}}
 {{- $given := .Values.terminationGracePeriodSeconds -}}
 {{- if not (kindIs "invalid" $given) -}}
