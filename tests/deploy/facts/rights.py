@@ -6,10 +6,10 @@ from chart import Objects, defaults
 from check import EVERYTHING, check, config, equal, kubernetes
 
 
-NODES = [("db", "", "pods", "", "list"), ("db", "", "pods", "", "watch"), ("db", "", "services", "cassandra", "get"),
+NODES = [("db", "", "pods", "", "list"), ("db", "", "pods", "", "watch"),
          ("db", "", "services", "cassandra", "list"), ("db", "", "services", "cassandra", "watch"),
          ("db", "discovery.k8s.io", "endpointslices", "", "list"), ("db", "discovery.k8s.io", "endpointslices", "", "watch")]
-OWN = [("gateway", "", "services", "cqlgate", verb) for verb in ("get", "list", "watch")]
+OWN = [("gateway", "", "services", "cqlgate", verb) for verb in ("list", "watch")]
 LEDGER = [("gateway", "", "configmaps", "cqlgate-ports", verb) for verb in ("get", "list", "watch", "update")] + [
     ("gateway", "", "configmaps", "", "create")]
 
@@ -24,6 +24,8 @@ def roles_give_what_the_gateway_asks_and_nothing_else():
     equal(rights(ledger="cqlgate-ports"), sorted(NODES + OWN + LEDGER))
     ranges = [{"name": "rack-a", "ports": "9042-9051"}, {"name": "rack-b", "ports": "9052-9061"}]
     equal(rights(ledger="cqlgate-ports", statefulSets=ranges), sorted(NODES + OWN), "ranges need no ledger")
+    beforehand = kubernetes(namespace="db", ledger="cqlgate-ports") | {"rbac": {"createLedger": False}}
+    equal(Objects(beforehand, namespace="gateway").rights(), sorted(NODES + OWN + LEDGER[:-1]))
     equal(rights(service="scylla"), sorted([tuple(x.replace("cassandra", "scylla") for x in r) for r in NODES] + OWN))
 
 
