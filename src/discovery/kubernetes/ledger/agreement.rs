@@ -30,9 +30,11 @@ const REPORT_AGAIN: Duration = Duration::from_secs(3600);
 pub enum StoreError {
     #[error("the ledger was written by somebody else since it was read")]
     Conflict,
-    #[error("{verb} of {resource} {namespace}/{name} is forbidden, the gateway's Role must allow it: {message}")]
-    Forbidden { verb: &'static str, resource: &'static str, namespace: String, name: String, message: String },
-    #[error("the ledger is not reached: {0}")]
+    /// The gateway's Role does not allow it: says which verb on what.
+    #[error("the ledger: {0}")]
+    Forbidden(String),
+    /// Asking again may help.
+    #[error("the ledger: {0}")]
     Unavailable(String),
     #[error(transparent)]
     Malformed(#[from] LedgerError),
