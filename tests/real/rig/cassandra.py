@@ -50,8 +50,9 @@ class Node:
         (self.home / "rackdc").write_text(f"dc=dc1\nrack=r{self.number}\n")
         (self.home / "logback.xml").write_text(LOGBACK.format(level="INFO"))
 
-    def start(self, archive=None):
-        """`archive`: write the class archive there at exit, in place of using the ring's."""
+    def start(self, archive=None, serving=True):
+        """`archive`: write the class archive there at exit, in place of using the ring's. Without `serving` CQL waits for
+        `nodetool enablebinary`."""
         ring, home = self.ring, self.home
         sharing = ([f"-XX:ArchiveClassesAtExit={archive}"] if archive else
                    [f"-XX:SharedArchiveFile={ring.archive}", "-Xshare:auto"] if ring.archive else [])
@@ -62,7 +63,7 @@ class Node:
             "-Dio.netty.tryReflectionSetAccessible=true", f"-Djava.io.tmpdir={home}",
             f"-Dcassandra.config=file://{home}/cassandra.yaml", f"-Dcassandra-rackdc.properties=file://{home}/rackdc",
             f"-Dlogback.configurationFile=file://{home}/logback.xml", f"-Dcassandra.storagedir={home}/data",
-            "-Dcassandra-foreground=yes", *FAST, "-cp", ring.classpath, "org.apache.cassandra.service.CassandraDaemon",
+            "-Dcassandra-foreground=yes", f"-Dcassandra.start_native_transport={str(serving).lower()}", *FAST, "-cp", ring.classpath, "org.apache.cassandra.service.CassandraDaemon",
         ]
         with open(home / "out.log", "ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
@@ -169,6 +170,11 @@ class Ring:
         rows = [row for row in self.peers(node) if row["host_id"] and row["tokens"] and row["schema_version"]]
         return len(rows) == len(self.nodes) - 1
 
+    def informed(self, node):
+        """The first node has heard that `node` has its schema."""
+        mine = self.nodes[0].query("SELECT schema_version FROM system.local")[0]["schema_version"]
+        return any(row["peer"] == node.address and row["schema_version"] == mine for row in self.peers(self.nodes[0]))
+
     def truth(self):
         """host_id → address, dc, rack, tokens, as the nodes themselves say (each node's own local row)."""
         found = {}
@@ -182,7 +188,10 @@ class Ring:
         """A fourth node, without streaming (its share of old rows is not the point here); returns it when the others know it."""
         node = Node(self, 4, TOKENS[3])
         node.configure()
-        node.start()
+        # Like one that bootstraps, which serves no client before it has the schema.
+        node.start(serving=False)
+        until("node 4 has the schema", lambda: self.informed(node), 120, during=node.alive)
+        node.nodetool("enablebinary")
         node.wait_open()
         self.nodes.append(node)
         for other in self.nodes:
