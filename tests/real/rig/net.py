@@ -140,6 +140,23 @@ def gateway_namespace(number=1):
     return full
 
 
+def nft(full, *command):
+    return subprocess.run(["ip", "netns", "exec", full, *cache.nft(), *command], check=True, capture_output=True, text=True).stdout
+
+
+def refuse(full, address, ports):
+    """From now on `address` of namespace `full` resets every TCP connection to one of `ports`, and nothing else is reset; no ports: nothing is."""
+    nft(full, "table inet elsewhere { }")
+    nft(full, "delete table inet elsewhere")
+    if ports:
+        nft(full, f"""table inet elsewhere {{
+            chain in {{
+                type filter hook input priority 0
+                ip daddr {address} tcp dport {{ {", ".join(map(str, ports))} }} reject with tcp reset
+            }}
+        }}""")
+
+
 class Client:
     """A namespace for one driver program. `leaked()` counts its packets to anything but the gateway."""
 
@@ -161,21 +178,16 @@ class Client:
                 counter name leaked reject
             }}
         }}"""
-        self._nft(rules)
-
-    def _nft(self, *command):
-        return subprocess.run(
-            ["ip", "netns", "exec", self.full, *cache.nft(), *command], check=True, capture_output=True, text=True
-        ).stdout
+        nft(self.full, rules)
 
     def leaked(self):
         if self.direct:
             return 0
-        for item in json.loads(self._nft("-j", "list counters"))["nftables"]:
+        for item in json.loads(nft(self.full, "-j", "list counters"))["nftables"]:
             if "counter" in item:
                 return item["counter"]["packets"]
         raise RuntimeError("the guard's counter is gone")
 
     def reset(self):
         if not self.direct:
-            self._nft("reset counters")
+            nft(self.full, "reset counters")
