@@ -38,6 +38,9 @@ pub struct Kubernetes {
     /// are found and statefulSets is absent.
     #[serde(default = "Kubernetes::default_ledger")]
     pub ledger: String,
+    /// Watch the pods themselves, too: only they tell a node that was scaled away from one that is being replaced.
+    #[serde(default = "Kubernetes::default_watch_pods")]
+    pub watch_pods: bool,
     /// Keeps what was found, so that the gateway can start while the API is away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot_file: Option<PathBuf>,
@@ -80,6 +83,11 @@ impl Kubernetes {
     /// `cqlgate-ports`.
     pub fn default_ledger() -> String {
         "cqlgate-ports".to_owned()
+    }
+
+    /// Yes.
+    pub fn default_watch_pods() -> bool {
+        true
     }
 
     /// All that is wrong, as key and text; and the same with paths that count from `base`.

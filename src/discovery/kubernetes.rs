@@ -9,14 +9,15 @@
 //!   the gateway's own Service ─ watch ─▶ load_balancer ─▶ Input::Advertised
 //! ```
 //!
+//! Where several StatefulSets have no ranges, `agreed_ports` keeps to the ledger in a ConfigMap that replicas share.
+//!
 //! Every watch is a task of its own (`watch`); one task, [`Source`], folds what they tell and owns everything else. While the
 //! API is away it says nothing, and so the topology stays as it is; probes go on.
 
+mod agreed_ports;
 mod cluster;
-#[allow(dead_code)] // until the source asks it
 mod config_map;
 mod fold;
-#[allow(dead_code)] // until the source asks it
 mod ledger;
 mod listing;
 mod load_balancer;
@@ -41,11 +42,15 @@ use tracing::{info, warn};
 use crate::config::kubernetes::{Dial, Kubernetes};
 use crate::metrics::Metrics;
 use crate::topology::input::{Found, Input, Placement};
-use crate::topology::ports::{PortError, PortRange};
+use crate::topology::ports::{DEFAULT_QUARANTINE, PortError, PortRange};
 use crate::topology::{Advertised, Hidden, HiddenReason, NodeId, NodeState, Topology};
 
 use super::resolve::Names;
+use agreed_ports::{Known, Wanted};
+use config_map::ConfigMapStore;
 use fold::{Fold, Member, Stranger};
+use ledger::Terms;
+use ledger::agreement::Unplaced;
 use names::PodNames;
 use objects::{PodObject, ServiceObject, Slice};
 use snapshot::Snapshot;
@@ -86,6 +91,8 @@ pub struct Source {
     fold: Fold,
     names: PodNames,
     snapshot: Option<Snapshot>,
+    /// Where no ranges are configured: who is there, and what was agreed.
+    agreed: Option<(latest::Sender<Wanted>, latest::Receiver<Known>)>,
     /// Ports that the snapshot knows.
     saved_ports: HashMap<NodeId, u16>,
     /// The last thing heard of the EndpointSlices was a failure.
@@ -116,6 +123,15 @@ impl Source {
         let snapshot = config.snapshot_file.as_deref().map(|path| Snapshot::new(path, &namespace, &config.service));
         let (names, answers) =
             PodNames::new(names, &config.service, &namespace, &config.cluster_domain, Arc::clone(&metrics));
+        let mut watches = JoinSet::new();
+        let agreed = config.stateful_sets.is_empty().then(|| {
+            let store = ConfigMapStore::new(cluster.client.clone(), &cluster.namespace, &config.ledger);
+            let terms = Terms { range: range.clone(), quarantine: DEFAULT_QUARANTINE };
+            let (wanted, wants) = latest::channel(Wanted::default());
+            let (tell, known) = latest::channel(Known::Nothing("the ledger has not been looked for yet".into()));
+            watches.spawn(agreed_ports::keep(store, terms, wants, tell));
+            (wanted, known)
+        });
         let source = Self {
             cluster,
             namespace,
@@ -127,10 +143,11 @@ impl Source {
             fold: Fold::default(),
             names,
             snapshot,
+            agreed,
             saved_ports: HashMap::new(),
             api_away: false,
             relist: Arc::default(),
-            watches: JoinSet::new(),
+            watches,
             pods: None,
             said: Said::default(),
         };
@@ -142,6 +159,7 @@ impl Source {
         let mut services = self.watch_service();
         let (tell_pods, mut pods) = mpsc::channel(QUEUE);
         let mut topology = self.topology.clone();
+        let mut known = self.agreed.as_ref().map(|(_, known)| known.clone());
         let mut still_true = interval(STILL_TRUE);
         let mut settle_at: Option<Instant> = None;
         let began = Instant::now();
@@ -159,6 +177,7 @@ impl Source {
                 Some(answer) = answers.recv() => self.names.learn(answer),
                 // Whether nodes answer decides what is believed of the API.
                 Ok(()) = topology.changed() => {}
+                Ok(()) = changed(&mut known) => {}
                 () = sleep_until(due.unwrap_or(began)), if due.is_some() => {
                     settle_at = None;
                     if self.settle().await.is_err() {
@@ -210,7 +229,7 @@ impl Source {
         if !service.headless && !std::mem::replace(&mut self.said.not_headless, true) {
             warn!(service = %self.config.service, "the Service is not headless (clusterIP: None): its pods have no names in DNS");
         }
-        if service.selector.as_ref() == self.pods.as_ref().map(|(selector, _)| selector) {
+        if !self.config.watch_pods || service.selector.as_ref() == self.pods.as_ref().map(|(selector, _)| selector) {
             return;
         }
         if let Some((_, watching)) = self.pods.take() {
@@ -290,7 +309,15 @@ impl Source {
         if !self.fold.is_listed() && self.fold.members().next().is_none() {
             return Ok(());
         }
-        let found: Vec<Found> = self.fold.members().map(|(id, member)| self.found(id, member, state(id))).collect();
+        if let Some((wanted, _)) = &self.agreed {
+            let now_wanted = self.wanted(&topology);
+            wanted.send_if_modified(|before| {
+                let differs = *before != now_wanted;
+                *before = now_wanted;
+                differs
+            });
+        }
+        let found: Vec<Found> = self.fold.members().map(|(id, member)| self.found(id, member, &topology)).collect();
         if let Some(snapshot) = self.snapshot.as_mut().filter(|_| self.fold.is_listed()) {
             let port = |id| topology.node_by_id(id).map(|node| node.port);
             let pods = self.fold.members().map(|(id, member)| (id.clone(), member.clone(), port(id)));
@@ -306,8 +333,24 @@ impl Source {
         Ok(())
     }
 
-    fn found(&self, id: &NodeId, member: &Member, state: Option<NodeState>) -> Found {
+    /// Who is there, for whoever agrees on ports.
+    fn wanted(&self, topology: &Topology) -> Wanted {
+        let present = self.fold.members().map(|(id, member)| ledger::Member {
+            id: id.clone(),
+            stateful_set: Arc::clone(&member.stateful_set),
+            ordinal: member.ordinal,
+            prefers: match placement::by_ordinal(id, member, &self.config, &self.range) {
+                Placement::Chosen(port) => Some(port),
+                _ => None,
+            },
+        });
+        let gone = topology.nodes.iter().filter(|node| node.state == NodeState::Gone).map(|node| node.id.clone());
+        Wanted { present: present.collect(), gone: gone.collect() }
+    }
+
+    fn found(&self, id: &NodeId, member: &Member, topology: &Topology) -> Found {
         let named = self.config.dial == Dial::Name;
+        let state = topology.node_by_id(id).map(|node| node.state);
         let led_elsewhere = named && self.api_away && state == Some(NodeState::Down);
         let address = led_elsewhere.then(|| self.names.elsewhere(id, member.address)).flatten();
         Found {
@@ -315,24 +358,35 @@ impl Source {
             address: address.unwrap_or(member.address),
             host: if named { self.names.host(member) } else { None },
             present: member.present,
-            placement: self.placement(id, member),
+            placement: self.placement(id, member, topology),
             host_id: None,
             data_center: None,
             rack: None,
         }
     }
 
-    fn placement(&self, id: &NodeId, member: &Member) -> Placement {
-        match self.saved_ports.get(id).filter(|_| !self.fold.is_listed()) {
-            Some(port) => Placement::Chosen(*port),
-            None if self.config.stateful_sets.is_empty()
-                && placement::stateful_sets(self.fold.members().map(|(_, m)| m)).len() > 1 =>
-            {
-                let why = "there are several StatefulSets; give each its ports in statefulSets";
-                let key = "discovery.kubernetes.ledger";
-                Placement::Withheld(PortError::NotAgreed { key, node: id.clone(), why: why.into() })
-            }
-            None => placement::by_ordinal(id, member, &self.config, &self.range),
+    fn placement(&self, id: &NodeId, member: &Member, topology: &Topology) -> Placement {
+        if let Some(port) = self.saved_ports.get(id).filter(|_| !self.fold.is_listed()) {
+            return Placement::Chosen(*port);
+        }
+        let by_ordinal = || placement::by_ordinal(id, member, &self.config, &self.range);
+        let Some((wanted, known)) = &self.agreed else { return by_ordinal() };
+        let withheld = |why: Arc<str>| {
+            // Whoever has a port keeps it while the others wait.
+            let has = topology.node_by_id(id).filter(|node| node.state != NodeState::Gone).map(|node| node.port);
+            let (key, node) = ("discovery.kubernetes.ledger", id.clone());
+            has.map_or(Placement::Withheld(PortError::NotAgreed { key, node, why }), Placement::Chosen)
+        };
+        match &*known.borrow() {
+            Known::Ordinals if wanted.borrow().is_of_one_set() => by_ordinal(),
+            Known::Ordinals => withheld("there are several StatefulSets now".into()),
+            Known::Nothing(why) => withheld(Arc::clone(why)),
+            Known::Agreed(agreed) => match (agreed.ports.get(id), agreed.unplaced.get(id)) {
+                (Some(port), _) => Placement::Chosen(*port),
+                (None, Some(Unplaced::Port(error))) => Placement::Withheld(error.clone()),
+                (None, Some(Unplaced::Store(error))) => withheld(error.to_string().into()),
+                (None, None) => withheld("the ledger is being asked".into()),
+            },
         }
     }
 
@@ -362,5 +416,13 @@ impl Source {
                 );
             }
         }
+    }
+}
+
+/// Waits for the next change; for ever where there is nothing that could.
+async fn changed<T>(latest: &mut Option<latest::Receiver<T>>) -> Result<(), latest::error::RecvError> {
+    match latest {
+        Some(latest) => latest.changed().await,
+        None => std::future::pending().await,
     }
 }

@@ -1,7 +1,6 @@
 //! Which port a pod's node has: the first port of its StatefulSet's range plus its ordinal, so that every replica of the
 //! gateway, before and after a restart, computes the same and stores nothing.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::config::kubernetes::{Kubernetes, StatefulSet};
@@ -42,11 +41,6 @@ pub fn by_ordinal(id: &NodeId, member: &Member, config: &Kubernetes, range: &Por
 
 fn position(ordinal: u32, first_ordinal: u32) -> Option<usize> {
     usize::try_from(ordinal.checked_sub(first_ordinal)?).ok()
-}
-
-/// The StatefulSets of these members, by name.
-pub fn stateful_sets<'a>(members: impl Iterator<Item = &'a Member>) -> BTreeSet<Arc<str>> {
-    members.map(|member| Arc::clone(&member.stateful_set)).collect()
 }
 
 #[cfg(test)]

@@ -15,6 +15,12 @@ Paths are relative to the file, /etc/cqlgate/cqlgate.yaml.
 {{- if .Values.state.enabled -}}
 {{- $_ := set $kubernetes "snapshot_file" "/var/lib/cqlgate/snapshot.json" -}}
 {{- end -}}
+{{- if not (dig "discovery" "kubernetes" "statefulSets" (list) .Values.config) -}}
+{{- $_ := set $kubernetes "ledger" (printf "%s-ports" (include "cqlgate.fullname" .)) -}}
+{{- end -}}
+{{- if not .Values.rbac.watchPods -}}
+{{- $_ := set $kubernetes "watch_pods" false -}}
+{{- end -}}
 {{- $_ := set $computed "discovery" (dict "kubernetes" $kubernetes) -}}
 {{- else if and .Values.config.discovery.contact_points .Values.state.enabled -}}
 {{- $_ := set $computed "discovery" (dict "state_file" "/var/lib/cqlgate/ports.json") -}}

@@ -163,7 +163,8 @@ impl<S: Store> Agreement<S> {
         self.ledger.deadline(self.terms.quarantine)
     }
 
-    /// What is known to be stored, for a snapshot.
+    /// What is known to be stored.
+    #[cfg(test)]
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
     }
