@@ -91,6 +91,7 @@ SUITES = {
     "secured": "a cluster with passwords, then with TLS on both sides",
     "versions": "Java 4 and Python against Cassandra 4.1, 4.0, 6.0-alpha2 and 3.11",
     "kubernetes": "a control plane, the chart, the nodes as a StatefulSet's pods: CA1 to CA4, then what Kubernetes does to them",
+    "kubernetes-api": "the Kubernetes API killed, frozen, unreachable, throttling, forbidding, and without its slices, with reads going on",
     "off": "the counter-check: with rewriting switched off everything should fail",
     "all": "matrix, secured and usual",
 }
@@ -112,7 +113,7 @@ def parse(arguments):
         one = commands.add_parser(name, help=what, description=what)
         one.add_argument("--direct", action="store_true", help="no gateway: the drivers meet the nodes, to tell whose fault it is")
         one.add_argument("--drivers", help="only these, with commas between")
-        one.add_argument("--steps", help="only these: usual has death,control,growth,move,schema,end; kubernetes replaced,killed,scaled,rolled,flapping,hostname,maps,racks,schema,end")
+        one.add_argument("--steps", help="only these: usual has death,control,growth,move,schema,end; kubernetes replaced,killed,scaled,rolled,flapping,hostname,maps,racks,schema,end; kubernetes-api its own, which it prints")
         one.add_argument("--releases", help="versions: only these of 4.1,4.0,6.0,3.11")
         one.add_argument("--record", metavar="FILE", help="write the table as Markdown, too")
         one.set_defaults(call=suite, suite=name, locked=True)

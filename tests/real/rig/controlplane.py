@@ -70,9 +70,10 @@ class ControlPlane:
                            ("tokens.csv", f'{self.TOKEN},admin,admin,"system:masters"\n'), ("hosts", "")):
             (self.home / name).write_text(text)
         self.api = Api(self.address, self.home / "ca.crt", self.TOKEN)
-        self.processes, self.hosts = {}, {}
+        self.processes, self.commands, self.hosts = {}, {}, {}
 
     def spawn(self, name, *command):
+        self.commands[name] = command
         with open(self.home / f"{name}.log", "ab") as log:
             self.processes[name] = subprocess.Popen(
                 ["ip", "netns", "exec", self.namespace, *map(str, command)], cwd=self.home, stdout=log, stderr=log,
@@ -117,6 +118,12 @@ class ControlPlane:
 
     def thaw(self, name="kube-apiserver"):
         self.processes[name].send_signal(signal.SIGCONT)
+
+    def again(self, name):
+        """Kills one of the programs and starts it as it was: it reads its files anew."""
+        self.processes[name].kill()
+        self.processes[name].wait(timeout=30)
+        self.spawn(name, *self.commands[name])
 
     def ready(self):
         try:

@@ -102,19 +102,23 @@ def namespace(name):
     return full
 
 
+def outer(full, device):
+    """The bridge's end of that leg. Interface names have at most 15 characters."""
+    return f"{PREFIX}.{zlib.crc32(f'{full} {device}'.encode()):08x}"
+
+
 def attach(full, bridge, address, device="eth0", default=None):
     """One leg of namespace `full` on `bridge`; `address` with its prefix length."""
-    # Interface names have at most 15 characters.
-    outer = f"{PREFIX}.{zlib.crc32(f'{full} {device}'.encode()):08x}"
+    leg = outer(full, device)
     # A deleted namespace gives its interfaces back some time later.
-    ip("link", "del", outer, check=False)
-    ip("link", "add", outer, "type", "veth", "peer", "name", device, "netns", full)
-    ip("link", "set", outer, "master", bridge, "up")
+    ip("link", "del", leg, check=False)
+    ip("link", "add", leg, "type", "veth", "peer", "name", device, "netns", full)
+    ip("link", "set", leg, "master", bridge, "up")
     ip("-n", full, "addr", "add", address, "dev", device)
     ip("-n", full, "link", "set", device, "up")
     if default:
         ip("-n", full, "route", "add", "default", "via", default)
-    return outer
+    return leg
 
 
 def move(full, old, new, default):

@@ -23,6 +23,8 @@ class Result:
 class Report:
     def __init__(self):
         self.results = []
+        # The Markdown has what each result said, too.
+        self.details = False
 
     def add(self, suite, driver, cell, assertion, outcome, detail=""):
         self.results.append(Result(suite, driver, cell, assertion, outcome, " ".join(str(detail).split())))
@@ -64,6 +66,9 @@ class Report:
         for (suite, driver, cell), found in self.rows().items():
             cells = " | ".join(found[n].outcome if n in found else "" for n in names)
             lines.append(f"| {suite} | {driver} | {cell} | {cells} |")
+        if self.details:
+            lines += ["", "What each said:", ""]
+            lines += [f"* {r.assertion}, {r.driver}: {r.detail[:300]}" for r in self.results if r.outcome == "ok" and r.detail]
         if self.failures():
             lines += ["", "What failed said:", ""]
             lines += [f"* {r.suite}, {r.driver} {r.cell}, {r.assertion}: {r.detail[:300]}" for r in self.failures()]

@@ -212,6 +212,13 @@ def kubernetes(report, direct=False, **more):
     kubernetes_suite.run(report, **more)
 
 
+def kubernetes_api(report, direct=False, **more):
+    """What the Kubernetes API can do to a gateway; in a file of its own for the same reason."""
+    from . import api_faults
+
+    api_faults.run(report, **more)
+
+
 def everything(report, direct=False):
     for part in (matrix, secured, usual):
         print(f"{part.__name__}: {part.__doc__}")
@@ -221,7 +228,7 @@ def everything(report, direct=False):
 
 
 SUITES = {"usual": usual, "ci": ci, "matrix": matrix, "secured": secured, "versions": versions, "off": off, "all": everything,
-          "kubernetes": kubernetes}
+          "kubernetes": kubernetes, "kubernetes-api": kubernetes_api}
 
 
 def run(name, direct=False, **more):

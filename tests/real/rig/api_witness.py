@@ -1,0 +1,127 @@
+"""What is seen from outside of a gateway whose Kubernetes API is in trouble: its metrics, its map, what it asked of the apiserver,
+what the drivers were told of nodes. A fault that none of these shows was not there.
+"""
+import collections
+import re
+import time
+
+from . import assertions as a
+from .wait import until
+
+# Label `resource` of the watches' metrics.
+WATCHES = ("endpointslices", "pods", "service", "load_balancer")
+LINE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$")
+LABEL = re.compile(r'(\w+)="([^"]*)"')
+# Without news of the API discovery says all 10 s that what it said holds.
+FRESH = 25
+# The rig's own questions with the gateway's token.
+OWN = "Python-urllib"
+
+
+class Metrics:
+    """One scrape."""
+
+    def __init__(self, gateway):
+        found = filter(None, map(LINE.match, gateway.admin("/metrics").splitlines()))
+        self.samples = [(name, dict(LABEL.findall(labels or "")), float(value)) for name, labels, value in map(re.Match.groups, found)]
+
+    def sum(self, name, **labels):
+        return sum(value for its, has, value in self.samples if its == f"cqlgate_{name}" and labels.items() <= has.items())
+
+    def connected(self):
+        """The watches that hear the API."""
+        return {has["resource"] for name, has, value in self.samples if name == "cqlgate_kubernetes_watch_connected" and value == 1}
+
+    def failures(self):
+        """(resource, reason) → how often."""
+        return collections.Counter({(has["resource"], has["reason"]): int(value) for name, has, value in self.samples
+                                    if name == "cqlgate_kubernetes_watch_failures_total" and value})
+
+    def staleness(self):
+        """Seconds since discovery heard of the cluster."""
+        return time.time() - self.sum("discovery_refreshed_timestamp_seconds")
+
+
+class Witness:
+    """Looks at everything now; what came later is compared with that."""
+
+    def __init__(self, gateway, programs):
+        self.gateway, self.plane, self.programs = gateway, gateway.plane, programs
+        self.metrics, self.ports = Metrics(gateway), gateway.ports()
+        self.generation = gateway.topology()["generation"]
+        self.log = len(self.lines())
+        self.records = len(self.plane.audit())
+        self.events = {program: len(program.events) for program in programs}
+
+    def lines(self):
+        return (self.gateway.home / "out.log").read_text(errors="replace").splitlines()
+
+    def failed(self, reasons, resource="endpointslices"):
+        """How often the watch of `resource` has failed for one of `reasons` since then."""
+        news = Metrics(self.gateway).failures() - self.metrics.failures()
+        return sum(count for (its, why), count in news.items() if its == resource and why in reasons)
+
+    def failing(self, *reasons, resources=WATCHES, seconds=30):
+        """Until each watch has failed so and none is connected; says how often."""
+        def all_of():
+            return all(self.failed(reasons, one) for one in resources) and not Metrics(self.gateway).connected() & set(resources)
+        until(f"{', '.join(resources)} fail with {' or '.join(reasons)}", all_of, seconds)
+        return f"{sum(self.failed(reasons, one) for one in resources)} failures ({', '.join(reasons)})"
+
+    def said(self, *words):
+        """The gateway's log has a line with all of `words`."""
+        if not any(all(word in line for word in words) for line in self.lines()[self.log:]):
+            raise a.Failed(f"no line of the log has {words}")
+
+    def asked(self):
+        """(verb, resource, code) → how often the gateway asked that of the apiserver and had this answer."""
+        found = collections.Counter()
+        for record in self.plane.audit(f":{self.gateway.release.namespace}:", self.records):
+            if record.get("userAgent", "").startswith(OWN):
+                continue
+            # A watch is told twice: when it begins and when it ends.
+            if record["stage"] == ("ResponseComplete" if record["verb"] != "watch" or record["responseStatus"].get("code") != 200 else "ResponseStarted"):
+                found[record["verb"], record.get("objectRef", {}).get("resource"), record["responseStatus"].get("code")] += 1
+        return found
+
+    def lists(self):
+        return sum(count for (verb, _, _), count in self.asked().items() if verb == "list")
+
+    def moderate(self, lists, requests):
+        """No storm: at most so many lists, at most so many requests in all."""
+        asked = self.asked()
+        if self.lists() > lists or sum(asked.values()) > requests:
+            raise a.Failed(f"{self.lists()} lists of {lists}, {sum(asked.values())} requests of {requests}: {dict(asked)}")
+        return f"{self.lists()} lists, {sum(asked.values())} requests"
+
+    def recovered(self, seconds, resources=WATCHES):
+        """Until every watch is connected and the news are fresh again; how long that took."""
+        begun = time.monotonic()
+
+        def heard():
+            metrics = Metrics(self.gateway)
+            return metrics.connected() >= set(resources) and metrics.staleness() < FRESH
+        until("every watch hears the API again", heard, seconds, during=self.gateway.alive)
+        return f"heard again after {time.monotonic() - begun:.1f} s"
+
+    def same_ports(self):
+        if self.gateway.ports() != self.ports:
+            raise a.Failed(f"ports were {self.ports}, are {self.gateway.ports()}")
+
+    def unmoved(self):
+        """Nothing has changed for clients, and no connection of theirs was closed."""
+        self.same_ports()
+        generation = self.gateway.topology()["generation"]
+        if generation != self.generation:
+            raise a.Failed(f"generation was {self.generation}, is {generation}")
+        closed = Metrics(self.gateway).sum("connections_closed_total") - self.metrics.sum("connections_closed_total")
+        if closed:
+            raise a.Failed(f"{closed:.0f} connections were closed")
+
+    def told(self, program, moved=()):
+        """What the driver was told of nodes: nothing, but for those at the addresses `moved`."""
+        events = program.events[self.events[program]:]
+        untrue = [event for event in events if event["address"] not in moved]
+        if untrue:
+            raise a.Failed(f"untrue: {untrue}")
+        return ", ".join(f"{event['event']} {event['address'].rsplit(':')[-1]}" for event in events)
