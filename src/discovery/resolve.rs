@@ -18,7 +18,7 @@ use hickory_resolver::proto::rr::{RData, RecordType};
 use thiserror::Error;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 /// One look-up, both families, retries included.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -149,9 +149,30 @@ pub fn choose<T: Ord + Copy>(in_use: Option<T>, answer: &[T]) -> Option<T> {
     in_use.filter(|address| answer.contains(address)).or_else(|| answer.iter().min().copied())
 }
 
-/// Looks a name up for ever: after its TTL, and soon after `wake`. Tells every good answer, and `None` of every failure.
-pub async fn follow<F>(names: Names, host: String, wake: Arc<Notify>, mut tell: impl FnMut(Option<Addresses>) -> F)
+/// Looks a name up for ever: after its TTL, and soon after `wake`. Tells every good answer, and `None` of every failure, which
+/// the log is told once.
+pub async fn follow<F>(names: Names, host: String, wake: Arc<Notify>, tell: impl FnMut(Option<Addresses>) -> F)
 where
+    F: Future<Output = ()>,
+{
+    follow_said(names, host, wake, true, tell).await;
+}
+
+/// The same for a name whose failures are ordinary, and nothing for the log: a pod that is not ready has none.
+pub async fn follow_quietly<F>(names: Names, host: String, wake: Arc<Notify>, tell: impl FnMut(Option<Addresses>) -> F)
+where
+    F: Future<Output = ()>,
+{
+    follow_said(names, host, wake, false, tell).await;
+}
+
+async fn follow_said<F>(
+    names: Names,
+    host: String,
+    wake: Arc<Notify>,
+    loud: bool,
+    mut tell: impl FnMut(Option<Addresses>) -> F,
+) where
     F: Future<Output = ()>,
 {
     let mut last = Addresses::default();
@@ -160,7 +181,7 @@ where
         let started = Instant::now();
         let wait = match names.lookup(&host, &last).await {
             Ok((addresses, ttl)) => {
-                if failing.take().is_some() {
+                if failing.take().is_some() && loud {
                     info!(%host, "the name resolves again");
                 }
                 last = addresses.clone();
@@ -169,7 +190,9 @@ where
             }
             Err(error) => {
                 if failing.as_ref() != Some(&error) {
-                    if last == Addresses::default() {
+                    if !loud {
+                        debug!(%error, "a name cannot be resolved");
+                    } else if last == Addresses::default() {
                         warn!(%error, "a name cannot be resolved");
                     } else {
                         warn!(%error, "a name cannot be resolved; its last good address is kept");

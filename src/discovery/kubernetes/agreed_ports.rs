@@ -145,3 +145,177 @@ fn say(known: &watch::Sender<Known>, agreed: &Agreed) {
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::topology::ports::PortRange;
+
+    /// A store whose answers the test decides.
+    #[derive(Clone, Default)]
+    struct Shelf(Arc<Mutex<Contents>>);
+
+    #[derive(Default)]
+    struct Contents {
+        ledger: Option<Ledger>,
+        version: u64,
+        refuses: Option<StoreError>,
+    }
+
+    impl Shelf {
+        fn holding(entries: &str) -> Self {
+            let data = [(super::super::ledger::KEY.to_owned(), entries.to_owned())].into();
+            let shelf = Self::default();
+            shelf.0.lock().unwrap().ledger = Some(Ledger::parse("gateway/ports", &data).unwrap());
+            shelf
+        }
+
+        fn refuse(&self, error: Option<StoreError>) {
+            self.0.lock().unwrap().refuses = error;
+        }
+    }
+
+    impl Store for Shelf {
+        type Version = u64;
+
+        async fn read(&self) -> Result<Option<(Ledger, u64)>, StoreError> {
+            let contents = self.0.lock().unwrap();
+            match &contents.refuses {
+                Some(error) => Err(error.clone()),
+                None => Ok(contents.ledger.clone().map(|ledger| (ledger, contents.version))),
+            }
+        }
+
+        async fn create(&self, ledger: &Ledger) -> Result<(), StoreError> {
+            if self.0.lock().unwrap().ledger.is_some() {
+                return Err(StoreError::Conflict);
+            }
+            self.replace(ledger, &0).await
+        }
+
+        async fn replace(&self, ledger: &Ledger, version: &u64) -> Result<(), StoreError> {
+            let mut contents = self.0.lock().unwrap();
+            if let Some(error) = &contents.refuses {
+                return Err(error.clone());
+            }
+            if contents.version != *version {
+                return Err(StoreError::Conflict);
+            }
+            contents.version += 1;
+            contents.ledger = Some(ledger.clone());
+            Ok(())
+        }
+    }
+
+    fn forbidden() -> StoreError {
+        StoreError::Forbidden("get of ConfigMap gateway/ports is forbidden".to_owned())
+    }
+
+    struct Kept {
+        wanted: watch::Sender<Wanted>,
+        known: watch::Receiver<Known>,
+    }
+
+    impl Kept {
+        fn start(shelf: &Shelf) -> Self {
+            let terms = Terms { range: PortRange::new(9042, 9049).unwrap(), quarantine: Duration::from_secs(86_400) };
+            let (wanted, wants) = watch::channel(Wanted::default());
+            let (tell, known) = watch::channel(Known::Nothing("not asked".into()));
+            tokio::spawn(keep(shelf.clone(), terms, wants, tell));
+            Self { wanted, known }
+        }
+
+        /// `a-0 b-1`: pods, each of which prefers the port of its ordinal.
+        fn want(&self, pods: &str) {
+            let member = |pod: &str| {
+                let (set, ordinal) = pod.rsplit_once('-').unwrap();
+                let ordinal: u32 = ordinal.parse().unwrap();
+                let prefers = u16::try_from(9042 + ordinal).ok();
+                Member { id: NodeId::new(pod), stateful_set: set.into(), ordinal, prefers }
+            };
+            let present = pods.split_whitespace().map(member).collect();
+            self.wanted.send_replace(Wanted { present, gone: Vec::new() });
+        }
+
+        /// Waits until what is known is told by this text: `ordinals`, `nothing`, or `a-0=9042 b-0=waits`.
+        async fn until(&mut self, expected: &str) {
+            let told = |known: &Known| match known {
+                Known::Nothing(_) => "nothing".to_owned(),
+                Known::Ordinals => "ordinals".to_owned(),
+                Known::Agreed(agreed) => {
+                    let ports = agreed.ports.iter().map(|(id, port)| format!("{id}={port}"));
+                    ports.chain(agreed.unplaced.keys().map(|id| format!("{id}=waits"))).collect::<Vec<_>>().join(" ")
+                }
+            };
+            let wait = self.known.wait_for(|known| told(known) == expected);
+            let reached = timeout(Duration::from_secs(60), wait).await.is_ok();
+            assert!(reached, "{} in place of {expected}", told(&self.known.borrow()));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_stateful_set_needs_no_ledger() {
+        let shelf = Shelf::default();
+        let mut kept = Kept::start(&shelf);
+        kept.want("a-0 a-1");
+        kept.until("ordinals").await;
+        assert!(shelf.0.lock().unwrap().ledger.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_was_alone_keeps_its_ports_when_a_second_one_comes() {
+        let mut kept = Kept::start(&Shelf::default());
+        kept.want("b-0 b-1");
+        kept.until("ordinals").await;
+        kept.want("a-0 b-0 b-1");
+        kept.until("a-0=9049 b-0=9042 b-1=9043").await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_ledger_that_is_there_is_kept_to_also_by_one_alone() {
+        let shelf = Shelf::holding(r#"{"version": 1, "nodes": {"b-0": {"port": 9049}}}"#);
+        let mut kept = Kept::start(&shelf);
+        kept.want("b-0 b-1");
+        kept.until("b-0=9049 b-1=9043").await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_has_a_port_before_a_ledger_was_looked_for() {
+        let shelf = Shelf::holding(r#"{"version": 1, "nodes": {"b-0": {"port": 9049}}}"#);
+        shelf.refuse(Some(StoreError::Unavailable("away".to_owned())));
+        let mut kept = Kept::start(&shelf);
+        kept.want("b-0");
+        kept.known.wait_for(|known| *known == Known::Nothing("the ledger: away".into())).await.unwrap();
+        shelf.refuse(None);
+        kept.until("b-0=9049").await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_the_ledger_is_away_only_new_nodes_wait() {
+        let shelf = Shelf::default();
+        let mut kept = Kept::start(&shelf);
+        kept.want("a-0 b-0");
+        kept.until("a-0=9042 b-0=9049").await;
+        shelf.refuse(Some(StoreError::Unavailable("away".to_owned())));
+        kept.want("a-0 b-0 b-1");
+        kept.until("a-0=9042 b-0=9049 b-1=waits").await;
+        shelf.refuse(None);
+        kept.until("a-0=9042 b-0=9049 b-1=9048").await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_the_right_to_a_ledger_one_set_lives_by_ordinals_and_several_wait() {
+        let shelf = Shelf::default();
+        shelf.refuse(Some(forbidden()));
+        let mut kept = Kept::start(&shelf);
+        kept.want("a-0");
+        kept.until("ordinals").await;
+        kept.want("a-0 b-0");
+        kept.until("a-0=waits b-0=waits").await;
+    }
+}

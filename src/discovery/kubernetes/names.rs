@@ -15,7 +15,7 @@ use tracing::{debug, info};
 use crate::metrics::Metrics;
 use crate::topology::NodeId;
 
-use super::super::resolve::{Addresses, Names, choose, follow};
+use super::super::resolve::{Addresses, Names, choose, follow_quietly};
 use super::fold::Member;
 
 /// What a look-up found; `None` when it failed.
@@ -84,8 +84,8 @@ impl PodNames {
                 async move { _ = tell.send((of, answer)).await }
             };
             // With the dot at its end the name is absolute: no search list is gone through.
-            let task =
-                tokio::spawn(follow(self.names.clone(), format!("{host}."), Arc::clone(&wake), told)).abort_handle();
+            let task = tokio::spawn(follow_quietly(self.names.clone(), format!("{host}."), Arc::clone(&wake), told))
+                .abort_handle();
             let followed = Followed { host, address, answer: None, wake, task };
             self.followed.insert(id.clone(), followed);
         }
