@@ -19,6 +19,8 @@ HEAP = """-Xms64m -Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:Reserved
 FAST = """-Dcassandra.ring_delay_ms=1000 -Dcassandra.skip_wait_for_gossip_to_settle=0
 -Dcassandra.consistent.rangemovement=false -Dcassandra.skip_schema_check=true -Dcassandra.superuser_setup_delay_ms=0
 -Dcassandra.shutdown_announce_in_ms=500 -Dcassandra.skip_sync=true -Dcassandra.jmx.local.port=7199""".split()
+# After FAST, whose flag it takes back.
+JOINING = ["-Dcassandra.auto_bootstrap=true", "-Dcassandra.skip_schema_check=false"]
 CREDENTIALS = ("cassandra", "cassandra")
 
 
@@ -50,9 +52,9 @@ class Node:
         (self.home / "rackdc").write_text(f"dc=dc1\nrack=r{self.number}\n")
         (self.home / "logback.xml").write_text(LOGBACK.format(level="INFO"))
 
-    def start(self, archive=None, serving=True):
-        """`archive`: write the class archive there at exit, in place of using the ring's. Without `serving` CQL waits for
-        `nodetool enablebinary`."""
+    def start(self, archive=None, joining=False):
+        """`archive`: write the class archive there at exit, in place of using the ring's. `joining`: to a ring that is complete
+        without it; nobody reads from it before it has the schema and its share of the rows, and it serves no client before."""
         ring, home = self.ring, self.home
         sharing = ([f"-XX:ArchiveClassesAtExit={archive}"] if archive else
                    [f"-XX:SharedArchiveFile={ring.archive}", "-Xshare:auto"] if ring.archive else [])
@@ -63,7 +65,7 @@ class Node:
             "-Dio.netty.tryReflectionSetAccessible=true", f"-Djava.io.tmpdir={home}",
             f"-Dcassandra.config=file://{home}/cassandra.yaml", f"-Dcassandra-rackdc.properties=file://{home}/rackdc",
             f"-Dlogback.configurationFile=file://{home}/logback.xml", f"-Dcassandra.storagedir={home}/data",
-            "-Dcassandra-foreground=yes", f"-Dcassandra.start_native_transport={str(serving).lower()}", *FAST, "-cp", ring.classpath, "org.apache.cassandra.service.CassandraDaemon",
+            "-Dcassandra-foreground=yes", *FAST, *(JOINING if joining else []), "-cp", ring.classpath, "org.apache.cassandra.service.CassandraDaemon",
         ]
         with open(home / "out.log", "ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
@@ -170,11 +172,6 @@ class Ring:
         rows = [row for row in self.peers(node) if row["host_id"] and row["tokens"] and row["schema_version"]]
         return len(rows) == len(self.nodes) - 1
 
-    def informed(self, node):
-        """The first node has heard that `node` has its schema."""
-        mine = self.nodes[0].query("SELECT schema_version FROM system.local")[0]["schema_version"]
-        return any(row["peer"] == node.address and row["schema_version"] == mine for row in self.peers(self.nodes[0]))
-
     def truth(self):
         """host_id → address, dc, rack, tokens, as the nodes themselves say (each node's own local row)."""
         found = {}
@@ -185,13 +182,10 @@ class Ring:
         return found
 
     def add(self):
-        """A fourth node, without streaming (its share of old rows is not the point here); returns it when the others know it."""
+        """A fourth node; returns it when the others know it."""
         node = Node(self, 4, TOKENS[3])
         node.configure()
-        # Like one that bootstraps, which serves no client before it has the schema.
-        node.start(serving=False)
-        until("node 4 has the schema", lambda: self.informed(node), 120, during=node.alive)
-        node.nodetool("enablebinary")
+        node.start(joining=True)
         node.wait_open()
         self.nodes.append(node)
         for other in self.nodes:

@@ -50,5 +50,5 @@ class GatewayPod(Gateway):
         return [(node, found.get((pods.get(node.number), f"{node.address}:9042"))) for node in self.ring.nodes]
 
     def ports(self):
-        """pod → port, of every pod that has one."""
-        return {row["name"]: row["port"] for row in self.topology()["nodes"]}
+        """pod → port, of every pod that there is: one that is gone keeps its port for a while, where it was seen."""
+        return {row["name"]: row["port"] for row in self.topology()["nodes"] if row["state"] != "gone"}
