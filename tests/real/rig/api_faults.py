@@ -369,6 +369,17 @@ STEPS = {name: getattr(ApiFaults, name) for name in (
     "slices", "service", "orphaned", "restart", "authority")} | {"end": ApiFaults.last}
 
 
+def live(life, steps):
+    """Each of `steps` (name → step) in turn; one that the rig cannot finish has failed, and the next one has its turn."""
+    for name, step in steps.items():
+        print(f" {name}: {step.__doc__}", flush=True)
+        try:
+            step(life)
+        except (Late, Refused, ApiRefused, a.Failed, Died, OSError, RuntimeError) as broken:
+            for program in life.programs:
+                life.record(program, name, "failed", broken)
+
+
 def run(report, names=NAMES, steps=tuple(STEPS)):
     """CA1 to CA4, then fault after fault."""
     from . import drivers
@@ -382,12 +393,6 @@ def run(report, names=NAMES, steps=tuple(STEPS)):
     for name in names:
         stand.cell(title, name)
     life = ApiFaults(cluster.release, cluster.ring, stand.gateway, stand.programs(title, names), stand.contacts, stand.recorder(title))
-    for step in (*(one for one in steps if one != "end"), "end"):
-        print(f" {step}: {STEPS[step].__doc__}", flush=True)
-        try:
-            STEPS[step](life)
-        except (Late, Refused, ApiRefused, a.Failed, Died, OSError, RuntimeError) as broken:
-            for program in life.programs:
-                life.record(program, step, "failed", broken)
+    live(life, {step: STEPS[step] for step in (*(one for one in steps if one != "end"), "end")})
     stand.gateway.stop()
     cluster.stop()

@@ -91,6 +91,7 @@ SUITES = {
     "secured": "a cluster with passwords, then with TLS on both sides",
     "versions": "Java 4 and Python against Cassandra 4.1, 4.0, 6.0-alpha2 and 3.11",
     "kubernetes": "a control plane, the chart, the nodes as a StatefulSet's pods: CA1 to CA4, then what Kubernetes does to them",
+    "kubernetes-ci": "the short share: CA1 to CA4, a pod replaced, two gateways with one map, an expired watch, a frozen API, the rights",
     "kubernetes-api": "the Kubernetes API killed, frozen, unreachable, throttling, forbidding, and without its slices, with reads going on",
     "off": "the counter-check: with rewriting switched off everything should fail",
     "all": "matrix, secured and usual",

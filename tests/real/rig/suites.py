@@ -219,6 +219,13 @@ def kubernetes_api(report, direct=False, **more):
     api_faults.run(report, **more)
 
 
+def kubernetes_ci(report, direct=False, **more):
+    """The short share of both."""
+    from . import kubernetes_ci
+
+    kubernetes_ci.run(report, **more)
+
+
 def everything(report, direct=False):
     for part in (matrix, secured, usual):
         print(f"{part.__name__}: {part.__doc__}")
@@ -228,7 +235,7 @@ def everything(report, direct=False):
 
 
 SUITES = {"usual": usual, "ci": ci, "matrix": matrix, "secured": secured, "versions": versions, "off": off, "all": everything,
-          "kubernetes": kubernetes, "kubernetes-api": kubernetes_api}
+          "kubernetes": kubernetes, "kubernetes-ci": kubernetes_ci, "kubernetes-api": kubernetes_api}
 
 
 def run(name, direct=False, **more):
