@@ -2,8 +2,8 @@
 //!
 //! Two witnesses speak of a pod: the EndpointSlices of the headless Service and, where they may be watched, the Pods
 //! themselves. Each may lag behind the other, so the later news wins. A pod counts as away as soon as one of them says so, but
-//! not because a new list has less in it than the one before while the node still answers: then the list is asked for again
-//! first. A pod that is away keeps its place; only when no Pod of its name has existed for a while has the node left.
+//! not, while the node still answers, because a new list has less in it than the one before (then the list is asked for again
+//! first), or because its whole slice was deleted. A pod that is away keeps its place; only when no Pod of its name has existed for a while has the node left.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -44,9 +44,21 @@ pub struct Stranger {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Presence {
     Here,
-    /// No longer in the last list, although the node answers.
+    /// No longer in the last list, or its slice was deleted, although the node answers.
     Doubted,
     Away(SystemTime),
+}
+
+/// How a pod came to be in no slice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Withdrawn {
+    /// Its endpoint was taken out of a slice: it is gone.
+    Told,
+    /// The list of this number lacked it.
+    List(u64),
+    /// Its whole slice was deleted. That happens when endpoints are packed anew, and when the Service is deleted; to a pod it
+    /// need mean nothing.
+    Slice,
 }
 
 #[derive(Clone, Debug)]
@@ -84,8 +96,8 @@ pub struct Fold {
     offers: BTreeMap<NodeId, Offer>,
     /// When each endpoint that there is now was first there.
     first_seen: BTreeMap<Life, u64>,
-    /// Pods that are in no slice any more: `Some` with the number of the list that lacked them, `None` where a watch said so.
-    withdrawn: BTreeMap<NodeId, Option<u64>>,
+    /// Pods that are in no slice any more.
+    withdrawn: BTreeMap<NodeId, Withdrawn>,
     objects: BTreeMap<NodeId, Object>,
     known: BTreeMap<NodeId, Known>,
     strangers: BTreeSet<Stranger>,
@@ -101,18 +113,23 @@ impl Fold {
     pub fn restore(&mut self, members: impl IntoIterator<Item = (NodeId, Member)>) {
         for (id, member) in members {
             let presence = Presence::Doubted;
-            self.withdrawn.insert(id.clone(), Some(0));
+            self.withdrawn.insert(id.clone(), Withdrawn::List(0));
             self.known.insert(id, Known { member, presence });
         }
     }
 
     pub fn see_slice(&mut self, seen: Seen<Slice>) {
+        let deleted = matches!(seen, Seen::Delete(_));
         let changed = self.slices.apply(seen);
         if changed == Changed::Nothing {
             return;
         }
         self.news += 1;
-        let list = (changed == Changed::Whole).then_some(self.slices.lists());
+        let how = match (changed, deleted) {
+            (Changed::Whole, _) => Withdrawn::List(self.slices.lists()),
+            (_, true) => Withdrawn::Slice,
+            _ => Withdrawn::Told,
+        };
         let mut offers: BTreeMap<NodeId, Offer> = BTreeMap::new();
         let mut first_seen = BTreeMap::new();
         self.strangers.clear();
@@ -134,12 +151,12 @@ impl Fold {
             }
         }
         for id in self.offers.keys().filter(|id| !offers.contains_key(id)) {
-            self.withdrawn.insert(id.clone(), list);
+            self.withdrawn.insert(id.clone(), how);
         }
         self.withdrawn.retain(|id, _| !offers.contains_key(id));
         // Those of an earlier process: this is the first list that lacks them.
-        if let Some(list) = list {
-            self.withdrawn.values_mut().filter(|of| **of == Some(0)).for_each(|of| *of = Some(list));
+        if changed == Changed::Whole {
+            self.withdrawn.values_mut().filter(|of| **of == Withdrawn::List(0)).for_each(|of| *of = how);
         }
         self.offers = offers;
         self.first_seen = first_seen;
@@ -185,12 +202,15 @@ impl Fold {
         for id in ids {
             let before = self.known.get(&id);
             let verdict = self.verdict(&id, before);
+            // Nobody asks a node that is away whether it answers.
+            let answers = || !matches!(before, Some(Known { presence: Presence::Away(_), .. })) && answers(&id);
             let presence = match (&verdict, before.map(|known| &known.presence)) {
                 (Verdict::Here(..), _) => Presence::Here,
-                (Verdict::Missing(list), _) if *list == self.slices.lists() && answers(&id) => {
+                (Verdict::Missing(Withdrawn::List(list)), _) if *list == self.slices.lists() && answers() => {
                     relist = true;
                     Presence::Doubted
                 }
+                (Verdict::Missing(Withdrawn::Slice), _) if answers() => Presence::Doubted,
                 (_, Some(Presence::Away(since))) => Presence::Away(*since),
                 _ => Presence::Away(now),
             };
@@ -263,10 +283,9 @@ impl Fold {
                 }
             }
             (_, Some(_)) => Verdict::Away,
-            (Some(_), None) | (None, None) => match self.withdrawn.get(id) {
-                Some(Some(list)) => Verdict::Missing(*list),
-                _ => Verdict::Away,
-            },
+            (Some(_), None) | (None, None) => {
+                self.withdrawn.get(id).map_or(Verdict::Away, |withdrawn| Verdict::Missing(*withdrawn))
+            }
         }
     }
 }
@@ -274,8 +293,8 @@ impl Fold {
 enum Verdict {
     Here(Member),
     Away,
-    /// In no slice since the list of this number.
-    Missing(u64),
+    /// In no slice any more.
+    Missing(Withdrawn),
 }
 
 impl Offer {

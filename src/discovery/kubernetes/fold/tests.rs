@@ -149,6 +149,26 @@ fn slices_recreated_under_new_names_change_nothing() {
 }
 
 #[test]
+fn a_deleted_slice_takes_no_node_away_that_answers() {
+    let mut world = World::listed(&[("a", A), ("b", B)]);
+    world.answering = true;
+    world.delete("a");
+    world.delete("b");
+    world.check(ALL);
+    assert!(!world.relist);
+    world.apply("c", A);
+    world.check(ALL);
+    // A dead one is away; what comes at its address later is not asked.
+    world.answering = false;
+    world.settle();
+    world.check("cassandra-0 10.1.0.1:9042, cassandra-1 10.1.0.2:9042, cassandra-2 away");
+    // Taken out of a slice, a node is away whether it answers or not.
+    world.answering = true;
+    world.apply("c", &["cassandra-0=10.1.0.1"]);
+    world.check("cassandra-0 10.1.0.1:9042, cassandra-1 away, cassandra-2 away");
+}
+
+#[test]
 fn a_replaced_pod_is_away_until_its_new_address_is_known() {
     let mut world = World::listed(&[("a", A), ("b", B)]);
     world.answering = true;
