@@ -43,6 +43,9 @@ use crate::topology::input::Input;
 use crate::topology::ports::{PortError, PortRange};
 use crate::topology::state::{Options, State};
 
+/// The pure part of `kubernetes`: what is measured by itself.
+#[doc(hidden)]
+pub use kubernetes::{Endpoint, Fold, Seen, Slice};
 pub use state_file::StateFileError;
 
 use contact_points::ContactPoints;

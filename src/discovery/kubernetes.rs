@@ -48,16 +48,19 @@ use crate::topology::{Advertised, Hidden, HiddenReason, NodeId, NodeState, Topol
 use super::resolve::Names;
 use agreed_ports::{Known, Wanted};
 use config_map::ConfigMapStore;
-use fold::{Fold, Member, Stranger};
+use fold::{Member, Stranger};
 use ledger::Terms;
 use ledger::agreement::Unplaced;
 use names::PodNames;
-use objects::{PodObject, ServiceObject, Slice};
+use objects::{PodObject, ServiceObject};
 use snapshot::Snapshot;
 use watch::{ApiError, News, Watch};
 
 pub use cluster::{Cluster, ClusterError};
+pub use fold::Fold;
+pub use listing::Seen;
 pub use load_balancer::run as follow_load_balancer;
+pub use objects::{Endpoint, Slice};
 
 /// From the first news to the conclusion: slices change one after the other, and Pods beside them.
 const SETTLE: Duration = Duration::from_millis(100);
