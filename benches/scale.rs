@@ -132,13 +132,13 @@ fn state(c: &mut Criterion) {
         assert!(up.topology().nodes.iter().all(|node| node.state == NodeState::Up && node.settled));
         let mut run = |what: &str, inputs: [Input; 2]| {
             let (mut state, mut turn) = (up.clone(), 0);
-            let next = || {
+            let mut next = || {
                 turn += 1;
                 inputs[turn % 2].clone()
             };
             let name = format!("{what}, {clients}");
             group.bench_function(name, |b| {
-                b.iter_batched(next, |input| black_box(state.apply(input, now)), BatchSize::SmallInput);
+                b.iter_batched(&mut next, |input| black_box(state.apply(input, now)), BatchSize::SmallInput);
             });
         };
         run("all nodes found as they were", [Input::Nodes(found()), Input::Nodes(found())]);

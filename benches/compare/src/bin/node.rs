@@ -3,10 +3,14 @@
 //! One thread. It answers a read's requests with one write, as Cassandra does, and in as few v5 segments as they need.
 //!
 //! usage: node ADDRESS:PORT [ANSWER_BODY_BYTES (200)]
+//!
+//! On an unspecified address (0.0.0.0) it is as many nodes as there are addresses: each says that it lives where it was
+//! dialled, and has a host_id of its own, made of the address's last two bytes.
 
 use std::collections::HashMap;
 use std::error::Error;
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use cqlgate_compare::connection::Connection;
 use cqlgate_compare::wire::{
@@ -41,7 +45,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let address: SocketAddr = arguments.next().ok_or("usage: node ADDRESS:PORT [ANSWER_BODY_BYTES]")?.parse()?;
     let answer = arguments.next().map_or(Ok(200), |it| it.parse())?;
-    let answers = Answers::new(address, answer);
+    let answers = Rc::new(Answers::new(address, answer));
 
     let mut poll = Poll::new()?;
     let mut listener = TcpListener::bind(address)?;
@@ -62,11 +66,15 @@ fn main() -> Result<(), Box<dyn Error>> {
                 while let Ok((mut socket, _)) = listener.accept() {
                     let both = Interest::READABLE | Interest::WRITABLE;
                     poll.registry().register(&mut socket, Token(next), both)?;
-                    clients.insert(Token(next), Client::new(Connection::new(socket)?));
+                    let answers = match socket.local_addr() {
+                        Ok(dialled) if address.ip().is_unspecified() => Rc::new(Answers::new(dialled, answer)),
+                        _ => Rc::clone(&answers),
+                    };
+                    clients.insert(Token(next), Client::new(Connection::new(socket)?, answers));
                     next += 1;
                 }
             } else if let Some(client) = clients.get_mut(&event.token()) {
-                match client.step(event, &mut scratch, &answers) {
+                match client.step(event, &mut scratch) {
                     Ok(true) => {}
                     Ok(false) => drop(clients.remove(&event.token())),
                     Err(error) => {
@@ -84,15 +92,16 @@ struct Client {
     reader: Reader,
     /// How responses go out; requests come in the same way.
     protocol: Protocol,
+    answers: Rc<Answers>,
 }
 
 impl Client {
-    fn new(connection: Connection) -> Self {
-        Self { connection, reader: Reader::new(Protocol::V4), protocol: Protocol::V4 }
+    fn new(connection: Connection, answers: Rc<Answers>) -> Self {
+        Self { connection, reader: Reader::new(Protocol::V4), protocol: Protocol::V4, answers }
     }
 
     /// `Ok(false)`: the connection has ended.
-    fn step(&mut self, event: &Event, scratch: &mut [u8], answers: &Answers) -> Result<bool, Box<dyn Error>> {
+    fn step(&mut self, event: &Event, scratch: &mut [u8]) -> Result<bool, Box<dyn Error>> {
         if event.is_writable() {
             self.connection.flush()?;
         }
@@ -100,7 +109,7 @@ impl Client {
             return Ok(true);
         }
         let (mut frames, mut out, mut outcome, mut switch) = (Vec::new(), Vec::new(), Ok(()), None);
-        let (reader, protocol) = (&mut self.reader, self.protocol);
+        let (reader, protocol, answers) = (&mut self.reader, self.protocol, &self.answers);
         let open = self.connection.read(event, scratch, |bytes| {
             frames.clear();
             let fed = reader.feed(bytes, |request| {
@@ -147,6 +156,7 @@ impl Answers {
             std::net::IpAddr::V4(ip) => ip.octets().to_vec(),
             std::net::IpAddr::V6(ip) => ip.octets().to_vec(),
         };
+        let host_id = [&b"bench: a host "[..], &ip[ip.len() - 2..]].concat();
         let int = |value: u16| i32::from(value).to_be_bytes().to_vec();
         let column = |name, kind, value| Column { name, kind, value };
         let tokens = [&[0, 0, 0, 1, 0, 0, 0, 1][..], b"0"].concat();
@@ -158,7 +168,7 @@ impl Answers {
             column("cluster_name", types::VARCHAR, text("bench")),
             column("cql_version", types::VARCHAR, text("3.4.7")),
             column("data_center", types::VARCHAR, text("dc1")),
-            column("host_id", types::UUID, text("bench: host one.")),
+            column("host_id", types::UUID, host_id),
             column("listen_address", types::INET, ip.clone()),
             column("native_protocol_version", types::VARCHAR, text("5")),
             column("partitioner", types::VARCHAR, text("org.apache.cassandra.dht.Murmur3Partitioner")),
