@@ -110,7 +110,8 @@ fn alive(node: &Node, may_ask: bool) -> Input {
 }
 
 fn range() -> PortRange {
-    PortRange::new(9042, 9042 + u32::from(NODES) - 1).unwrap()
+    let Ok(range) = PortRange::new(9042, 9041 + u32::from(NODES)) else { unreachable!("these ports exist") };
+    range
 }
 
 /// Every node found, and its first probe answered.
