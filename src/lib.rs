@@ -6,7 +6,7 @@
 //! # One picture
 //!
 //! ```text
-//!       a YAML list          contact points          (Kubernetes watch: to come)
+//!       a YAML list          contact points          EndpointSlices, Pods (and DNS)
 //!             └───────────── discovery (one of them) ─────────┘
 //!                                        │  mpsc<Input>                what was seen: identity, address, alive?
 //!                                        ▼
@@ -22,11 +22,19 @@
 //!                                                        └ ◀─ responses ┘
 //! ```
 //!
+//! # A pod moves, as the news travel
+//!
+//! ```text
+//! watch event ─▶ discovery::kubernetes::fold (the later of two witnesses counts; 100 ms to settle) ─▶ placement: the same port
+//!   ─▶ Input::Nodes ─▶ topology::state: another life of the node; its connections are closed, a probe asks who lives there
+//!   ─▶ next Topology ─▶ rewrite::events on each control connection: DOWN, and UP when a dial would succeed
+//! ```
+//!
 //! # Floors: who may import whom (`tests/floors.rs` reads the `use` lines and keeps it)
 //!
 //! ```text
 //!  4  main, cli, gateway, demo               start-up; gateway.rs is the only module that knows everyone
-//!  3  discovery   proxy   admin              the outside world: tokio, rustls, hyper
+//!  3  discovery   proxy   admin              the outside world: tokio, kube, rustls, hyper
 //!  2  rewrite                                meaning: cql × topology; bytes in, decision out; no I/O
 //!  1  cql        topology                    words of the protocol │ facts about the cluster
 //!  0  config   metrics   readiness   telemetry   shutdown
