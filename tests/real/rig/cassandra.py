@@ -102,7 +102,7 @@ class Node:
                 return None
             raise
 
-    def wait_open(self, seconds=120):
+    def wait_open(self, seconds=240):
         return until(f"node {self.number} answers", self.open, seconds, during=self.alive)
 
     def move(self, address):

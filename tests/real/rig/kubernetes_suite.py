@@ -71,6 +71,7 @@ def racks(report, cluster, names):
 def run(report, names=NAMES, steps=(*kubernetes_life.STEPS, "racks")):
     """CA1 to CA4, then the cluster's life."""
     drivers.prepare(names)
+    report.details = True
     cluster = Cluster()
     # It starts before there is any pod: what it says then is compared with one that starts late.
     gateway = cluster.gateway()
