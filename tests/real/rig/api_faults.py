@@ -105,12 +105,13 @@ class ApiFaults(KubernetesLife):
             self.holds(60 - (time.monotonic() - begun), witness)
             stale = self.stale(50)
             self.plane.start_apiserver()
-            back = time.monotonic()
             self.kubelet.terminate(moved)
             self.kubelet.forget(moved)
             self.kubelet.run(moved, other)
-            until("the moved pod is up", lambda: self.state(moved) == "up", 60)
-            return f"{seen}; {stale}; {moved} followed {time.monotonic() - back:.1f} s after the API was back"
+            until("its slice", lambda: self.kubelet.endpoints("cassandra").get(moved, ("",))[0] == other.address, 60)
+            begun = time.monotonic()
+            until("the moved pod is up", lambda: self.state(moved) == "up", 30)
+            return f"{seen}; {stale}; {moved} followed {time.monotonic() - begun:.1f} s after its slice"
         self.fault("away", act, moved=(dead, moved))
 
     def state(self, pod):
@@ -263,10 +264,16 @@ class ApiFaults(KubernetesLife):
                 other = GatewayPod(self.ring, self.release, number=2).start()
                 try:
                     same(self.gateway.ports(), other.ports())
+                    before = other.topology()["generation"]
+                    self.new_slices()
+                    # What comes after it in the watch has been heard.
+                    time.sleep(2)
+                    if other.topology()["generation"] != before:
+                        raise a.Failed(f"slices under other names changed the map of the gateway without Pods: {other.topology()}")
                 finally:
                     other.stop()
             witness.said("Pods may not be watched")
-            return f"{seen}; {pod} followed"
+            return f"{seen}; {pod} followed; slices made anew changed nothing"
         self.fault("podless", act, moved=(pod,), requests=120)
 
     def token(self):
@@ -302,12 +309,15 @@ class ApiFaults(KubernetesLife):
         """Every EndpointSlice is deleted and the controller makes them anew, five times."""
         def act(witness):
             for _ in range(5):
-                before = trouble.names_of_slices(self.kubelet)
-                self.plane.kubectl("-n", self.kubelet.namespace, "delete", "endpointslices", "--all")
-                until("new slices", lambda b=before: (now := trouble.names_of_slices(self.kubelet)) and not now & b
-                      and len(self.kubelet.endpoints("cassandra")) == len(self.ring.nodes), 30)
+                self.new_slices()
             return "all slices under new names"
         self.fault("slices", act, lists=4)
+
+    def new_slices(self):
+        before = trouble.names_of_slices(self.kubelet)
+        self.plane.kubectl("-n", self.kubelet.namespace, "delete", "endpointslices", "--all")
+        until("new slices", lambda: not trouble.names_of_slices(self.kubelet) & before
+              and len(self.kubelet.endpoints("cassandra")) == len(self.ring.nodes), 30)
 
     def service(self):
         """The headless Service is deleted, and its slices and names with it; 10 s later it is made again."""

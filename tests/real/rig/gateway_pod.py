@@ -18,6 +18,8 @@ class GatewayPod(Gateway):
         super().__init__(ring, discovery="kubernetes", number=number)
         self.account = self.home / "serviceaccount"
         self.account.mkdir()
+        # Read once: a container starts again without the API.
+        self.variables = release.environment(f"{release.name}-{number}")
         self.renew()
         self.plane.resolver(self.namespace, release.namespace)
 
@@ -41,7 +43,7 @@ class GatewayPod(Gateway):
 
     def environment(self):
         return {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "KUBERNETES_SERVICE_HOST": self.plane.address,
-                "KUBERNETES_SERVICE_PORT": "6443", **self.release.environment(f"{self.release.name}-{self.number}")}
+                "KUBERNETES_SERVICE_PORT": "6443", **self.variables}
 
     def rows(self):
         """By the pod's name: the kubelet knows which of the ring's nodes it is, and where."""
