@@ -20,6 +20,9 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use self::queue::Queue;
 use crate::config::{Log, LogFormat};
 
+/// The client library of the Kubernetes API: heard only where a filter names it.
+const KUBE: &str = "kube_client";
+
 /// A text that is no filter.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no level: write error, warn, info, debug, trace or off, for one module cqlgate::proxy=debug,info")]
@@ -34,7 +37,10 @@ pub fn parse_filter(text: &str) -> Result<Targets, BadFilter> {
             return Err(BadFilter(directive.to_owned()));
         }
     }
-    text.parse().map_err(|_| BadFilter(text.to_owned()))
+    let filter: Targets = text.parse().map_err(|_| BadFilter(text.to_owned()))?;
+    // It says of each attempt what our watches say once, and counts as an error what we wait for.
+    let named = filter.iter().any(|(target, _)| target.starts_with(KUBE));
+    Ok(if named { filter } else { filter.with_target(KUBE, LevelFilter::OFF) })
 }
 
 /// Reads and changes the filter of the running process.
@@ -169,6 +175,15 @@ mod tests {
         for (text, bad) in [("verbose", "verbose"), ("", ""), ("info,", ""), ("cqlgate=loud,info", "cqlgate=loud")] {
             assert_eq!(parse_filter(text), Err(BadFilter(bad.to_owned())));
         }
+    }
+
+    #[test]
+    fn the_kubernetes_client_is_heard_where_it_is_named() {
+        let hears = |text, level| parse_filter(text).unwrap().would_enable("kube_client::client", &level);
+        assert!(!hears("info", tracing::Level::ERROR));
+        assert!(!hears("cqlgate=debug,info", tracing::Level::ERROR));
+        assert!(hears("kube_client=debug,info", tracing::Level::DEBUG));
+        assert!(hears("kube_client::client=warn,info", tracing::Level::WARN));
     }
 
     #[test]

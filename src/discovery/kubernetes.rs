@@ -222,7 +222,9 @@ impl Source {
                 "Pods may not be watched; EndpointSlices alone do not tell a pod that was scaled away from one that is being \
                  replaced: its node stays down for a day, in place of a minute, before it counts as gone"
             ),
-            News::Heard | News::Failed(_) => {}
+            // An apiserver that has just started forbids everything for a moment: what it says for good is said again.
+            News::Heard => self.said.pods_unseen = false,
+            News::Failed(_) => {}
         }
     }
 
@@ -326,7 +328,8 @@ impl Source {
             let pods = self.fold.members().map(|(id, member)| (id.clone(), member.clone(), port(id)));
             snapshot.save(pods, topology.advertised);
         }
-        self.inputs.send(Input::Nodes(found)).await?;
+        let heard = self.fold.is_listed() && !self.api_away;
+        self.inputs.send(if heard { Input::Nodes(found) } else { Input::Remembered(found) }).await?;
         for stranger in self.fold.strangers() {
             let address = Some((stranger.address, 0).into());
             self.inputs

@@ -93,7 +93,7 @@ impl State {
     pub fn apply(&mut self, input: Input, now: SystemTime) -> Option<Topology> {
         self.inputs += 1;
         match input {
-            Input::Nodes(found) => {
+            Input::Nodes(found) | Input::Remembered(found) => {
                 self.found = Some(found);
                 self.place(now);
             }

@@ -37,7 +37,7 @@ const SILENCE: Duration = Duration::from_secs(100);
 const PAGE: u32 = 500;
 /// The waits after failures: doubled from the first to the longest, each shortened by up to half.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// Two watches begin at least this far apart, however soon the server ends them.
 const APART: Duration = Duration::from_secs(1);
 
