@@ -24,7 +24,7 @@ GONE_QUIET = ("connection", "timeout")
 
 
 class ApiFaults(KubernetesLife):
-    def fault(self, step, act, moved=(), lists=8, requests=60, recovery=60):
+    def fault(self, step, act, moved=(), lists=8, recovery=60):
         """Reads go on in every program while `act(witness)` brings the fault, shows that it is there and takes it away, until
         the gateway hears the API again. `moved`: pods to which something happens, and of which drivers are told."""
         witness = Witness(self.gateway, self.programs)
@@ -42,7 +42,7 @@ class ApiFaults(KubernetesLife):
         def check(program):
             told = self.settled(program, expected), witness.told(program, ours)
             witness.same_ports() if moved else witness.unmoved()
-            return "; ".join(filter(None, (*told, *said, witness.moderate(lists, requests))))
+            return "; ".join(filter(None, (*told, *said, witness.moderate(lists))))
         self.judge(step, check)
 
     def address(self, pod):
@@ -234,7 +234,7 @@ class ApiFaults(KubernetesLife):
             if not refused:
                 raise a.Failed(f"the audit log has no 429: {dict(witness.asked())}")
             return f"{seen}; {refused} requests refused in 20 s; {stale}"
-        self.fault("throttled", act, requests=80)
+        self.fault("throttled", act)
 
     def forbidden(self):
         """The RoleBinding in the nodes' namespace is deleted while the watches are cut, and made again."""
@@ -249,7 +249,7 @@ class ApiFaults(KubernetesLife):
                 self.holds(15, witness)
                 stale = self.stale(10)
             return f"{seen}, said with verb and resource; {stale}"
-        self.fault("forbidden", act, requests=80)
+        self.fault("forbidden", act)
 
     def podless(self):
         """The right to watch Pods is taken away: EndpointSlices alone are followed, by a gateway that starts then, too."""
@@ -274,7 +274,7 @@ class ApiFaults(KubernetesLife):
                     other.stop()
             witness.said("Pods may not be watched")
             return f"{seen}; {pod} followed; slices made anew changed nothing"
-        self.fault("podless", act, moved=(pod,), requests=120)
+        self.fault("podless", act, moved=(pod,), lists=30)
 
     def token(self):
         """The token becomes void, as when the ServiceAccount is made anew; then kubelet brings another."""
@@ -286,7 +286,7 @@ class ApiFaults(KubernetesLife):
             self.holds(5, witness)
             self.gateway.renew()
             return f"{seen}; {witness.recovered(120)}, by the new token"
-        self.fault("token", act, requests=80, recovery=120)
+        self.fault("token", act, recovery=120)
 
     def authority(self):
         """The apiserver's certificate comes from another CA: the file has both first, then the new one alone."""

@@ -51,6 +51,7 @@ class Witness:
         self.generation = gateway.topology()["generation"]
         self.log = len(self.lines())
         self.records = len(self.plane.audit())
+        self.begun = time.monotonic()
         self.events = {program: len(program.events) for program in programs}
 
     def lines(self):
@@ -87,9 +88,9 @@ class Witness:
     def lists(self):
         return sum(count for (verb, _, _), count in self.asked().items() if verb == "list")
 
-    def moderate(self, lists, requests):
-        """No storm: at most so many lists, at most so many requests in all."""
-        asked = self.asked()
+    def moderate(self, lists):
+        """No storm: at most so many lists, and in all one request a second after the first twenty for each watch."""
+        asked, requests = self.asked(), 20 * len(WATCHES) + int(time.monotonic() - self.begun)
         if self.lists() > lists or sum(asked.values()) > requests:
             raise a.Failed(f"{self.lists()} lists of {lists}, {sum(asked.values())} requests of {requests}: {dict(asked)}")
         return f"{self.lists()} lists, {sum(asked.values())} requests"
