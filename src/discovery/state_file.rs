@@ -3,13 +3,13 @@
 //! Written whole to a file beside it and renamed over it, before the change is told to anyone. A file that cannot be read or
 //! understood stops the start: ports given anew would make drivers take one node for another.
 
-use std::fs;
-use std::io::{self, Read, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
 use super::claims::{self, Claims};
+use super::replace_file::{read_limited, replace_file};
 
 /// Longest file, in bytes: some 65,535 nodes, each of them 64.
 const MAX_LEN: u64 = 8 * 1024 * 1024;
@@ -38,18 +38,14 @@ impl StateFile {
     /// Reads the file; one that does not exist is empty.
     pub fn open(path: &Path) -> Result<Self, StateFileError> {
         let path = path.to_owned();
-        let failed = |error: &io::Error| StateFileError::Read { path: path.clone(), kind: error.kind() };
-        let mut text = String::new();
-        match fs::File::open(&path) {
-            Ok(file) => file.take(MAX_LEN + 1).read_to_string(&mut text).map_err(|error| failed(&error))?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(Self { path, written: Claims::new() });
-            }
-            Err(error) => return Err(failed(&error)),
+        let text = match read_limited(&path, MAX_LEN) {
+            Ok(text) => text,
+            Err(error) => match error.kind() {
+                io::ErrorKind::NotFound => return Ok(Self { path, written: Claims::new() }),
+                io::ErrorKind::FileTooLarge => return Err(StateFileError::TooLong { path }),
+                kind => return Err(StateFileError::Read { path, kind }),
+            },
         };
-        if text.len() as u64 > MAX_LEN {
-            return Err(StateFileError::TooLong { path });
-        }
         match claims::parse(&text) {
             Ok(written) => Ok(Self { path, written }),
             Err(text) => Err(StateFileError::Malformed { path, text }),
@@ -72,18 +68,13 @@ impl StateFile {
     }
 
     fn replace(&self, claims: &Claims) -> io::Result<()> {
-        let mut name = self.path.file_name().unwrap_or_default().to_owned();
-        name.push(".new");
-        let new = self.path.with_file_name(name);
-        let mut file = fs::File::create(&new)?;
-        file.write_all(claims::encode(claims)?.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&new, &self.path)
+        replace_file(&self.path, claims::encode(claims)?.as_bytes())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::time::{Duration, SystemTime};
 
     use crate::topology::NodeId;
