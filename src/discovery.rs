@@ -139,7 +139,9 @@ fn spawn_with(
             service.clone(),
             names.clone(),
             inputs.clone(),
+            topology.clone(),
             Arc::clone(&metrics),
+            readiness.clone(),
         )),
         (advertise, _) => sources.spawn(advertised::run(advertise.clone(), names.clone(), inputs.clone())),
     };
@@ -155,6 +157,7 @@ fn spawn_with(
             inputs: inputs.clone(),
             topology: topology.clone(),
             metrics: Arc::clone(&metrics),
+            readiness: readiness.clone(),
         }));
     }
     if let Some(points) = contact_points {

@@ -10,6 +10,7 @@ pub mod node;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
@@ -159,6 +160,12 @@ impl Metrics {
         register(&metrics.registry, ProcessCollector::for_self());
         metrics.set_lifecycle(Lifecycle::Starting);
         Arc::new(metrics)
+    }
+
+    /// Discovery was told of the cluster just now.
+    pub fn discovery_heard(&self) {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.discovery_refreshed.set(now.as_secs_f64());
     }
 
     /// Whether a watch of these objects is open; `kind` is one of a few names in the code.

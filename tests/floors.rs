@@ -37,9 +37,9 @@ const PURE: [&str; 3] = ["cql", "topology", "rewrite"];
 const HOMES: [(&str, &[&str]); 8] = [
     ("kube", &["discovery/kubernetes"]),
     ("k8s_openapi", &["discovery/kubernetes"]),
-    ("hyper", &["admin"]),
+    ("hyper", &["admin", "discovery/kubernetes"]),
     ("hyper_util", &["admin"]),
-    ("http_body_util", &["admin"]),
+    ("http_body_util", &["admin", "discovery/kubernetes"]),
     ("rustls", &["proxy/tls"]),
     ("tokio_rustls", &["proxy/tls", "proxy/stream"]),
     ("anyhow", &["main", "cli", "gateway", "demo"]),

@@ -225,6 +225,7 @@ impl ContactPoints {
                 }
             }
         }
+        self.metrics.discovery_heard();
         self.inputs.send(Input::Nodes(memory.members.found())).await.map_err(|_| ControlError::Stopped)
     }
 

@@ -85,8 +85,11 @@ impl Fixed {
                     }
                 }
             }
-            if waiting.is_empty() && inputs.send(Input::Nodes(self.found())).await.is_err() {
-                return;
+            if waiting.is_empty() {
+                metrics.discovery_heard();
+                if inputs.send(Input::Nodes(self.found())).await.is_err() {
+                    return;
+                }
             }
         }
     }
@@ -120,10 +123,12 @@ impl Fixed {
                 address: SocketAddr::new(ip, node.address.port),
                 host: Some(node.address.host.as_str().into()),
                 present: true,
-                placement: Placement::Chosen(match self.positions {
-                    true => self.range.iter().nth(usize::from(node.port)).unwrap_or_default(),
-                    false => node.port,
-                }),
+                placement: match self.positions {
+                    true => {
+                        self.range.iter().nth(usize::from(node.port)).map_or(Placement::Assigned, Placement::Chosen)
+                    }
+                    false => Placement::Chosen(node.port),
+                },
                 host_id: None,
                 data_center: None,
                 rack: None,

@@ -15,6 +15,8 @@
 //! API is away it says nothing, and so the topology stays as it is; probes go on.
 
 mod agreed_ports;
+mod answers;
+mod api_error;
 mod cluster;
 mod config_map;
 mod fold;
@@ -23,13 +25,16 @@ mod listing;
 mod load_balancer;
 mod names;
 mod objects;
+mod pending;
 mod placement;
 mod snapshot;
+mod timing;
 mod watch;
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -41,6 +46,7 @@ use tracing::{info, warn};
 
 use crate::config::kubernetes::{Dial, Kubernetes};
 use crate::metrics::Metrics;
+use crate::readiness::Readiness;
 use crate::topology::input::{Found, Input, Placement};
 use crate::topology::ports::{DEFAULT_QUARANTINE, PortError, PortRange};
 use crate::topology::{Advertised, Hidden, HiddenReason, NodeId, NodeState, Topology};
@@ -53,6 +59,7 @@ use ledger::Terms;
 use ledger::agreement::Unplaced;
 use names::PodNames;
 use objects::{PodObject, ServiceObject};
+use pending::Why;
 use snapshot::Snapshot;
 use watch::{ApiError, News, Watch};
 
@@ -61,13 +68,9 @@ pub use fold::Fold;
 pub use listing::Seen;
 pub use load_balancer::run as follow_load_balancer;
 pub use objects::{Endpoint, Slice};
+#[cfg(test)]
+pub use timing::Timing;
 
-/// From the first news to the conclusion: slices change one after the other, and Pods beside them.
-const SETTLE: Duration = Duration::from_millis(100);
-/// How often it is said that what was said still holds, while the API is heard.
-const STILL_TRUE: Duration = Duration::from_secs(10);
-/// A start waits so long for the API before it uses the snapshot.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// News that wait to be folded, of one watch.
 const QUEUE: usize = 256;
 
@@ -80,6 +83,7 @@ pub struct Parts {
     pub inputs: mpsc::Sender<Input>,
     pub topology: latest::Receiver<Arc<Topology>>,
     pub metrics: Arc<Metrics>,
+    pub readiness: Readiness,
 }
 
 /// The source; everything that it started ends with it.
@@ -100,6 +104,8 @@ pub struct Source {
     saved_ports: HashMap<NodeId, u16>,
     /// The last thing heard of the EndpointSlices was a failure.
     api_away: bool,
+    /// Why nobody is known yet.
+    why: Why,
     relist: Arc<Notify>,
     watches: JoinSet<()>,
     /// The selector of the Pods that are watched, and the watch.
@@ -120,7 +126,7 @@ struct Said {
 impl Source {
     /// Runs until nobody takes what it finds.
     pub async fn run(parts: Parts) {
-        let Parts { cluster, config, range, names, inputs, topology, metrics } = parts;
+        let Parts { cluster, config, range, names, inputs, topology, metrics, readiness } = parts;
         let namespace = config.namespace.clone().unwrap_or_else(|| cluster.namespace.clone());
         info!(service = %config.service, %namespace, "watching the pods behind the Service");
         let snapshot = config.snapshot_file.as_deref().map(|path| Snapshot::new(path, &namespace, &config.service));
@@ -149,6 +155,7 @@ impl Source {
             agreed,
             saved_ports: HashMap::new(),
             api_away: false,
+            why: Why::new("discovery", readiness),
             relist: Arc::default(),
             watches,
             pods: None,
@@ -160,10 +167,11 @@ impl Source {
     async fn follow(mut self, mut answers: mpsc::Receiver<names::Answer>) {
         let mut slices = self.watch_slices();
         let mut services = self.watch_service();
+        let timing = self.cluster.timing;
         let (tell_pods, mut pods) = mpsc::channel(QUEUE);
         let mut topology = self.topology.clone();
         let mut known = self.agreed.as_ref().map(|(_, known)| known.clone());
-        let mut still_true = interval(STILL_TRUE);
+        let mut still_true = interval(timing.still_true);
         let mut settle_at: Option<Instant> = None;
         let began = Instant::now();
         loop {
@@ -194,11 +202,11 @@ impl Source {
                         continue;
                     }
                 }
-                () = sleep_until(began + PATIENCE), if began.elapsed() < PATIENCE => {
+                () = sleep_until(began + timing.patience), if began.elapsed() < timing.patience => {
                     self.start_from_snapshot(began).await;
                 }
             }
-            settle_at = settle_at.or(Some(Instant::now() + SETTLE));
+            settle_at = settle_at.or(Some(Instant::now() + timing.settle));
         }
     }
 
@@ -211,7 +219,10 @@ impl Source {
             News::Heard => self.api_away = false,
             // A history that is too short is an answer.
             News::Failed(ApiError::Gone { .. }) => {}
-            News::Failed(_) => self.api_away = true,
+            News::Failed(error) => {
+                self.why.note(&error);
+                self.api_away = true;
+            }
         }
     }
 
@@ -249,6 +260,7 @@ impl Source {
                 fields: None,
                 relist: Arc::default(),
                 metrics: Arc::clone(&self.metrics),
+                timing: self.cluster.timing,
             };
             (selector, self.watches.spawn(watch.run(tell_pods.clone(), PodObject::new)))
         });
@@ -264,6 +276,7 @@ impl Source {
             fields: None,
             relist: Arc::clone(&self.relist),
             metrics: Arc::clone(&self.metrics),
+            timing: self.cluster.timing,
         };
         let port = self.config.port.clone();
         self.watches.spawn(watch.run(tell, move |slice| Slice::new(slice, port.as_ref())));
@@ -280,6 +293,7 @@ impl Source {
             fields: Some(format!("metadata.name={}", self.config.service)),
             relist: Arc::default(),
             metrics: Arc::clone(&self.metrics),
+            timing: self.cluster.timing,
         };
         self.watches.spawn(watch.run(tell, ServiceObject::new));
         news
@@ -287,11 +301,14 @@ impl Source {
 
     /// The API has not answered since the start: what an earlier process knew is better than nothing.
     async fn start_from_snapshot(&mut self, began: Instant) {
-        if self.fold.is_listed() || self.fold.members().next().is_some() || began.elapsed() < PATIENCE {
+        if self.fold.is_listed()
+            || self.fold.members().next().is_some()
+            || began.elapsed() < self.cluster.timing.patience
+        {
             return;
         }
         let Some((saved, advertised)) = self.snapshot.as_ref().and_then(Snapshot::read) else { return };
-        self.saved_ports = saved.iter().filter_map(|(id, _, port)| Some((id.clone(), (*port)?))).collect();
+        self.saved_ports = saved.iter().map(|(id, _, port)| (id.clone(), *port)).collect();
         self.fold.restore(saved.into_iter().map(|(id, member, _)| (id, member)));
         if self.topology.borrow().advertised == Advertised::default() && advertised != Advertised::default() {
             let _ = self.inputs.send(Input::Advertised(advertised)).await;
@@ -309,6 +326,12 @@ impl Source {
         }
         if self.config.dial == Dial::Name {
             self.names.follow(self.fold.members().filter(|(_, member)| member.present));
+            if self.api_away {
+                let dead = |(id, _): &(&NodeId, &Member)| state(id) == Some(NodeState::Down);
+                self.fold.members().filter(dead).for_each(|(id, member)| self.names.lead(id, member.address.ip()));
+            } else {
+                self.names.trust_watch();
+            }
         }
         self.say_oddities();
         if !self.fold.is_listed() && self.fold.members().next().is_none() {
@@ -322,14 +345,22 @@ impl Source {
                 differs
             });
         }
-        let found: Vec<Found> = self.fold.members().map(|(id, member)| self.found(id, member, &topology)).collect();
+        let one_set = self.agreed.as_ref().is_some_and(|(wanted, _)| wanted.borrow().is_of_one_set());
+        let found = |(id, member)| self.found(id, member, &topology, one_set);
+        let found: Vec<Found> = self.fold.members().map(found).collect();
         if let Some(snapshot) = self.snapshot.as_mut().filter(|_| self.fold.is_listed()) {
-            let port = |id| topology.node_by_id(id).map(|node| node.port);
-            let pods = self.fold.members().map(|(id, member)| (id.clone(), member.clone(), port(id)));
-            snapshot.save(pods, topology.advertised);
+            // Whoever waits for a port is nobody to start with.
+            let placed = self.fold.members().zip(&found).filter_map(|((id, member), found)| match found.placement {
+                Placement::Chosen(port) => Some((id.clone(), member.clone(), port)),
+                _ => None,
+            });
+            snapshot.save(placed, topology.advertised);
         }
-        let heard = self.fold.is_listed() && !self.api_away;
-        self.inputs.send(if heard { Input::Nodes(found) } else { Input::Remembered(found) }).await?;
+        if self.fold.is_listed() && !self.api_away {
+            self.metrics.discovery_heard();
+        }
+        self.inputs.send(Input::Nodes(found)).await?;
+        self.why.end();
         for stranger in self.fold.strangers() {
             let address = Some((stranger.address, 0).into());
             self.inputs
@@ -354,29 +385,28 @@ impl Source {
         Wanted { present: present.collect(), gone: gone.collect() }
     }
 
-    fn found(&self, id: &NodeId, member: &Member, topology: &Topology) -> Found {
+    /// `one_set`: all members are of one StatefulSet.
+    fn found(&self, id: &NodeId, member: &Member, topology: &Topology, one_set: bool) -> Found {
         let named = self.config.dial == Dial::Name;
-        let state = topology.node_by_id(id).map(|node| node.state);
-        let led_elsewhere = named && self.api_away && state == Some(NodeState::Down);
-        let address = led_elsewhere.then(|| self.names.elsewhere(id, member.address)).flatten();
+        let led = self.names.led(id).map(|ip| SocketAddr::new(ip, member.address.port()));
         Found {
             id: id.clone(),
-            address: address.unwrap_or(member.address),
+            address: led.unwrap_or(member.address),
             host: if named { self.names.host(member) } else { None },
             present: member.present,
-            placement: self.placement(id, member, topology),
+            placement: self.placement(id, member, topology, one_set),
             host_id: None,
             data_center: None,
             rack: None,
         }
     }
 
-    fn placement(&self, id: &NodeId, member: &Member, topology: &Topology) -> Placement {
+    fn placement(&self, id: &NodeId, member: &Member, topology: &Topology, one_set: bool) -> Placement {
         if let Some(port) = self.saved_ports.get(id).filter(|_| !self.fold.is_listed()) {
             return Placement::Chosen(*port);
         }
         let by_ordinal = || placement::by_ordinal(id, member, &self.config, &self.range);
-        let Some((wanted, known)) = &self.agreed else { return by_ordinal() };
+        let Some((_, known)) = &self.agreed else { return by_ordinal() };
         let withheld = |why: Arc<str>| {
             // Whoever has a port keeps it while the others wait.
             let has = topology.node_by_id(id).filter(|node| node.state != NodeState::Gone).map(|node| node.port);
@@ -384,7 +414,7 @@ impl Source {
             has.map_or(Placement::Withheld(PortError::NotAgreed { key, node, why }), Placement::Chosen)
         };
         match &*known.borrow() {
-            Known::Ordinals if wanted.borrow().is_of_one_set() => by_ordinal(),
+            Known::Ordinals if one_set => by_ordinal(),
             Known::Ordinals => withheld("there are several StatefulSets now".into()),
             Known::Nothing(why) => withheld(Arc::clone(why)),
             Known::Agreed(agreed) => match (agreed.ports.get(id), agreed.unplaced.get(id)) {

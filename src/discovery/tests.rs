@@ -2,7 +2,9 @@
 
 mod contact_points;
 mod dns;
+mod fake_api;
 mod fixed;
+mod kubernetes;
 mod node;
 
 use std::net::SocketAddr;
@@ -39,10 +41,14 @@ fn start_with(config: &Config) -> Running {
 }
 
 fn start_by(names: Names, config: &Config) -> Running {
+    start_in(None, names, config)
+}
+
+fn start_in(cluster: Option<Cluster>, names: Names, config: &Config) -> Running {
     let (metrics, readiness) = (Metrics::new(), Readiness::new());
     let node_tls = config.node_tls.as_ref().map(|tls| NodeConnector::from_config(tls).unwrap());
     let ports = PortRange::new(config.listen.first.into(), config.listen.last.into()).unwrap();
-    let handle = spawn_with(names, None, config, ports, Arc::clone(&metrics), node_tls, &readiness).unwrap();
+    let handle = spawn_with(names, cluster, config, ports, Arc::clone(&metrics), node_tls, &readiness).unwrap();
     assert!(!readiness.is_ready());
     Running { handle, metrics, readiness }
 }

@@ -1,7 +1,7 @@
 //! The one task that changes the topology: it folds every input in, publishes the next snapshot, keeps one probe for each
 //! node that lives somewhere, and says what is still missing before the gateway is ready.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -80,10 +80,6 @@ impl Writer {
     }
 
     async fn fold(&mut self, input: Input) {
-        if matches!(input, Input::Nodes(_)) {
-            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            self.metrics.discovery_refreshed.set(now.as_secs_f64());
-        }
         let next = self.state.apply(input, SystemTime::now());
         for notice in self.state.take_notices() {
             match &notice {
@@ -238,12 +234,12 @@ impl Missing {
 
     fn update(&mut self, state: &State) {
         let Some(readiness) = &self.readiness else { return };
-        let mut names = Vec::new();
+        let mut names = HashSet::new();
         if !state.is_discovered() {
-            names.push("discovery".to_owned());
+            names.insert("discovery".to_owned());
         }
         if state.topology().advertised == Advertised::default() {
-            names.push("advertised address".to_owned());
+            names.insert("advertised address".to_owned());
         }
         names.extend(state.unprobed().map(|id| format!("first probe of {id}")));
         for name in &names {

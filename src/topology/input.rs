@@ -13,8 +13,6 @@ use super::{Advertised, Hidden, HostId, NodeId};
 pub enum Input {
     /// Every node that exists, as discovery sees it now. A node that is missing has left the cluster.
     Nodes(Vec<Found>),
-    /// The same from memory: discovery has heard nothing new, but something else makes it tell what it knows otherwise.
-    Remembered(Vec<Found>),
     /// A node that exists, but whose name has no address yet; it is in no `Nodes` until it has.
     Unresolved(NodeId),
     /// A probe made a connection to `address` and was answered there; sent again for each new connection, and when a node

@@ -93,7 +93,7 @@ impl State {
     pub fn apply(&mut self, input: Input, now: SystemTime) -> Option<Topology> {
         self.inputs += 1;
         match input {
-            Input::Nodes(found) | Input::Remembered(found) => {
+            Input::Nodes(found) => {
                 self.found = Some(found);
                 self.place(now);
             }
@@ -274,7 +274,8 @@ impl State {
     fn conclude(&mut self, now: SystemTime) {
         self.name_the_cluster();
         self.settle_disputes();
-        let contradictions: Vec<_> = self.records.values().map(|record| self.contradiction(record)).collect();
+        let claims = self.claims_to_addresses();
+        let contradictions: Vec<_> = self.records.values().map(|record| self.contradiction(record, &claims)).collect();
         for (record, contradiction) in self.records.values_mut().zip(contradictions) {
             if contradiction != record.contradiction {
                 if let (Some(why), Some(true)) = (&contradiction, record.answers) {

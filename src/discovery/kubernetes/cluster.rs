@@ -5,6 +5,8 @@ use std::time::Duration;
 use kube::{Client, Config};
 use thiserror::Error;
 
+use super::timing::Timing;
+
 /// TCP and TLS to the API server.
 const CONNECT: Duration = Duration::from_secs(5);
 
@@ -22,22 +24,21 @@ pub enum ClusterError {
 pub struct Cluster {
     pub client: Client,
     pub namespace: String,
+    pub timing: Timing,
 }
 
 impl Cluster {
     /// Finds credentials as `kubectl` and pods do. The token and the CA are read again when they are rotated.
     pub async fn connect() -> Result<Self, ClusterError> {
-        let mut config =
-            Config::infer().await.map_err(|error| ClusterError::NoCredentials { text: error.to_string() })?;
+        Self::new(Config::infer().await.map_err(|error| ClusterError::NoCredentials { text: error.to_string() })?)
+    }
+
+    pub fn new(mut config: Config) -> Result<Self, ClusterError> {
         config.connect_timeout = Some(CONNECT);
         // Failures are counted and waited for in one place, the watch; hidden repetitions would hide a storm.
         config.default_retry = false;
-        Self::new(config)
-    }
-
-    pub fn new(config: Config) -> Result<Self, ClusterError> {
         let namespace = config.default_namespace.clone();
         let client = Client::try_from(config).map_err(|error| ClusterError::Unusable { text: error.to_string() })?;
-        Ok(Self { client, namespace })
+        Ok(Self { client, namespace, timing: Timing::default() })
     }
 }

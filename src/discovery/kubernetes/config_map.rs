@@ -58,7 +58,11 @@ impl ConfigMapStore {
         verb: &'static str,
         request: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, StoreError> {
-        let resource = format!("configmaps (that named {}) in namespace {}", self.name, self.namespace);
+        let resource = match verb {
+            // No Role can limit it to a name.
+            "create" => format!("configmaps in namespace {}", self.namespace),
+            _ => format!("configmaps (that named {}) in namespace {}", self.name, self.namespace),
+        };
         let error = match timeout(DEADLINE, request).await {
             Ok(Ok(answer)) => return Ok(answer),
             // Another version is there, or somebody else has made the object, or it is there no longer.

@@ -52,6 +52,17 @@ pub struct Member {
     pub prefers: Option<u16>,
 }
 
+/// What one replica sees.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct View {
+    /// Who is there.
+    pub present: Vec<Member>,
+    /// Who has been found to be gone, and has not been reported so far.
+    pub gone: Vec<NodeId>,
+    /// When this replica last saw them there.
+    pub seen: BTreeMap<NodeId, SystemTime>,
+}
+
 /// On which terms ports are given. The same for every replica, or they hide each other's nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Terms {
@@ -112,17 +123,19 @@ impl Ledger {
         &self.entries
     }
 
-    /// The ledger after a look at the cluster: whoever is `present` is there and has a port, a quarantine begins for whoever
-    /// is `gone` (and not present), and those that are over end. Members that are neither stay as they are.
-    pub fn settle(&self, present: &[Member], gone: &[NodeId], terms: &Terms, now: SystemTime) -> Settled {
-        let members: BTreeMap<&NodeId, &Member> = present.iter().map(|member| (&member.id, member)).collect();
+    /// The ledger after a look at the cluster: whoever is present is there and has a port, a quarantine begins for whoever is
+    /// gone (and not present), and those that are over end. Members that are neither stay as they are. A quarantine counts
+    /// from the last sight of the node that whoever writes has had: the store may not have been told of it.
+    pub fn settle(&self, view: &View, terms: &Terms, now: SystemTime) -> Settled {
+        let members: BTreeMap<&NodeId, &Member> = view.present.iter().map(|member| (&member.id, member)).collect();
         let mut ledger = self.clone();
         for (id, claim) in &mut ledger.entries {
-            if members.contains_key(id) {
-                claim.left = None;
-            }
+            claim.left = match claim.left {
+                Some(left) if !members.contains_key(id) => Some(view.seen.get(id).map_or(left, |seen| left.max(*seen))),
+                _ => None,
+            };
         }
-        ledger.leave(gone.iter().filter(|id| !members.contains_key(id)), now);
+        ledger.leave(view.gone.iter().filter(|id| !members.contains_key(id)), now);
         for id in ledger.over(terms.quarantine, now) {
             ledger.entries.remove(&id);
         }

@@ -6,23 +6,33 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
 use kube::Api;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch as latest};
 use tokio::task::AbortHandle;
 use tracing::{info, warn};
 
 use crate::metrics::Metrics;
-use crate::topology::Advertised;
+use crate::readiness::Readiness;
 use crate::topology::input::Input;
+use crate::topology::{Advertised, Topology};
 
 use super::super::advertised::choose_each;
 use super::super::resolve::{Addresses, Names, follow};
 use super::cluster::Cluster;
 use super::listing::Seen;
 use super::objects::ServiceObject;
+use super::pending::Why;
 use super::watch::{News, Watch};
 
 /// Sends what clients are to be told, whenever it changes; runs until nobody takes it.
-pub async fn run(cluster: Cluster, service: String, names: Names, inputs: mpsc::Sender<Input>, metrics: Arc<Metrics>) {
+pub async fn run(
+    cluster: Cluster,
+    service: String,
+    names: Names,
+    inputs: mpsc::Sender<Input>,
+    mut topology: latest::Receiver<Arc<Topology>>,
+    metrics: Arc<Metrics>,
+    readiness: Readiness,
+) {
     let (tell, mut news) = mpsc::channel(16);
     let watch = Watch {
         api: Api::<Service>::namespaced(cluster.client.clone(), &cluster.namespace),
@@ -32,20 +42,30 @@ pub async fn run(cluster: Cluster, service: String, names: Names, inputs: mpsc::
         fields: Some(format!("metadata.name={service}")),
         relist: Arc::new(Notify::new()),
         metrics,
+        timing: cluster.timing,
     };
     let watching = tokio::spawn(watch.run(tell, ServiceObject::new)).abort_handle();
     let _watching = Ends(watching);
     let (told, mut answers) = mpsc::channel::<(String, Addresses)>(4);
     let mut state = LoadBalancer { service, ..LoadBalancer::default() };
     let mut following: Option<(String, Ends)> = None;
+    let mut why = Why::new("advertised address", readiness);
     loop {
         tokio::select! {
             next = news.recv() => match next {
                 Some(News::Seen(seen)) => state.see(seen),
-                Some(_) => {}
+                Some(News::Failed(error)) => why.note(&error),
+                Some(News::Heard) => {}
                 None => return,
             },
             Some((host, addresses)) = answers.recv() => state.resolved(&host, addresses),
+            // A snapshot may know it, too.
+            Ok(()) = topology.changed() => {}
+        }
+        if topology.borrow().advertised != Advertised::default() {
+            why.end();
+        } else if let Some(missing) = state.missing {
+            why.note(&format!("Service {}: {missing}", state.service));
         }
         let host = state.hostname();
         if following.as_ref().map(|(host, _)| host) != host.as_ref() {
@@ -87,27 +107,41 @@ struct LoadBalancer {
     ingress: Vec<String>,
     resolved: Option<(String, Addresses)>,
     told: Advertised,
-    /// That there is nothing to tell was said.
-    missing: bool,
+    /// The list that arrives has had the Service in it.
+    listed: bool,
+    /// Why there is nothing to tell, once that was said.
+    missing: Option<&'static str>,
 }
 
 impl LoadBalancer {
     fn see(&mut self, seen: Seen<ServiceObject>) {
-        match seen {
+        let missing = match seen {
             Seen::InitApply(_, service) | Seen::Apply(_, service) => {
                 if self.ingress != service.ingress {
                     info!(service = %self.service, ingress = ?service.ingress, "the load balancer's addresses");
                 }
                 self.ingress = service.ingress;
+                self.listed = true;
+                self.ingress.is_empty().then_some("its load balancer has no address")
             }
-            Seen::Delete(_) => self.ingress.clear(),
-            Seen::Init | Seen::InitDone => return,
-        }
-        let missing = self.ingress.is_empty();
-        if missing && !self.missing {
+            Seen::Delete(_) => {
+                self.ingress.clear();
+                Some("it was deleted")
+            }
+            Seen::Init => {
+                self.listed = false;
+                return;
+            }
+            Seen::InitDone if self.listed => return,
+            Seen::InitDone => {
+                self.ingress.clear();
+                Some("there is none of this name")
+            }
+        };
+        if let Some(missing) = missing.filter(|missing| self.missing != Some(*missing)) {
             let kept =
                 if self.told == Advertised::default() { "not ready before it has one" } else { "the last one is kept" };
-            warn!(service = %self.service, "the Service's load balancer has no address: {kept}");
+            warn!(service = %self.service, "the address of the gateway's Service: {missing}; {kept}");
         }
         self.missing = missing;
     }

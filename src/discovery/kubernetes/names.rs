@@ -5,7 +5,7 @@
 //! heard and the address that was last known is dead, because the cluster's DNS may still hear what the gateway does not.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio::sync::{Notify, mpsc};
@@ -26,6 +26,8 @@ struct Followed {
     /// Where the watch says that the pod lives.
     address: IpAddr,
     answer: Option<Addresses>,
+    /// Where the name led when the API was not heard and the node was dead.
+    led: Option<IpAddr>,
     wake: Arc<Notify>,
     task: AbortHandle,
 }
@@ -86,7 +88,7 @@ impl PodNames {
             // With the dot at its end the name is absolute: no search list is gone through.
             let task = tokio::spawn(follow_quietly(self.names.clone(), format!("{host}."), Arc::clone(&wake), told))
                 .abort_handle();
-            let followed = Followed { host, address, answer: None, wake, task };
+            let followed = Followed { host, address, answer: None, led: None, wake, task };
             self.followed.insert(id.clone(), followed);
         }
     }
@@ -103,13 +105,27 @@ impl PodNames {
         followed.answer = Some(answer);
     }
 
-    /// The address that the name leads to, where it is another one than `known`.
-    pub fn elsewhere(&self, id: &NodeId, known: SocketAddr) -> Option<SocketAddr> {
-        let answer = self.followed.get(id)?.answer.as_ref().filter(|answer| !has(answer, known.ip()))?;
+    /// The API is not heard and the node is dead where it is dialled: from now on it is dialled where its name leads.
+    pub fn lead(&mut self, id: &NodeId, known: IpAddr) {
+        let Some(followed) = self.followed.get_mut(id) else { return };
+        let from = followed.led.unwrap_or(known);
+        let answer = followed.answer.as_ref().filter(|answer| !has(answer, from));
+        let Some(answer) = answer else { return };
         let ipv4 = choose(None, &answer.ipv4).map(IpAddr::V4);
-        let ip = ipv4.or_else(|| choose(None, &answer.ipv6).map(IpAddr::V6))?;
-        info!(node = %id, from = %known.ip(), to = %ip, "the API is not heard and the node is dead: dialling where its name leads");
-        Some(SocketAddr::new(ip, known.port()))
+        if let Some(to) = ipv4.or_else(|| choose(None, &answer.ipv6).map(IpAddr::V6)) {
+            info!(node = %id, %from, %to, "the API is not heard and the node is dead: dialling where its name leads");
+            followed.led = Some(to);
+        }
+    }
+
+    /// Where [`Self::lead`] has led a node.
+    pub fn led(&self, id: &NodeId) -> Option<IpAddr> {
+        self.followed.get(id)?.led
+    }
+
+    /// The API is heard: what it says counts again, for every node.
+    pub fn trust_watch(&mut self) {
+        self.followed.values_mut().for_each(|followed| followed.led = None);
     }
 }
 

@@ -40,13 +40,13 @@ struct SavedPod {
     ordinal: u32,
     address: SocketAddr,
     hostname: Option<String>,
-    /// The port of the external address, where it does not follow from the ordinal.
-    port: Option<u16>,
+    /// The port of the external address.
+    port: u16,
     present: bool,
 }
 
-/// One pod as it is kept: with its port, where that was agreed on.
-pub type Saved = (NodeId, Member, Option<u16>);
+/// One pod as it is kept: with its port.
+pub type Saved = (NodeId, Member, u16);
 
 /// The file, and what it holds.
 pub struct Snapshot {
@@ -149,7 +149,7 @@ mod tests {
             hostname: Some(name.into()),
             zone: None,
         };
-        (NodeId::new(name), member, Some(9042))
+        (NodeId::new(name), member, 9042)
     }
 
     #[test]

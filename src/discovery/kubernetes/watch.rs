@@ -8,105 +8,35 @@
 
 use std::fmt::Debug;
 use std::hash::{BuildHasher, RandomState};
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use kube::api::{Api, ListParams, WatchEvent, WatchParams};
+use kube::api::{Api, ListParams, ObjectList, WatchEvent, WatchParams};
+use kube::core;
 use kube::{Resource, ResourceExt};
 use prometheus::IntGauge;
 use serde::de::DeserializeOwned;
-use thiserror::Error;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
-use crate::metrics::{Metrics, WatchFailure};
+use crate::metrics::Metrics;
 
+use super::answers::Question;
+pub use super::api_error::ApiError;
 use super::listing::Seen;
+use super::timing::Timing;
 
-/// A list, one page of it, and the beginning of a watch may take so long.
-const ANSWER: Duration = Duration::from_secs(15);
 /// The server is asked to end a watch after this: load balancers in front of it cut idle connections after 240 s.
 const WATCH_SECONDS: u32 = 200;
-/// A watch in which nothing was heard for so long has died unnoticed. Bookmarks come every minute where the server sends
-/// them; where it does not, the watch is begun again at the same place, which costs one request.
-const SILENCE: Duration = Duration::from_secs(100);
 /// Objects in one page of a list, as in client-go.
 const PAGE: u32 = 500;
-/// The waits after failures: doubled from the first to the longest, each shortened by up to half.
-const FIRST_WAIT: Duration = Duration::from_millis(200);
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
-/// Two watches begin at least this far apart, however soon the server ends them.
-const APART: Duration = Duration::from_secs(1);
-
-/// Why the API could not be asked, or did not answer.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum ApiError {
-    #[error("{verb} {resource}: the gateway's ServiceAccount may not: its Role needs {verb} on {resource} ({text})")]
-    Forbidden { verb: &'static str, resource: String, text: String },
-    #[error("{verb} {resource}: the API does not know who the gateway is: {text}")]
-    Unauthorized { verb: &'static str, resource: String, text: String },
-    #[error("{verb} {resource}: the place in the history is gone: {text}")]
-    Gone { verb: &'static str, resource: String, text: String },
-    #[error("{verb} {resource}: too many requests")]
-    Throttled { verb: &'static str, resource: String },
-    #[error("{verb} {resource}: HTTP {code}: {text}")]
-    Status { verb: &'static str, resource: String, code: u16, text: String },
-    #[error("{verb} {resource}: no answer within {after:?}")]
-    Timeout { verb: &'static str, resource: String, after: Duration },
-    #[error("{verb} {resource}: {text}")]
-    Connection { verb: &'static str, resource: String, text: String },
-}
-
-impl ApiError {
-    pub fn new(verb: &'static str, resource: &str, error: &kube::Error) -> Self {
-        let resource = resource.to_owned();
-        match error {
-            kube::Error::Api(status) => Self::of_status(verb, resource, status),
-            error => Self::Connection { verb, resource, text: root(error) },
-        }
-    }
-
-    fn of_status(verb: &'static str, resource: String, status: &kube::core::Status) -> Self {
-        let text = status.message.clone();
-        match status.code {
-            401 => Self::Unauthorized { verb, resource, text },
-            403 => Self::Forbidden { verb, resource, text },
-            410 => Self::Gone { verb, resource, text },
-            429 => Self::Throttled { verb, resource },
-            code => Self::Status { verb, resource, code, text },
-        }
-    }
-
-    pub fn label(&self) -> WatchFailure {
-        match self {
-            Self::Forbidden { .. } => WatchFailure::Forbidden,
-            Self::Unauthorized { .. } => WatchFailure::Unauthorized,
-            Self::Gone { .. } => WatchFailure::Gone,
-            Self::Throttled { .. } => WatchFailure::Throttled,
-            Self::Status { .. } => WatchFailure::Server,
-            Self::Timeout { .. } => WatchFailure::Timeout,
-            Self::Connection { .. } => WatchFailure::Connection,
-        }
-    }
-}
-
-/// The innermost cause, which says "connection refused" where the outer ones say "client error".
-fn root(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
-}
 
 /// What a watch tells.
 #[derive(Clone, Debug)]
 pub enum News<T> {
     Seen(Seen<T>),
-    /// The API was heard: something came, or a watch was begun. At least every [`SILENCE`].
+    /// The API was heard: something came, or a watch was begun. At least every `Timing::silence`.
     Heard,
     Failed(ApiError),
 }
@@ -123,6 +53,7 @@ pub struct Watch<K> {
     /// Asks for the list to be read again.
     pub relist: Arc<Notify>,
     pub metrics: Arc<Metrics>,
+    pub timing: Timing,
 }
 
 /// How a watch ended.
@@ -141,6 +72,7 @@ struct Health {
     kind: &'static str,
     resource: String,
     metrics: Arc<Metrics>,
+    timing: Timing,
     connected: IntGauge,
     /// Failures since a watch last held for a while.
     failures: u32,
@@ -171,7 +103,8 @@ impl Health {
     }
 
     fn next_wait(&mut self) -> Duration {
-        let doubled = FIRST_WAIT.saturating_mul(2u32.saturating_pow(self.failures)).min(LONGEST_WAIT);
+        let doubled =
+            self.timing.first_wait.saturating_mul(2u32.saturating_pow(self.failures)).min(self.timing.longest_wait);
         self.failures = self.failures.saturating_add(1);
         let part = (RandomState::new().hash_one(0u8) % 256) as u32;
         doubled - doubled / 2 * part / 256
@@ -188,6 +121,7 @@ where
             kind: self.kind,
             resource: self.resource.clone(),
             metrics: Arc::clone(&self.metrics),
+            timing: self.timing,
             connected: self.metrics.watch_connected(self.kind),
             failures: 0,
             said: None,
@@ -208,11 +142,11 @@ where
             loop {
                 let begun = Instant::now();
                 let ended = self.watch(&mut version, &tell, &reduce, &mut health).await;
-                if begun.elapsed() >= LONGEST_WAIT {
+                if begun.elapsed() >= self.timing.longest_wait {
                     health.failures = 0;
                 }
                 match ended {
-                    Ended::Over => sleep_until(begun + APART).await,
+                    Ended::Over => sleep_until(begun + self.timing.apart).await,
                     Ended::Stopped => return,
                     Ended::Relist => {
                         sleep(health.next_wait()).await;
@@ -220,12 +154,13 @@ where
                     }
                     Ended::Failed(error) => {
                         health.failed(&error);
-                        let gone = matches!(error, ApiError::Gone { .. });
+                        // What cannot be read would come again at this place in the history.
+                        let stuck = matches!(error, ApiError::Gone { .. } | ApiError::Unreadable { .. });
                         if tell.send(News::Failed(error)).await.is_err() {
                             return;
                         }
                         sleep(health.next_wait()).await;
-                        if gone {
+                        if stuck {
                             break;
                         }
                     }
@@ -246,15 +181,19 @@ where
             limit: Some(PAGE),
             ..ListParams::default()
         };
-        if tell.send(News::Seen(Seen::Init)).await.is_err() {
-            return Ok(None);
-        }
+        let mut begins = Some(Seen::Init);
         loop {
-            let list = match timeout(ANSWER, self.api.list(&parameters)).await {
-                Ok(Ok(list)) => list,
-                Ok(Err(error)) => return Err(ApiError::new("list", &self.resource, &error)),
+            let request = self.request().list(&parameters).map_err(|error| self.unasked("list", &error))?;
+            let list: ObjectList<K> = match timeout(self.timing.answer, self.question("list").ask(request)).await {
+                Ok(list) => list?,
                 Err(_) => return Err(self.late("list")),
             };
+            // Only an answer begins a list: until then the API may be away.
+            if let Some(init) = begins.take()
+                && tell.send(News::Seen(init)).await.is_err()
+            {
+                return Ok(None);
+            }
             for object in list.items {
                 let seen = Seen::InitApply(object.name_any(), reduce(object));
                 if tell.send(News::Seen(seen)).await.is_err() {
@@ -287,43 +226,48 @@ where
             bookmarks: true,
             ..WatchParams::default()
         };
-        let events = match timeout(ANSWER, self.api.watch(&parameters, version)).await {
-            Ok(Ok(events)) => events,
-            Ok(Err(error)) => return Ended::Failed(ApiError::new("watch", &self.resource, &error)),
+        let request = match self.request().watch(&parameters, version) {
+            Ok(request) => request,
+            Err(error) => return Ended::Failed(self.unasked("watch", &error)),
+        };
+        let question = self.question("watch");
+        let mut lines = match timeout(self.timing.answer, question.open(request)).await {
+            Ok(Ok(lines)) => lines,
+            Ok(Err(error)) => return Ended::Failed(error),
             Err(_) => return Ended::Failed(self.late("watch")),
         };
-        let mut events = pin!(events);
         health.heard();
         if tell.send(News::Heard).await.is_err() {
             return Ended::Stopped;
         }
         loop {
             let event = tokio::select! {
-                event = timeout(SILENCE, events.next()) => event,
+                event = timeout(self.timing.silence, question.next::<WatchEvent<K>>(&mut lines)) => event,
                 () = self.relist.notified() => return Ended::Relist,
             };
             let news = match event {
                 Err(_) => {
-                    debug!(resource = %self.resource, after = ?SILENCE, "nothing heard; watching anew");
+                    debug!(resource = %self.resource, after = ?self.timing.silence, "nothing heard; watching anew");
                     return Ended::Over;
                 }
-                Ok(None) => return Ended::Over,
-                Ok(Some(Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)))) => {
-                    *version = object.resource_version().unwrap_or_default();
+                Ok(Ok(None)) => return Ended::Over,
+                Ok(Ok(Some(WatchEvent::Added(object) | WatchEvent::Modified(object)))) => {
+                    advance(version, object.resource_version());
                     News::Seen(Seen::Apply(object.name_any(), reduce(object)))
                 }
-                Ok(Some(Ok(WatchEvent::Deleted(object)))) => {
-                    *version = object.resource_version().unwrap_or_default();
+                Ok(Ok(Some(WatchEvent::Deleted(object)))) => {
+                    advance(version, object.resource_version());
                     News::Seen(Seen::Delete(object.name_any()))
                 }
-                Ok(Some(Ok(WatchEvent::Bookmark(bookmark)))) => {
-                    *version = bookmark.metadata.resource_version;
+                Ok(Ok(Some(WatchEvent::Bookmark(bookmark)))) => {
+                    advance(version, Some(bookmark.metadata.resource_version));
                     News::Heard
                 }
-                Ok(Some(Ok(WatchEvent::Error(status)))) => {
-                    return Ended::Failed(ApiError::of_status("watch", self.resource.clone(), &status));
+                Ok(Ok(Some(WatchEvent::Error(status)))) => {
+                    let (code, text) = (status.code, status.message.clone());
+                    return Ended::Failed(ApiError::of_code("watch", self.resource.clone(), code, text));
                 }
-                Ok(Some(Err(error))) => return Ended::Failed(ApiError::new("watch", &self.resource, &error)),
+                Ok(Err(error)) => return Ended::Failed(error),
             };
             if tell.send(news).await.is_err() {
                 return Ended::Stopped;
@@ -331,7 +275,26 @@ where
         }
     }
 
+    fn request(&self) -> core::Request {
+        core::Request::new(self.api.resource_url())
+    }
+
+    fn question(&self, verb: &'static str) -> Question<'_> {
+        Question { client: self.api.clone().into_client(), verb, resource: &self.resource }
+    }
+
+    fn unasked(&self, verb: &'static str, error: &dyn std::error::Error) -> ApiError {
+        ApiError::Connection { verb, resource: self.resource.clone(), text: error.to_string() }
+    }
+
     fn late(&self, verb: &'static str) -> ApiError {
-        ApiError::Timeout { verb, resource: self.resource.clone(), after: ANSWER }
+        ApiError::Timeout { verb, resource: self.resource.clone(), after: self.timing.answer }
+    }
+}
+
+/// The place in the history from which to go on; an object that does not tell its own leaves it where it is.
+fn advance(version: &mut String, seen: Option<String>) {
+    if let Some(seen) = seen.filter(|seen| !seen.is_empty()) {
+        *version = seen;
     }
 }

@@ -14,9 +14,9 @@ use super::*;
 use crate::topology::{Hidden, HiddenReason, NodeId};
 
 /// Answers A by what is in `zone`, with TTL 0; what is not there does not exist. Of a name with no address it says nothing.
-struct NameServer {
+pub(super) struct NameServer {
     zone: Arc<Mutex<HashMap<&'static str, Vec<Ipv4Addr>>>>,
-    names: Names,
+    pub names: Names,
     task: AbortHandle,
 }
 
@@ -27,7 +27,7 @@ impl Drop for NameServer {
 }
 
 impl NameServer {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let server = socket.local_addr().unwrap();
         let zone = Arc::new(Mutex::new(HashMap::new()));
@@ -48,7 +48,7 @@ impl NameServer {
         Self { zone, names, task: task.abort_handle() }
     }
 
-    fn set(&self, name: &'static str, addresses: &[[u8; 4]]) {
+    pub fn set(&self, name: &'static str, addresses: &[[u8; 4]]) {
         self.zone.lock().unwrap().insert(name, addresses.iter().map(|&octets| octets.into()).collect());
     }
 }

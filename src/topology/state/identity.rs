@@ -1,6 +1,7 @@
 //! Who a node is: what it says of itself is believed, disputed, or taken for another node's. Part of the fold.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::super::canonical;
@@ -8,6 +9,9 @@ use super::super::input::{Contradiction, Identity, Notice};
 use super::super::record::Record;
 use super::super::{HostId, NodeId, NodeState};
 use super::State;
+
+/// Address → when it was claimed, as the number of the input, and by whom.
+pub(super) type Claims = HashMap<SocketAddr, (u64, NodeId)>;
 
 impl State {
     /// What a node said of itself, to a probe or to a client.
@@ -126,8 +130,20 @@ impl State {
         }
     }
 
+    /// Who claims each address, the latest of several.
+    pub(super) fn claims_to_addresses(&self) -> Claims {
+        let mut claims = Claims::new();
+        for record in self.records.values().filter(|record| !record.left) {
+            let claim = claims.entry(canonical(record.address)).or_insert((record.claimed, record.id.clone()));
+            if record.claimed > claim.0 {
+                *claim = (record.claimed, record.id.clone());
+            }
+        }
+        claims
+    }
+
     /// Why a node that answers is not up, if there is a reason.
-    pub(super) fn contradiction(&self, record: &Record) -> Option<Contradiction> {
+    pub(super) fn contradiction(&self, record: &Record, claims: &Claims) -> Option<Contradiction> {
         if record.left {
             return None;
         }
@@ -144,9 +160,8 @@ impl State {
                 return Some(Contradiction::HostIdOf { host_id: found, owner: owner.id.clone() });
             }
         }
-        let address = canonical(record.address);
-        let later = |r: &&Record| !r.left && r.claimed > record.claimed && canonical(r.address) == address;
-        let sharer = self.records.values().filter(|_| !record.verified).find(later);
-        sharer.map(|owner| Contradiction::AddressOf { owner: owner.id.clone() })
+        let latest = claims.get(&canonical(record.address)).filter(|_| !record.verified);
+        let later = latest.filter(|(claimed, _)| *claimed > record.claimed);
+        later.map(|(_, owner)| Contradiction::AddressOf { owner: owner.clone() })
     }
 }

@@ -212,10 +212,8 @@ async fn a_malformed_ledger_is_told_and_not_overwritten() {
 async fn refusals_say_what_was_asked() {
     let (server, store) = start().await;
     let what = "get configmaps (that named ports) in namespace gate";
-    let forbidden = format!(
-        "{what}: the gateway's ServiceAccount may not: its Role needs get on configmaps (that named ports) in \
-         namespace gate (the server says Forbidden)"
-    );
+    let forbidden =
+        format!("{what}: forbidden: the Role of the gateway's ServiceAccount needs get (the server says Forbidden)");
     for (code, reason, expected) in [
         (403, "Forbidden", StoreError::Forbidden(forbidden)),
         (500, "InternalError", StoreError::Unavailable(format!("{what}: HTTP 500: the server says InternalError"))),

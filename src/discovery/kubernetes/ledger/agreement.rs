@@ -14,7 +14,7 @@ use crate::discovery::backoff::jittered;
 use crate::topology::NodeId;
 use crate::topology::ports::{Claim, PortError};
 
-use super::{Ledger, LedgerError, Member, Settled, Terms};
+use super::{Ledger, LedgerError, Member, Settled, Terms, View};
 
 /// Tries to write before the caller is told of the conflict. Each conflict means that somebody else's write succeeded, so
 /// more than a few need more writers than a gateway has replicas.
@@ -58,8 +58,7 @@ pub trait Store: Send + Sync {
 pub async fn agree(
     store: &impl Store,
     agreed: &Ledger,
-    present: &[Member],
-    gone: &[NodeId],
+    view: &View,
     terms: &Terms,
     now: SystemTime,
 ) -> Result<Settled, StoreError> {
@@ -69,14 +68,14 @@ pub async fn agree(
         }
         let written = match store.read().await? {
             Some((ledger, version)) => {
-                let settled = ledger.settle(present, gone, terms, now);
+                let settled = ledger.settle(view, terms, now);
                 if !settled.changed {
                     return Ok(settled);
                 }
                 store.replace(&settled.ledger, &version).await.map(|()| settled)
             }
             None => {
-                let settled = agreed.settle(present, gone, terms, now);
+                let settled = agreed.settle(view, terms, now);
                 if settled.ledger == Ledger::default() {
                     return Ok(settled);
                 }
@@ -113,7 +112,7 @@ pub struct Agreed {
     pub failure: Option<StoreError>,
 }
 
-/// One replica's part in the agreement: what it knows to be stored, and which absences it has reported.
+/// One replica's part in the agreement: what it knows to be stored, whom it has seen, and which absences it has reported.
 #[derive(Clone, Debug)]
 pub struct Agreement<S> {
     store: S,
@@ -121,41 +120,63 @@ pub struct Agreement<S> {
     ledger: Ledger,
     /// At the last look.
     present: BTreeSet<NodeId>,
+    /// When those with a port were last present.
+    seen: BTreeMap<NodeId, SystemTime>,
+    /// Since when those with a port have been neither present nor gone.
+    missed: BTreeMap<NodeId, SystemTime>,
     reported: BTreeMap<NodeId, SystemTime>,
 }
 
 impl<S: Store> Agreement<S> {
     /// `ledger` is what an earlier run knew, or empty.
     pub fn new(store: S, terms: Terms, ledger: Ledger) -> Self {
-        Self { store, terms, ledger, present: BTreeSet::new(), reported: BTreeMap::new() }
+        let (seen, missed, reported) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { store, terms, ledger, present: BTreeSet::new(), seen, missed, reported }
     }
 
     /// The ports of `present`, agreed with the other replicas. To be called when members or the stored ledger have changed,
     /// at [`Self::deadline`], and again after a failure. `gone` names those that have had no pod for a while, for as long as
     /// they have none.
     pub async fn settle(&mut self, present: &[Member], gone: &[NodeId], now: SystemTime) -> Agreed {
-        // A ledger that was removed is made again as it was: a port of old comes before the one that is preferred.
-        let known = |id: &NodeId| self.ledger.entries().get(id).map(|claim| claim.port);
-        let present: Vec<Member> = present
-            .iter()
-            .map(|member| Member { prefers: known(&member.id).or(member.prefers), ..member.clone() })
-            .collect();
-        self.reported.retain(|id, _| gone.contains(id));
-        let news: Vec<NodeId> = gone.iter().filter(|id| self.is_news(id, now)).cloned().collect();
-        let answer = agree(&self.store, &self.ledger, &present, &news, &self.terms, now).await;
-        let (refused, failure) = match answer {
+        let view = self.look(present, gone, now);
+        let (refused, failure) = match agree(&self.store, &self.ledger, &view, &self.terms, now).await {
             Ok(settled) => {
-                self.reported.extend(news.into_iter().map(|id| (id, now)));
+                self.reported.extend(view.gone.into_iter().map(|id| (id, now)));
                 self.ledger = settled.ledger;
                 (settled.unplaced, None)
             }
             Err(error) => {
-                self.fade(&present, gone, now);
+                self.fade(present, gone, now);
                 (BTreeMap::new(), Some(error))
             }
         };
         self.present = present.iter().map(|member| member.id.clone()).collect();
         self.agreed(refused, failure)
+    }
+
+    /// What the ledger shall know of this look.
+    fn look(&mut self, present: &[Member], gone: &[NodeId], now: SystemTime) -> View {
+        let entries = self.ledger.entries();
+        // A ledger that was removed is made again as it was: a port of old comes before the one that is preferred.
+        let known = |id: &NodeId| entries.get(id).map(|claim| claim.port);
+        let with_known = |member: &Member| Member { prefers: known(&member.id).or(member.prefers), ..member.clone() };
+        let members: Vec<Member> = present.iter().map(with_known).collect();
+        let here: BTreeSet<&NodeId> = present.iter().map(|member| &member.id).collect();
+        // Not only those of the ledger: who has not reached it yet has seen them all the same.
+        self.seen.retain(|_, at| now.duration_since(*at).map_or(true, |age| age < self.terms.quarantine));
+        self.seen.extend(here.iter().map(|&id| (id.clone(), now)));
+        // Nobody says that those are gone who left while no replica was there to see it. Who sees nobody at all is blind.
+        let missing = |id: &NodeId| !here.is_empty() && !here.contains(id) && !gone.contains(id);
+        self.missed.retain(|id, _| missing(id) && entries.contains_key(id));
+        for id in entries.keys().filter(|id| missing(id)) {
+            self.missed.entry(id.clone()).or_insert(now);
+        }
+        let long = |since: &SystemTime| now.duration_since(*since).is_ok_and(|time| time >= self.terms.quarantine / 4);
+        let lost = self.missed.iter().filter(|(_, since)| long(since)).map(|(id, _)| id);
+        let gone: BTreeSet<&NodeId> = gone.iter().chain(lost).collect();
+        self.reported.retain(|id, _| gone.contains(id));
+        let gone = gone.into_iter().filter(|id| self.is_news(id, now)).cloned().collect();
+        View { present: members, gone, seen: self.seen.clone() }
     }
 
     /// When to settle again although nothing has happened.

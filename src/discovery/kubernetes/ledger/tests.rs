@@ -25,6 +25,10 @@ fn members(text: &str) -> Vec<Member> {
     text.split_whitespace().map(member).collect()
 }
 
+fn view(present: &str, gone: &str) -> View {
+    View { present: members(present), gone: gone.split_whitespace().map(id).collect(), seen: BTreeMap::new() }
+}
+
 fn terms(first: u32, last: u32) -> Terms {
     Terms { range: PortRange::new(first, last).unwrap(), quarantine: DAY }
 }
@@ -43,8 +47,7 @@ fn text(ledger: &Ledger) -> String {
 /// What becomes of `ledger` on ports 1 to 6 at an hour, and who has no port.
 #[track_caller]
 fn check(ledger: &Ledger, present: &str, gone: &str, at: u64, expected: &str, unplaced: &str) -> Ledger {
-    let gone: Vec<NodeId> = gone.split_whitespace().map(id).collect();
-    let settled = ledger.settle(&members(present), &gone, &terms(1, 6), hour(at));
+    let settled = ledger.settle(&view(present, gone), &terms(1, 6), hour(at));
     assert_eq!(text(&settled.ledger), expected);
     assert_eq!(settled.changed, settled.ledger != *ledger);
     let names: Vec<String> = settled.unplaced.keys().map(NodeId::to_string).collect();
@@ -90,11 +93,11 @@ fn a_port_in_quarantine_returns_to_its_own_node_only() {
 fn a_node_without_a_port_is_named_and_stops_nobody() {
     let present = "a-0@1 a-1@2 b-0 b-1 b-2 b-3";
     let full = check(&Ledger::default(), present, "", 0, "a-0=1 a-1=2 b-0=6 b-1=5 b-2=4 b-3=3", "");
-    let settled = full.settle(&members("a-0 c-0 c-1"), &[id("a-1")], &terms(1, 6), hour(0));
+    let settled = full.settle(&view("a-0 c-0 c-1", "a-1"), &terms(1, 6), hour(0));
     let expected = "listen: ports 1-6 are 6, too few for 7 nodes (1 in quarantine)";
     assert_eq!(settled.unplaced.values().map(PortError::to_string).collect::<Vec<_>>(), [expected, expected]);
     // Other ports are configured than when the ledger was made: nobody is moved.
-    let settled = full.settle(&members("a-0 b-0 c-0"), &[], &terms(3, 9), hour(0));
+    let settled = full.settle(&view("a-0 b-0 c-0", ""), &terms(3, 9), hour(0));
     assert_eq!(text(&settled.ledger), "a-0=1 a-1=2 b-0=6 b-1=5 b-2=4 b-3=3 c-0=9");
     let expected = "discovery.kubernetes.ledger: port 1 of a-0 is outside of the listening ports 3-9";
     assert_eq!(settled.unplaced.values().map(PortError::to_string).collect::<Vec<_>>(), [expected]);
@@ -238,6 +241,43 @@ async fn an_absence_that_is_contradicted_is_reported_once() {
     settle(&mut other, &store, "a-0@1 b-0", "", 1).await;
     settle(&mut late, &store, "b-0", "a-0", 2).await;
     assert_eq!(stored(&store), "a-0=1! b-0=6");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quarantine_counts_from_the_last_sight_of_the_node() {
+    let (store, mut replica) = agreed().await;
+    settle(&mut replica, &store, "b-0", "a-0", 1).await;
+    // It is back while the store is away, and away again when the store is back.
+    *store.cut.lock().unwrap() = true;
+    settle(&mut replica, &store, "a-0@1 b-0", "", 10).await;
+    settle(&mut replica, &store, "a-0@1 b-0", "", 24).await;
+    *store.cut.lock().unwrap() = false;
+    assert_eq!(ports(&settle(&mut replica, &store, "b-0 c-0", "", 26).await), "b-0=6 c-0=5");
+    assert_eq!(stored(&store), "a-0=1! b-0=6 c-0=5");
+    settle(&mut replica, &store, "b-0 c-0", "a-0", 47).await;
+    assert_eq!(stored(&store), "a-0=1! b-0=6 c-0=5");
+    settle(&mut replica, &store, "b-0 c-0", "a-0", 48).await;
+    assert_eq!(stored(&store), "b-0=6 c-0=5");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_left_unseen_is_missed() {
+    let (store, _) = agreed().await;
+    let mut new = Agreement::new(store.another(), terms(1, 6), Ledger::default());
+    settle(&mut new, &store, "b-0", "", 1).await;
+    settle(&mut new, &store, "b-0", "", 2).await;
+    settle(&mut new, &store, "b-0", "", 7).await;
+    assert_eq!(stored(&store), "a-0=1 b-0=6");
+    settle(&mut new, &store, "b-0", "", 8).await;
+    assert_eq!(stored(&store), "a-0=1! b-0=6");
+    settle(&mut new, &store, "b-0", "", 32).await;
+    assert_eq!(stored(&store), "b-0=6");
+    // Who sees nobody misses nobody.
+    let mut blind = Agreement::new(store.another(), terms(1, 6), Ledger::default());
+    for hour in [32, 40, 70] {
+        settle(&mut blind, &store, "", "", hour).await;
+    }
+    assert_eq!(stored(&store), "b-0=6");
 }
 
 #[tokio::test(start_paused = true)]

@@ -86,6 +86,10 @@ struct Replica {
     /// Since when its view has been without these pods, which it knows of.
     absent: BTreeMap<NodeId, SystemTime>,
     present: Vec<Member>,
+    /// Those that it has seen, by name.
+    met: BTreeMap<NodeId, Member>,
+    /// It counts those as present that are away for a moment only.
+    is_patient: bool,
     announced: BTreeMap<NodeId, u16>,
     unplaced: BTreeSet<NodeId>,
     skew: Duration,
@@ -105,6 +109,7 @@ impl Replica {
             Member { id: NodeId::new(&format!("{set}-{ordinal}")), stateful_set: set.into(), ordinal, prefers }
         };
         self.present = pods.iter().map(member).collect();
+        self.met.extend(self.present.iter().map(|member| (member.id.clone(), member.clone())));
         let clock = self.clock(now);
         let known = self.announced.keys().chain(self.agreement.ledger().entries().keys());
         for id in known {
@@ -123,7 +128,11 @@ impl Replica {
     }
 
     fn ask(&mut self, now: SystemTime) {
-        let (present, gone, clock) = (self.present.clone(), self.gone(now), self.clock(now));
+        let (mut present, gone, clock) = (self.present.clone(), self.gone(now), self.clock(now));
+        if self.is_patient {
+            let away = self.met.values().filter(|member| self.absent.contains_key(&member.id));
+            present.extend(away.filter(|member| !gone.contains(&member.id)).cloned());
+        }
         let mut agreement = self.agreement.clone();
         let flight = async move {
             let agreed = agreement.settle(&present, &gone, clock).await;
@@ -196,6 +205,8 @@ impl World {
             view: 0,
             absent: BTreeMap::new(),
             present: Vec::new(),
+            met: BTreeMap::new(),
+            is_patient: self.random.percent(50),
             announced: BTreeMap::new(),
             unplaced: BTreeSet::new(),
             skew: Duration::from_secs(self.random.below(MAX_SKEW + 1)),
@@ -373,7 +384,7 @@ async fn check_noticed(broken: Broken, expected: &str, least: usize) {
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_ignores_versions_is_noticed() {
-    check_noticed(Broken::Version, "", 20).await;
+    check_noticed(Broken::Version, "", 10).await;
 }
 
 #[tokio::test(start_paused = true)]

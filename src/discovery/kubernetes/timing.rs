@@ -1,0 +1,38 @@
+//! How long the source waits for what: one set of numbers for a gateway; tests wait less.
+
+use std::time::Duration;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// From the first news to the conclusion: slices change one after the other, and Pods beside them.
+    pub settle: Duration,
+    /// How often it is said that what was said still holds, while the API is heard.
+    pub still_true: Duration,
+    /// A start waits so long for the API before it uses the snapshot.
+    pub patience: Duration,
+    /// A list, one page of it, and the beginning of a watch may take so long.
+    pub answer: Duration,
+    /// A watch in which nothing was heard for so long has died unnoticed. Bookmarks come every minute where the server sends
+    /// them; where it does not, the watch is begun again at the same place, which costs one request.
+    pub silence: Duration,
+    /// The waits after failures: doubled from the first to the longest, each shortened by up to half.
+    pub first_wait: Duration,
+    pub longest_wait: Duration,
+    /// Two watches begin at least this far apart, however soon the server ends them.
+    pub apart: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            settle: Duration::from_millis(100),
+            still_true: Duration::from_secs(10),
+            patience: Duration::from_secs(5),
+            answer: Duration::from_secs(15),
+            silence: Duration::from_secs(100),
+            first_wait: Duration::from_millis(200),
+            longest_wait: Duration::from_secs(10),
+            apart: Duration::from_secs(1),
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! While the API is away, refuses, or has nothing to say: what is served, what clients are told, and what `/readyz` says.
+
+use super::super::dns::NameServer;
+use super::super::fake_api::Fault;
+use super::*;
+use crate::config::Advertise;
+
+const NAMES: [&str; 2] = ["cassandra-0.cassandra.db.svc.cluster.local", "cassandra-1.cassandra.db.svc.cluster.local"];
+const REFRESHED: &str = "cqlgate_discovery_refreshed_timestamp_seconds";
+
+/// As [`in_kubernetes`], told by the load balancer of the gateway's own Service.
+fn behind_a_load_balancer(keys: &str) -> Config {
+    Config { advertise: Advertise::Service("cqlgate".to_owned()), ..in_kubernetes(keys) }
+}
+
+fn gateway(ingress: Value) -> Value {
+    json!({"spec": {"type": "LoadBalancer"}, "status": {"loadBalancer": {"ingress": ingress}}})
+}
+
+fn octets(ip: SocketAddr) -> [u8; 4] {
+    let SocketAddr::V4(ip) = ip else { panic!("{ip}") };
+    ip.ip().octets()
+}
+
+impl Running {
+    async fn until_advertised(&mut self, octets: [u8; 4]) {
+        self.until("advertised", |topology| topology.advertised.ipv4 == Some(octets.into())).await;
+    }
+}
+
+#[tokio::test]
+async fn what_may_not_be_listed_is_named_until_it_may() {
+    let scene = Scene::of([54, 1], 1).await;
+    scene.api.break_with(Kind::Slices, Verb::List, Fault::Forbidden);
+    let mut running = scene.start("dial: address");
+    let said = "discovery: list endpointslices.discovery.k8s.io in namespace db: forbidden: ";
+    let names = || running.readiness.pending_names();
+    until(|| names().iter().any(|name| name.starts_with(said)), || format!("{:?}", names())).await;
+    assert!(names().contains(&Arc::from("discovery")));
+    scene.api.mend();
+    running.until_ready().await;
+    // Taken away later, it takes nothing with it.
+    scene.api.break_with(Kind::Slices, Verb::Watch, Fault::Forbidden);
+    scene.api.end_watches(Kind::Slices);
+    running.until_failures("endpointslices", "forbidden", 3.0).await;
+    assert!(running.readiness.is_ready());
+    running.until_state(9042, NodeState::Up).await;
+}
+
+#[tokio::test]
+async fn without_the_api_and_a_snapshot_it_is_not_ready() {
+    let scene = Scene::of([54, 2], 1).await;
+    scene.api.kill();
+    let running = scene.start("dial: address");
+    running.until_failures("endpointslices", "connection", 4.0).await;
+    running
+        .until_pending(&[
+            "discovery",
+            "discovery: list endpointslices.discovery.k8s.io in namespace db: Connection refused (os error 111)",
+        ])
+        .await;
+    assert_eq!(running.metric(REFRESHED), 0.0);
+    scene.api.start_again().await;
+    running.until_ready().await;
+    assert!(running.metric(REFRESHED) > 1.0e9);
+}
+
+#[tokio::test]
+async fn a_start_while_the_api_is_away_serves_and_tells_what_the_snapshot_knows() {
+    let mut scene = Scene::of([54, 3], 2).await;
+    scene.api.put(Kind::LoadBalancer, "cqlgate", gateway(json!([{"ip": "203.0.113.77", "ipMode": "VIP"}])));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("snapshot.json");
+    let keys = format!("dial: address, snapshot_file: {}", path.display());
+    let config = behind_a_load_balancer(&keys);
+    let mut running = scene.start_by(Names::System, QUICK, &config);
+    running.until_state(9042, NodeState::Up).await;
+    running.until_state(9043, NodeState::Up).await;
+    running.until_advertised([203, 0, 113, 77]).await;
+    let saved = || std::fs::read_to_string(&path).unwrap_or_default();
+    until(|| saved().contains("203.0.113.77") && saved().contains("cassandra-1"), saved).await;
+    drop(running);
+    scene.api.kill();
+    let mut running = scene.start_by(Names::System, QUICK, &config);
+    for (ordinal, port) in (0..2).zip(9042..) {
+        assert_eq!(running.until_state(port, NodeState::Up).await.address, scene.address(ordinal));
+    }
+    running.until_advertised([203, 0, 113, 77]).await;
+    running.until_ready().await;
+    // Nobody has been told of the cluster by the API.
+    assert_eq!(running.metric(REFRESHED), 0.0);
+    let lives = running.lives();
+    scene.api.start_again().await;
+    running.until_watching("endpointslices", true).await;
+    running.until_watching("pods", true).await;
+    scene.nodes[1] = None;
+    scene.api.delete(Kind::Pods, "cassandra-1");
+    scene.api.put(Kind::Slices, "cassandra-x1", scene.slice(&[0]));
+    running.until("away", |topology| !topology.node_at_port(9043).unwrap().present).await;
+    assert_eq!(running.lives()[0], lives[0]);
+}
+
+#[tokio::test]
+async fn the_staleness_shows_that_the_api_is_away() {
+    let mut scene = Scene::of([54, 4], 2).await;
+    let mut running = scene.started(QUICK).await;
+    let before = running.metric(REFRESHED);
+    until(|| running.metric(REFRESHED) > before, || "it is said again and again".to_owned()).await;
+    scene.api.kill();
+    running.until_failures("endpointslices", "connection", 3.0).await;
+    let stale = running.metric(REFRESHED);
+    // What probes see is no news of the API.
+    scene.nodes[1] = None;
+    running.until_state(9043, NodeState::Down).await;
+    running.until_failures("endpointslices", "connection", 8.0).await;
+    assert_eq!(running.metric(REFRESHED), stale);
+    scene.api.start_again().await;
+    until(|| running.metric(REFRESHED) > stale, || "it is heard again".to_owned()).await;
+}
+
+#[tokio::test]
+async fn dns_that_lags_is_counted_and_the_watch_is_followed() {
+    let scene = Scene::of([54, 5], 1).await;
+    let server = NameServer::start().await;
+    server.set(NAMES[0], &[[127, 54, 5, 99]]);
+    let mut running = scene.start_by(server.names.clone(), QUICK, &in_kubernetes(""));
+    let node = running.until_state(9042, NodeState::Up).await;
+    assert_eq!((node.address, node.host.as_deref()), (scene.address(0), Some(NAMES[0])));
+    let disagreements = || running.metric("cqlgate_discovery_dns_disagreements_total");
+    until(|| disagreements() >= 1.0, || "no disagreement".to_owned()).await;
+    assert_eq!(running.node(9042).address, scene.address(0));
+}
+
+#[tokio::test]
+async fn a_dead_node_is_dialled_where_its_name_leads_while_the_api_is_away() {
+    let mut scene = Scene::of([54, 6], 2).await;
+    let server = NameServer::start().await;
+    for (name, ordinal) in NAMES.into_iter().zip(0..) {
+        server.set(name, &[octets(scene.address(ordinal))]);
+    }
+    let mut running = scene.start_by(server.names.clone(), QUICK, &in_kubernetes(""));
+    let other = running.until_state(9042, NodeState::Up).await;
+    running.until_state(9043, NodeState::Up).await;
+    scene.api.kill();
+    running.until_failures("endpointslices", "connection", 3.0).await;
+    // While it lives, its name decides nothing.
+    let moved = SocketAddr::from(([127, 54, 6, 102], 9742));
+    server.set(NAMES[1], &[octets(moved)]);
+    let disagreements = || running.metric("cqlgate_discovery_dns_disagreements_total");
+    until(|| disagreements() >= 1.0, || "no disagreement".to_owned()).await;
+    assert_eq!(running.node(9043).address, scene.address(1));
+    scene.ring.lock().unwrap().members[1].address = moved;
+    scene.nodes[1] = Some(FakeNode::start(&scene.ring, moved).await);
+    let there = |topology: &Topology| {
+        topology.node_at_port(9043).is_some_and(|node| node.address == moved && node.state == NodeState::Up)
+    };
+    running.until("up where its name leads", there).await;
+    // It stays there.
+    let (life, failures) = (running.node(9043), running.failures("endpointslices", "connection"));
+    running.until_failures("endpointslices", "connection", failures + 5.0).await;
+    let now = running.node(9043);
+    assert_eq!((now.address, now.since, now.incarnation), (moved, life.since, life.incarnation));
+    assert_eq!(running.node(9042).incarnation, other.incarnation);
+}
+
+#[tokio::test]
+async fn the_load_balancers_address_is_waited_for_and_followed() {
+    let scene = Scene::of([54, 7], 1).await;
+    let server = NameServer::start().await;
+    server.set("a.lb.test", &[[203, 0, 113, 41]]);
+    server.set("b.lb.test", &[[203, 0, 113, 42]]);
+    let config = behind_a_load_balancer("dial: address");
+    let mut running = scene.start_by(server.names.clone(), QUICK, &config);
+    running.until_state(9042, NodeState::Up).await;
+    let waits = |why: &str| ["advertised address".to_owned(), format!("advertised address: Service cqlgate: {why}")];
+    running.until_pending(&waits("there is none of this name").each_ref().map(String::as_str)).await;
+    scene.api.put(Kind::LoadBalancer, "cqlgate", json!({"spec": {}, "status": {"loadBalancer": {}}}));
+    running.until_pending(&waits("its load balancer has no address").each_ref().map(String::as_str)).await;
+    scene.api.put(Kind::LoadBalancer, "cqlgate", gateway(json!([{"hostname": "a.lb.test"}])));
+    running.until_advertised([203, 0, 113, 41]).await;
+    running.until_ready().await;
+    scene.api.put(Kind::LoadBalancer, "cqlgate", gateway(json!([{"hostname": "b.lb.test"}])));
+    running.until_advertised([203, 0, 113, 42]).await;
+    scene.api.put(Kind::LoadBalancer, "cqlgate", gateway(Value::Null));
+    scene.api.put(Kind::LoadBalancer, "cqlgate", gateway(json!([{"ip": "203.0.113.43"}])));
+    running.until_advertised([203, 0, 113, 43]).await;
+    assert_eq!(running.metrics.advertised_changes.get(), 2);
+}
+
+#[tokio::test]
+async fn a_service_that_may_not_be_listed_is_named() {
+    let scene = Scene::of([54, 8], 1).await;
+    scene.api.break_with(Kind::LoadBalancer, Verb::List, Fault::Forbidden);
+    let running = scene.start_by(Names::System, QUICK, &behind_a_load_balancer("dial: address"));
+    let said = "advertised address: list services (that named cqlgate) in namespace gate: forbidden: ";
+    let names = || running.readiness.pending_names();
+    until(|| names().iter().any(|name| name.starts_with(said)), || format!("{:?}", names())).await;
+    assert!(names().contains(&Arc::from("advertised address")));
+    scene.api.mend();
+    scene.api.put(Kind::LoadBalancer, "cqlgate", gateway(json!([{"ip": "203.0.113.44"}])));
+    running.until_ready().await;
+}

@@ -1,0 +1,77 @@
+//! Pods that come, move and go, while the API does what it should.
+
+use super::*;
+use crate::topology::Mapped;
+
+#[tokio::test]
+async fn nodes_are_found_and_have_ports_by_ordinal() {
+    let scene = Scene::of([50, 1], 3).await;
+    let mut running = scene.start("dial: address");
+    for (ordinal, port) in (0..3).zip(9042..) {
+        let node = running.until_state(port, NodeState::Up).await;
+        assert_eq!((&*node.id.0, node.address), (&*format!("cassandra-{ordinal}"), scene.address(ordinal)));
+        assert_eq!(node.host, None);
+    }
+    running.until_ready().await;
+    for resource in ["endpointslices", "pods", "service"] {
+        running.until_watching(resource, true).await;
+    }
+}
+
+#[tokio::test]
+async fn several_slices_and_pages_are_one_service() {
+    let scene = Scene::without_slices([50, 2], 4).await;
+    scene.api.set_page(1);
+    for (name, pods) in [("cassandra-a", &[1, 3][..]), ("cassandra-b", &[0]), ("cassandra-c", &[2])] {
+        scene.api.put(Kind::Slices, name, scene.slice(pods));
+    }
+    let running = scene.started(QUICK).await;
+    let lives = running.lives();
+    assert_eq!(
+        lives.iter().map(|life| life.1).collect::<Vec<_>>(),
+        (0..4).map(|n| scene.address(n)).collect::<Vec<_>>()
+    );
+    // Slices are recreated under new names, and a pod is in two of them for a while.
+    scene.api.put(Kind::Slices, "cassandra-d", scene.slice(&[1, 2]));
+    scene.api.delete(Kind::Slices, "cassandra-c");
+    scene.api.put(Kind::Slices, "cassandra-a", scene.slice(&[3]));
+    settled(&scene, &running).await;
+    assert_eq!(running.lives(), lives);
+}
+
+/// Waits until all that was written before has been folded in: by what cannot be overlooked after it.
+async fn settled(scene: &Scene, running: &Running) {
+    let stranger = json!({"addressType": "IPv4", "ports": null, "endpoints": [{"addresses": ["192.0.2.1"]}]});
+    scene.api.put(Kind::Slices, "stranger", stranger);
+    let hidden = || running.handle.topology.borrow().hidden.clone();
+    until(|| !hidden().is_empty(), || "the stranger is hidden".to_owned()).await;
+}
+
+#[tokio::test]
+async fn a_pod_back_with_a_new_address_keeps_its_port_and_nobody_keeps_the_old_one() {
+    let mut scene = Scene::of([50, 3], 2).await;
+    let mut running = scene.started(QUICK).await;
+    let (other, before) = (running.node(9042), running.node(9043));
+    // The kubelet's last act, and the endpointslice controller after it.
+    scene.nodes[1] = None;
+    scene.api.delete(Kind::Pods, "cassandra-1");
+    scene.api.put(Kind::Slices, "cassandra-x1", scene.slice(&[0]));
+    // Its probe may notice before the API does.
+    let away = |topology: &Topology| topology.node_at_port(9043).is_some_and(|node| !node.present);
+    let topology = running.until("9043 is away", away).await;
+    let down = topology.node_at_port(9043).unwrap();
+    assert!(down.state == NodeState::Down && down.incarnation > before.incarnation);
+    let moved = SocketAddr::from(([127, 50, 3, 102], 9742));
+    scene.ring.lock().unwrap().members[1].address = moved;
+    let _node = FakeNode::start(&scene.ring, moved).await;
+    scene.api.put(Kind::Pods, "cassandra-1", pod("u1b", moved));
+    let after = running.until_state(9043, NodeState::Up).await;
+    assert_eq!((after.address, after.host_id, &after.id), (moved, before.host_id, &before.id));
+    assert!(after.incarnation > down.incarnation);
+    let pods = [(0, "u0".to_owned(), scene.address(0)), (1, "u1b".to_owned(), moved)];
+    scene.api.put(Kind::Slices, "cassandra-x1", slice(&pods));
+    settled(&scene, &running).await;
+    assert_eq!(running.node(9043).incarnation, after.incarnation);
+    assert_eq!((running.node(9042).since, running.node(9042).incarnation), (other.since, other.incarnation));
+    assert!(matches!(running.handle.topology.borrow().map_native(before.address), Mapped::Former(_)));
+}
