@@ -20,6 +20,8 @@ pub fn topology() -> Arc<Topology> {
         id: NodeId::new(&format!("n{port}")),
         port,
         address: SocketAddr::from((SECRET, port - 42)),
+        host: None,
+        present: true,
         native: None,
         host_id: Some(HostId(uuid::Uuid::from_u128(u128::from(port)))),
         data_center: None,
