@@ -99,7 +99,7 @@ def a_changed_file_rolls_the_pods():
 def chart_adds_what_is_absent_and_changes_nothing_given():
     equal(defaults().config(), {
         "listen": "0.0.0.0:9042-9061", "advertise": {"service": "cqlgate"}, "admin": "0.0.0.0:9180",
-        "discovery": {"kubernetes": {"service": "cassandra", "snapshot_file": "/var/lib/cqlgate/snapshot.json"}},
+        "discovery": {"kubernetes": {"service": "cassandra", "ledger": "cqlgate-ports", "snapshot_file": "/var/lib/cqlgate/snapshot.json"}},
         "drain": {"delay": "15s"}})
     equal(yaml.safe_load(Objects({}, release="a").find("ConfigMap", "a-cqlgate")["data"]["cqlgate.yaml"])["advertise"],
           {"service": "a-cqlgate"})
@@ -110,7 +110,7 @@ def chart_adds_what_is_absent_and_changes_nothing_given():
     equal(Objects(kubernetes(service="scylla")).config()["discovery"]["kubernetes"]["service"], "scylla")
     equal(Objects(config(discovery={"nodes": [{"name": "a", "address": "h"}]})).config()["discovery"],
           {"nodes": [{"name": "a", "address": "h"}]})
-    equal(Objects({"state": {"enabled": False}}).config()["discovery"], {"kubernetes": {"service": "cassandra"}})
+    equal(Objects({"state": {"enabled": False}}).config()["discovery"], {"kubernetes": {"service": "cassandra", "ledger": "cqlgate-ports"}})
 
 
 @check

@@ -159,6 +159,10 @@ class KubernetesLife(Life):
     def end(self):
         """CA1 over the whole life, every program ended; the Role is least privilege, and nothing beyond it was asked."""
         super().end()
+        self.asked()
+
+    def asked(self):
+        """The Role is least privilege, and nothing beyond it was asked."""
         self.judge("rights", lambda _: rights.check(self.release))
         spaces = (self.release.namespace, self.kubelet.namespace)
         self.judge("audit", lambda _: rights.used(self.release, rights.written(self.release, spaces)))
