@@ -9,6 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// What [`Readiness::pending_names`] says while draining.
 pub const DRAINING: &str = "draining";
 
+/// What a node or the API says of itself may be long; a line of `/readyz` is not.
+pub const MAX_LINE: usize = 200;
+
 /// Shared by those who still have something to do and `/readyz`. Name what is pending before `/readyz` is served: with nothing
 /// named it is ready.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +34,12 @@ impl Readiness {
         let name: Arc<str> = Arc::from(name);
         *self.state().pending.entry(Arc::clone(&name)).or_default() += 1;
         Pending { name, readiness: self.clone() }
+    }
+
+    /// The same, because of something that somebody else has said: one line of at most [`MAX_LINE`] characters.
+    pub fn pending_because(&self, said: &str) -> Pending {
+        let line: String = said.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_LINE).collect();
+        self.pending(&line)
     }
 
     /// Not ready from now on, whatever happens.

@@ -39,9 +39,14 @@ impl Backoff {
 
 /// Three quarters to all of `wait`.
 pub fn jittered(wait: Duration) -> Duration {
+    shortened(wait, wait / 4)
+}
+
+/// `wait`, shortened by a random part of `most`.
+pub fn shortened(wait: Duration, most: Duration) -> Duration {
     // A fresh RandomState is seeded anew; nothing here needs a better source.
     let part = (RandomState::new().hash_one(0u8) % 256) as u32;
-    wait - wait / 4 * part / 256
+    wait - most * part / 256
 }
 
 #[cfg(test)]

@@ -52,7 +52,7 @@ use crate::topology::ports::{DEFAULT_QUARANTINE, PortError, PortRange};
 use crate::topology::{Advertised, Hidden, HiddenReason, NodeId, NodeState, Topology};
 
 use super::resolve::Names;
-use agreed_ports::{Known, Wanted};
+use agreed_ports::{Known, Wanted, publish};
 use config_map::ConfigMapStore;
 use fold::{Member, Stranger};
 use ledger::Terms;
@@ -338,12 +338,7 @@ impl Source {
             return Ok(());
         }
         if let Some((wanted, _)) = &self.agreed {
-            let now_wanted = self.wanted(&topology);
-            wanted.send_if_modified(|before| {
-                let differs = *before != now_wanted;
-                *before = now_wanted;
-                differs
-            });
+            publish(wanted, self.wanted(&topology));
         }
         let one_set = self.agreed.as_ref().is_some_and(|(wanted, _)| wanted.borrow().is_of_one_set());
         let found = |(id, member)| self.found(id, member, &topology, one_set);

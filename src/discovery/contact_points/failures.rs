@@ -11,8 +11,6 @@ use crate::readiness::{Pending, Readiness};
 
 /// Failures that are remembered so that each is said once, and contact points that are named.
 const MAX_FAILURES: usize = 64;
-/// What a node says of itself may be long; a line of `/readyz` is not.
-const MAX_LINE: usize = 200;
 
 pub struct Failures {
     said: Vec<String>,
@@ -32,9 +30,8 @@ impl Failures {
         if let Some(readiness) = &self.readiness
             && (self.pending.len() < MAX_FAILURES || self.pending.contains_key(whom))
         {
-            let line = format!("discovery: {whom}: {error}").replace(char::is_control, " ");
-            let line: String = line.chars().take(MAX_LINE).collect();
-            self.pending.insert(whom.to_owned(), readiness.pending(&line));
+            let said = format!("discovery: {whom}: {error}");
+            self.pending.insert(whom.to_owned(), readiness.pending_because(&said));
         }
         let text = format!("{whom}: {error}");
         if self.said.contains(&text) || self.said.len() >= MAX_FAILURES {
@@ -60,6 +57,7 @@ impl Failures {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::readiness::MAX_LINE;
 
     fn check(readiness: &Readiness, expected: &[&str]) {
         let names = readiness.pending_names();

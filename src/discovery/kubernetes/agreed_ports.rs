@@ -87,12 +87,7 @@ pub async fn keep<S: Store>(store: S, terms: Terms, mut wanted: watch::Receiver<
         let agreed = agreement.settle(&present, &now_wanted.gone, now).await;
         let failed = agreed.failure.is_some();
         say(&known, &agreed);
-        known.send_if_modified(|before| {
-            let next = Known::Agreed(agreed);
-            let differs = *before != next;
-            *before = next;
-            differs
-        });
+        publish(&known, Known::Agreed(agreed));
         let due = agreement.deadline().map(|at| at.duration_since(now).unwrap_or_default());
         let wait = if failed { jittered(AGAIN) } else { due.unwrap_or(LONGEST_SLEEP).clamp(AGAIN, LONGEST_SLEEP) };
         tokio::select! {
@@ -100,6 +95,15 @@ pub async fn keep<S: Store>(store: S, terms: Terms, mut wanted: watch::Receiver<
             () = sleep(wait) => {}
         }
     }
+}
+
+/// Wakes who listens only when `next` is something else than before: then true.
+pub fn publish<T: PartialEq>(latest: &watch::Sender<T>, next: T) -> bool {
+    latest.send_if_modified(|before| {
+        let differs = *before != next;
+        *before = next;
+        differs
+    })
 }
 
 /// The ledger, if there is one; asks until that is known. `None` when nobody listens any more.
@@ -113,14 +117,7 @@ async fn find<S: Store>(store: &S, known: &watch::Sender<Known>) -> Option<Optio
             }
             Err(error) => error,
         };
-        let text: Arc<str> = error.to_string().into();
-        let is_news = known.send_if_modified(|before| {
-            let next = Known::Nothing(Arc::clone(&text));
-            let differs = *before != next;
-            *before = next;
-            differs
-        });
-        if is_news {
+        if publish(known, Known::Nothing(error.to_string().into())) {
             warn!(%error, "whether there is a ledger of ports is not known");
         }
         if known.is_closed() {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Service;
 use kube::Api;
 use tokio::sync::{Notify, mpsc, watch as latest};
-use tokio::task::AbortHandle;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use crate::metrics::Metrics;
@@ -44,11 +44,10 @@ pub async fn run(
         metrics,
         timing: cluster.timing,
     };
-    let watching = tokio::spawn(watch.run(tell, ServiceObject::new)).abort_handle();
-    let _watching = Ends(watching);
+    let _watching = AbortOnDropHandle::new(tokio::spawn(watch.run(tell, ServiceObject::new)));
     let (told, mut answers) = mpsc::channel::<(String, Addresses)>(4);
     let mut state = LoadBalancer { service, ..LoadBalancer::default() };
-    let mut following: Option<(String, Ends)> = None;
+    let mut following: Option<(String, AbortOnDropHandle<()>)> = None;
     let mut why = Why::new("advertised address", readiness);
     loop {
         tokio::select! {
@@ -80,7 +79,7 @@ pub async fn run(
                     }
                 };
                 let task = tokio::spawn(follow(names.clone(), host.clone(), Arc::new(Notify::new()), tell));
-                (host, Ends(task.abort_handle()))
+                (host, AbortOnDropHandle::new(task))
             });
         }
         if let Some(advertised) = state.next()
@@ -88,15 +87,6 @@ pub async fn run(
         {
             return;
         }
-    }
-}
-
-/// A task that ends with its owner.
-struct Ends(AbortHandle);
-
-impl Drop for Ends {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio::sync::{Notify, mpsc};
-use tokio::task::AbortHandle;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info};
 
 use crate::metrics::Metrics;
@@ -29,13 +29,7 @@ struct Followed {
     /// Where the name led when the API was not heard and the node was dead.
     led: Option<IpAddr>,
     wake: Arc<Notify>,
-    task: AbortHandle,
-}
-
-impl Drop for Followed {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+    _task: AbortOnDropHandle<()>,
 }
 
 /// The names of all members that have one.
@@ -86,9 +80,9 @@ impl PodNames {
                 async move { _ = tell.send((of, answer)).await }
             };
             // With the dot at its end the name is absolute: no search list is gone through.
-            let task = tokio::spawn(follow_quietly(self.names.clone(), format!("{host}."), Arc::clone(&wake), told))
-                .abort_handle();
-            let followed = Followed { host, address, answer: None, led: None, wake, task };
+            let task = tokio::spawn(follow_quietly(self.names.clone(), format!("{host}."), Arc::clone(&wake), told));
+            let _task = AbortOnDropHandle::new(task);
+            let followed = Followed { host, address, answer: None, led: None, wake, _task };
             self.followed.insert(id.clone(), followed);
         }
     }

@@ -6,9 +6,6 @@ use std::fmt::Display;
 
 use crate::readiness::{Pending, Readiness};
 
-/// What the API says may be long; a line of `/readyz` is not.
-const MAX_LINE: usize = 200;
-
 pub struct Why {
     what: &'static str,
     /// `None` once it is known.
@@ -24,9 +21,7 @@ impl Why {
 
     pub fn note(&mut self, why: &dyn Display) {
         let Some(readiness) = &self.readiness else { return };
-        let line = format!("{}: {why}", self.what).replace(char::is_control, " ");
-        let line: String = line.chars().take(MAX_LINE).collect();
-        self.pending = Some(readiness.pending(&line));
+        self.pending = Some(readiness.pending_because(&format!("{}: {why}", self.what)));
     }
 
     /// It is known now, and is never waited for again.
@@ -39,6 +34,7 @@ impl Why {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::readiness::MAX_LINE;
 
     #[test]
     fn the_last_reason_is_one_short_line_until_it_is_known() {

@@ -7,7 +7,6 @@
 //! Never gives up, and never asks faster than its waits allow: an API server that is in trouble is not helped by questions.
 
 use std::fmt::Debug;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +21,7 @@ use tracing::{debug, info, warn};
 
 use crate::metrics::Metrics;
 
+use super::super::backoff::shortened;
 use super::answers::Question;
 pub use super::api_error::ApiError;
 use super::listing::Seen;
@@ -106,8 +106,7 @@ impl Health {
         let doubled =
             self.timing.first_wait.saturating_mul(2u32.saturating_pow(self.failures)).min(self.timing.longest_wait);
         self.failures = self.failures.saturating_add(1);
-        let part = (RandomState::new().hash_one(0u8) % 256) as u32;
-        doubled - doubled / 2 * part / 256
+        shortened(doubled, doubled / 2)
     }
 }
 
