@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use cqlgate::cql::compression::Compression;
 use cqlgate::cql::frame::{Flags, Header, Opcode, Version, encode_frame};
@@ -14,7 +14,7 @@ use cqlgate::rewrite::conversation::{Client, Conversation, Surroundings};
 use cqlgate::rewrite::statements::OrdinaryStatements;
 use cqlgate::rewrite::view::NodePorts;
 use cqlgate::rewrite::view::drivers::Injection;
-use cqlgate::topology::{Advertised, HostId, Node, NodeId, NodeState, Topology};
+use cqlgate::topology::{Advertised, HostId, Node, Topology};
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use rustix::time::{ClockId, clock_gettime};
 use uuid::Uuid;
@@ -61,21 +61,9 @@ impl Measurement for CpuTime {
 
 pub fn node(index: u16) -> Node {
     let [high, low] = index.to_be_bytes();
-    Node {
-        id: NodeId::new(&format!("cassandra-{index}")),
-        port: FIRST_PORT + index,
-        address: ([10, 77, high, low], 9042).into(),
-        host: None,
-        present: true,
-        native: None,
-        host_id: Some(HostId(Uuid::from_u128(u128::from(index)))),
-        data_center: None,
-        rack: None,
-        state: NodeState::Up,
-        since: SystemTime::UNIX_EPOCH,
-        settled: true,
-        incarnation: 1,
-    }
+    let host_id = Some(HostId(Uuid::from_u128(u128::from(index))));
+    let address = ([10, 77, high, low], 9042).into();
+    Node { host_id, ..Node::answering(&format!("cassandra-{index}"), FIRST_PORT + index, address) }
 }
 
 pub fn topology(nodes: impl IntoIterator<Item = Node>) -> Arc<Topology> {

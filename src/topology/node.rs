@@ -90,17 +90,16 @@ impl Node {
         matches!(self.state, NodeState::Up | NodeState::Down)
     }
 
-    /// An up and settled node for tests: host_id made from the port, everything else empty.
-    #[cfg(test)]
-    pub fn example(id: &str, port: u16, address: &str) -> Self {
+    /// A node that has answered at `address` for long enough to be settled, in its first life; nothing else is known of it.
+    pub fn answering(id: &str, port: u16, address: SocketAddr) -> Self {
         Self {
             id: NodeId::new(id),
             port,
-            address: address.parse().unwrap(),
+            address,
             host: None,
             present: true,
             native: None,
-            host_id: Some(HostId(Uuid::from_u128(u128::from(port)))),
+            host_id: None,
             data_center: None,
             rack: None,
             state: NodeState::Up,
@@ -108,5 +107,12 @@ impl Node {
             settled: true,
             incarnation: 1,
         }
+    }
+
+    /// The same with a host_id made from the port.
+    #[cfg(test)]
+    pub fn example(id: &str, port: u16, address: &str) -> Self {
+        let host_id = Some(HostId(Uuid::from_u128(u128::from(port))));
+        Self { host_id, ..Self::answering(id, port, address.parse().unwrap()) }
     }
 }

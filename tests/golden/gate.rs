@@ -6,7 +6,6 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use cqlgate::cql::segment::MAX_PAYLOAD;
 use cqlgate::rewrite::conversation::Client;
@@ -15,7 +14,7 @@ use cqlgate::rewrite::statements::OrdinaryStatements;
 use cqlgate::rewrite::view::drivers::Injection;
 use cqlgate::rewrite::view::{NodePorts, View};
 use cqlgate::rewrite::{Conversation, Step, Surroundings};
-use cqlgate::topology::{Advertised, HostId, Node, NodeId, NodeState, Topology};
+use cqlgate::topology::{Advertised, HostId, Node, Topology};
 
 use super::golden::{Conversation as Golden, Exchange, Side};
 
@@ -30,19 +29,8 @@ pub fn port(number: usize) -> u16 {
 /// The recorded ring, every node up.
 pub fn topology(golden: &Golden) -> Topology {
     let nodes = golden.nodes.iter().map(|node| Node {
-        id: NodeId::new(&node.number.to_string()),
-        port: port(node.number),
-        address: node.address,
-        host: None,
-        present: true,
-        native: None,
         host_id: node.host_id.parse().ok().map(HostId),
-        data_center: None,
-        rack: None,
-        state: NodeState::Up,
-        since: SystemTime::UNIX_EPOCH,
-        settled: true,
-        incarnation: 1,
+        ..Node::answering(&node.number.to_string(), port(node.number), node.address)
     });
     Topology::new(1, Advertised { ipv4: ADVERTISED.parse().ok(), ipv6: None }, nodes)
 }

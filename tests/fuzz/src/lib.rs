@@ -5,9 +5,8 @@ mod count;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use cqlgate::topology::{Advertised, HostId, Node, NodeId, NodeState, Topology};
+use cqlgate::topology::{Advertised, HostId, Node, NodeState, Topology};
 
 pub use count::within;
 
@@ -17,19 +16,9 @@ pub const SECRET: [u8; 4] = [0xd6, 0xe7, 0xd6, 0xe8];
 /// Three nodes behind one secret address, on three ports: one up, one down, one not announced.
 pub fn topology() -> Arc<Topology> {
     let node = |port: u16, state| Node {
-        id: NodeId::new(&format!("n{port}")),
-        port,
-        address: SocketAddr::from((SECRET, port - 42)),
-        host: None,
-        present: true,
-        native: None,
         host_id: Some(HostId(uuid::Uuid::from_u128(u128::from(port)))),
-        data_center: None,
-        rack: None,
         state,
-        since: SystemTime::UNIX_EPOCH,
-        settled: true,
-        incarnation: 1,
+        ..Node::answering(&format!("n{port}"), port, SocketAddr::from((SECRET, port - 42)))
     };
     let nodes = [node(9042, NodeState::Up), node(9043, NodeState::Down), node(9044, NodeState::Pending)];
     Arc::new(Topology::new(1, Advertised { ipv4: "203.0.113.10".parse().ok(), ipv6: None }, nodes))
