@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 
 use crate::config::Advertise;
 use crate::topology::Advertised;
 use crate::topology::input::Input;
 
-use super::resolve::{Addresses, Names, choose, follow};
+use super::resolve::{Addresses, Failures, Names, follow};
 
 /// Sends the address; for a name, whenever it changes. A name that stops resolving keeps its last address.
 pub async fn run(advertise: Advertise, names: Names, inputs: mpsc::Sender<Input>) {
@@ -22,7 +22,7 @@ pub async fn run(advertise: Advertise, names: Names, inputs: mpsc::Sender<Input>
         Advertise::Service(_) => return,
     };
     let mut advertised = Advertised::default();
-    follow(names, host, Arc::new(Notify::new()), move |addresses| {
+    follow(names, host, Arc::default(), Failures::Wrong, move |addresses| {
         let news = addresses.map(|addresses| choose_each(advertised, &addresses)).filter(|next| *next != advertised);
         advertised = news.unwrap_or(advertised);
         let inputs = inputs.clone();
@@ -38,4 +38,8 @@ pub async fn run(advertise: Advertise, names: Names, inputs: mpsc::Sender<Input>
 /// Per family: the address in use while the name has it, else its lowest.
 pub fn choose_each(in_use: Advertised, addresses: &Addresses) -> Advertised {
     Advertised { ipv4: choose(in_use.ipv4, &addresses.ipv4), ipv6: choose(in_use.ipv6, &addresses.ipv6) }
+}
+
+fn choose<T: Ord + Copy>(in_use: Option<T>, addresses: &[T]) -> Option<T> {
+    in_use.filter(|address| addresses.contains(address)).or_else(|| addresses.iter().min().copied())
 }

@@ -16,7 +16,7 @@ use crate::topology::NodeId;
 use crate::topology::input::{Found, Input, Placement};
 use crate::topology::ports::PortRange;
 
-use super::resolve::{Addresses, Names, choose, follow};
+use super::resolve::{Addresses, Failures, Names, follow};
 
 /// A list does not change; this often it is said to be still true, so that nobody takes discovery for stale.
 const STILL_TRUE: Duration = Duration::from_secs(30);
@@ -56,7 +56,8 @@ impl Fixed {
             let Some(wake) = self.wakes.get(&NodeId::new(&node.name)) else { continue };
             waiting.push(index);
             let told = told.clone();
-            lookups.spawn(follow(names.clone(), node.address.host.clone(), wake.clone(), move |addresses| {
+            let (names, host, wake) = (names.clone(), node.address.host.clone(), Arc::clone(wake));
+            lookups.spawn(follow(names, host, wake, Failures::Wrong, move |addresses| {
                 let told = told.clone();
                 async move { _ = told.send((index, addresses)).await }
             }));
@@ -100,11 +101,8 @@ impl Fixed {
         else {
             return false;
         };
-        let ipv4: Vec<IpAddr> = found.ipv4.into_iter().map(IpAddr::V4).collect();
-        let ipv6: Vec<IpAddr> = found.ipv6.into_iter().map(IpAddr::V6).collect();
         let before = *in_use;
-        let kept = before.filter(|ip| ipv4.contains(ip) || ipv6.contains(ip));
-        *in_use = kept.or_else(|| choose(None, &ipv4)).or_else(|| choose(None, &ipv6));
+        *in_use = found.choose(before);
         if before == *in_use {
             return false;
         }

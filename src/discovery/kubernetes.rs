@@ -25,24 +25,24 @@ mod listing;
 mod load_balancer;
 mod names;
 mod objects;
+mod oddities;
 mod pending;
 mod placement;
 mod snapshot;
 mod timing;
 mod watch;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::Api;
 use tokio::sync::{Notify, mpsc, watch as latest};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, interval, sleep_until};
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::config::kubernetes::{Dial, Kubernetes};
 use crate::metrics::Metrics;
@@ -54,11 +54,12 @@ use crate::topology::{Advertised, Hidden, HiddenReason, NodeId, NodeState, Topol
 use super::resolve::Names;
 use agreed_ports::{Known, Wanted, publish};
 use config_map::ConfigMapStore;
-use fold::{Member, Stranger};
+use fold::Member;
 use ledger::Terms;
 use ledger::agreement::Unplaced;
 use names::PodNames;
 use objects::{PodObject, ServiceObject};
+use oddities::Oddities;
 use pending::Why;
 use snapshot::Snapshot;
 use watch::{ApiError, News, Watch};
@@ -110,17 +111,7 @@ pub struct Source {
     watches: JoinSet<()>,
     /// The selector of the Pods that are watched, and the watch.
     pods: Option<(String, AbortHandle)>,
-    said: Said,
-}
-
-/// What was said once.
-#[derive(Default)]
-struct Said {
-    strangers: BTreeSet<Stranger>,
-    nameless: BTreeSet<NodeId>,
-    nobody: bool,
-    not_headless: bool,
-    pods_unseen: bool,
+    oddities: Oddities,
 }
 
 impl Source {
@@ -141,6 +132,7 @@ impl Source {
             watches.spawn(agreed_ports::keep(store, terms, wants, tell));
             (wanted, known)
         });
+        let oddities = Oddities::new(&config.service, &namespace);
         let source = Self {
             cluster,
             namespace,
@@ -159,7 +151,7 @@ impl Source {
             relist: Arc::default(),
             watches,
             pods: None,
-            said: Said::default(),
+            oddities,
         };
         source.follow(answers).await;
     }
@@ -229,12 +221,9 @@ impl Source {
     fn hear_pods(&mut self, news: News<PodObject>) {
         match news {
             News::Seen(seen) => self.fold.see_pod(seen),
-            News::Failed(ApiError::Forbidden { .. }) if !std::mem::replace(&mut self.said.pods_unseen, true) => warn!(
-                "Pods may not be watched; EndpointSlices alone do not tell a pod that was scaled away from one that is being \
-                 replaced: its node stays down for a day, in place of a minute, before it counts as gone"
-            ),
+            News::Failed(ApiError::Forbidden { .. }) => self.oddities.of_pods(true),
             // An apiserver that has just started forbids everything for a moment: what it says for good is said again.
-            News::Heard => self.said.pods_unseen = false,
+            News::Heard => self.oddities.of_pods(false),
             News::Failed(_) => {}
         }
     }
@@ -242,9 +231,7 @@ impl Source {
     /// The Service says which Pods are its own.
     fn hear_service(&mut self, news: News<ServiceObject>, tell_pods: &mpsc::Sender<News<PodObject>>) {
         let News::Seen(listing::Seen::Apply(_, service) | listing::Seen::InitApply(_, service)) = news else { return };
-        if !service.headless && !std::mem::replace(&mut self.said.not_headless, true) {
-            warn!(service = %self.config.service, "the Service is not headless (clusterIP: None): its pods have no names in DNS");
-        }
+        self.oddities.of_service(&service);
         if !self.config.watch_pods || service.selector.as_ref() == self.pods.as_ref().map(|(selector, _)| selector) {
             return;
         }
@@ -252,32 +239,18 @@ impl Source {
             watching.abort();
         }
         self.pods = service.selector.map(|selector| {
-            let watch = Watch {
-                api: Api::<Pod>::namespaced(self.cluster.client.clone(), &self.namespace),
-                resource: format!("pods in namespace {}", self.namespace),
-                kind: "pods",
-                labels: Some(selector.clone()),
-                fields: None,
-                relist: Arc::default(),
-                metrics: Arc::clone(&self.metrics),
-                timing: self.cluster.timing,
-            };
+            let labels = selector.clone();
+            let watch = Watch::<Pod>::labelled(&self.cluster, &self.namespace, labels, "pods", &self.metrics);
             (selector, self.watches.spawn(watch.run(tell_pods.clone(), PodObject::new)))
         });
     }
 
     fn watch_slices(&mut self) -> mpsc::Receiver<News<Slice>> {
         let (tell, news) = mpsc::channel(QUEUE);
-        let watch = Watch {
-            api: Api::<EndpointSlice>::namespaced(self.cluster.client.clone(), &self.namespace),
-            resource: format!("endpointslices.discovery.k8s.io in namespace {}", self.namespace),
-            kind: "endpointslices",
-            labels: Some(format!("kubernetes.io/service-name={}", self.config.service)),
-            fields: None,
-            relist: Arc::clone(&self.relist),
-            metrics: Arc::clone(&self.metrics),
-            timing: self.cluster.timing,
-        };
+        let labels = format!("kubernetes.io/service-name={}", self.config.service);
+        let (cluster, namespace) = (&self.cluster, &self.namespace);
+        let watch = Watch::<EndpointSlice>::labelled(cluster, namespace, labels, "endpointslices", &self.metrics);
+        self.relist = watch.relist();
         let port = self.config.port.clone();
         self.watches.spawn(watch.run(tell, move |slice| Slice::new(slice, port.as_ref())));
         news
@@ -285,16 +258,8 @@ impl Source {
 
     fn watch_service(&mut self) -> mpsc::Receiver<News<ServiceObject>> {
         let (tell, news) = mpsc::channel(QUEUE);
-        let watch = Watch {
-            api: Api::<Service>::namespaced(self.cluster.client.clone(), &self.namespace),
-            resource: format!("services (that named {}) in namespace {}", self.config.service, self.namespace),
-            kind: "service",
-            labels: None,
-            fields: Some(format!("metadata.name={}", self.config.service)),
-            relist: Arc::default(),
-            metrics: Arc::clone(&self.metrics),
-            timing: self.cluster.timing,
-        };
+        let (cluster, namespace) = (&self.cluster, &self.namespace);
+        let watch = Watch::<Service>::named(cluster, namespace, &self.config.service, "service", &self.metrics);
         self.watches.spawn(watch.run(tell, ServiceObject::new));
         news
     }
@@ -324,7 +289,8 @@ impl Source {
             info!("nodes that answer are missing from the list of endpoints; asking again before that is believed");
             self.relist.notify_one();
         }
-        if self.config.dial == Dial::Name {
+        let by_name = self.config.dial == Dial::Name;
+        if by_name {
             self.names.follow(self.fold.members().filter(|(_, member)| member.present));
             if self.api_away {
                 let dead = |(id, _): &(&NodeId, &Member)| state(id) == Some(NodeState::Down);
@@ -333,7 +299,7 @@ impl Source {
                 self.names.trust_watch();
             }
         }
-        self.say_oddities();
+        self.oddities.of_fold(&self.fold, by_name);
         if !self.fold.is_listed() && self.fold.members().next().is_none() {
             return Ok(());
         }
@@ -418,34 +384,6 @@ impl Source {
                 (None, Some(Unplaced::Store(error))) => withheld(error.to_string().into()),
                 (None, None) => withheld("the ledger is being asked".into()),
             },
-        }
-    }
-
-    /// What whoever reads the log should know of the Service and its pods, once each.
-    fn say_oddities(&mut self) {
-        let nobody = self.fold.is_listed() && self.fold.members().next().is_none();
-        if nobody && !self.said.nobody {
-            let (service, namespace) = (&self.config.service, &self.namespace);
-            warn!(%service, %namespace, "the Service has no endpoints: is there one of this name, and do its pods run?");
-        }
-        self.said.nobody = nobody;
-        for stranger in self.fold.strangers() {
-            if !self.said.strangers.contains(stranger) {
-                warn!(address = %stranger.address, "hidden from clients: {}", stranger.why);
-            }
-        }
-        self.said.strangers = self.fold.strangers().cloned().collect();
-        if self.config.dial == Dial::Address {
-            return;
-        }
-        for (id, _) in self.fold.members().filter(|(_, member)| member.present && member.hostname.is_none()) {
-            if self.said.nameless.insert(id.clone()) {
-                warn!(
-                    node = %id,
-                    "the pod has no DNS name and is dialled by its address: its StatefulSet's serviceName is not {}",
-                    self.config.service
-                );
-            }
         }
     }
 }

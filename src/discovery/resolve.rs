@@ -144,33 +144,36 @@ async fn lookup_family(
     }
 }
 
-/// The address to use: the one in use while the answer still has it, else the lowest.
-pub fn choose<T: Ord + Copy>(in_use: Option<T>, answer: &[T]) -> Option<T> {
-    in_use.filter(|address| answer.contains(address)).or_else(|| answer.iter().min().copied())
+impl Addresses {
+    /// The address to use: the one in use while the name has it, else the lowest IPv4, else the lowest IPv6 address.
+    pub fn choose(&self, in_use: Option<IpAddr>) -> Option<IpAddr> {
+        let lowest = || self.ipv4.iter().min().map(|&ip| ip.into()).or_else(|| Some((*self.ipv6.iter().min()?).into()));
+        in_use.filter(|&ip| self.has(ip)).or_else(lowest)
+    }
+
+    pub fn has(&self, ip: IpAddr) -> bool {
+        match ip {
+            IpAddr::V4(ip) => self.ipv4.contains(&ip),
+            IpAddr::V6(ip) => self.ipv6.contains(&ip),
+        }
+    }
 }
 
-/// Looks a name up for ever: after its TTL, and soon after `wake`. Tells every good answer, and `None` of every failure, which
-/// the log is told once.
-pub async fn follow<F>(names: Names, host: String, wake: Arc<Notify>, tell: impl FnMut(Option<Addresses>) -> F)
-where
-    F: Future<Output = ()>,
-{
-    follow_said(names, host, wake, true, tell).await;
+/// What a name's failures are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failures {
+    /// Somebody should mend it: the log is told once.
+    Wrong,
+    /// Nothing for the log: a pod that is not ready has no name.
+    Ordinary,
 }
 
-/// The same for a name whose failures are ordinary, and nothing for the log: a pod that is not ready has none.
-pub async fn follow_quietly<F>(names: Names, host: String, wake: Arc<Notify>, tell: impl FnMut(Option<Addresses>) -> F)
-where
-    F: Future<Output = ()>,
-{
-    follow_said(names, host, wake, false, tell).await;
-}
-
-async fn follow_said<F>(
+/// Looks a name up for ever: after its TTL, and soon after `wake`. Tells every good answer, and `None` of every failure.
+pub async fn follow<F>(
     names: Names,
     host: String,
     wake: Arc<Notify>,
-    loud: bool,
+    failures: Failures,
     mut tell: impl FnMut(Option<Addresses>) -> F,
 ) where
     F: Future<Output = ()>,
@@ -181,7 +184,7 @@ async fn follow_said<F>(
         let started = Instant::now();
         let wait = match names.lookup(&host, &last).await {
             Ok((addresses, ttl)) => {
-                if failing.take().is_some() && loud {
+                if failing.take().is_some() && failures == Failures::Wrong {
                     info!(%host, "the name resolves again");
                 }
                 last = addresses.clone();
@@ -190,7 +193,7 @@ async fn follow_said<F>(
             }
             Err(error) => {
                 if failing.as_ref() != Some(&error) {
-                    if !loud {
+                    if failures == Failures::Ordinary {
                         debug!(%error, "a name cannot be resolved");
                     } else if last == Addresses::default() {
                         warn!(%error, "a name cannot be resolved");
@@ -216,9 +219,17 @@ mod tests {
 
     #[test]
     fn the_lowest_address_is_taken_and_kept_while_it_is_there() {
-        assert_eq!(choose(None, &[3, 1, 2]), Some(1));
-        assert_eq!(choose(Some(2), &[3, 1, 2]), Some(2));
-        assert_eq!(choose(Some(9), &[3, 1, 2]), Some(1));
-        assert_eq!(choose(Some(9), &[]), None);
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let both = Addresses {
+            ipv4: [3, 1, 2].map(|last| Ipv4Addr::new(10, 0, 0, last)).to_vec(),
+            ipv6: vec![Ipv6Addr::LOCALHOST],
+        };
+        assert_eq!(both.choose(None), Some(ip("10.0.0.1")));
+        assert_eq!(both.choose(Some(ip("10.0.0.2"))), Some(ip("10.0.0.2")));
+        assert_eq!(both.choose(Some(ip("::1"))), Some(ip("::1")));
+        assert_eq!(both.choose(Some(ip("10.0.0.9"))), Some(ip("10.0.0.1")));
+        let ipv6 = Addresses { ipv4: Vec::new(), ..both };
+        assert_eq!(ipv6.choose(Some(ip("10.0.0.2"))), Some(ip("::1")));
+        assert_eq!(Addresses::default().choose(Some(ip("10.0.0.2"))), None);
     }
 }

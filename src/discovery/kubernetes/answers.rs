@@ -2,8 +2,11 @@
 //!
 //! The client's own readers take a line of any length, and write an answer that they cannot parse to the log, whole.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Limited};
+use hyper::header::{HeaderMap, RETRY_AFTER};
 use hyper::{Request, Response};
 use kube::Client;
 use kube::client::Body;
@@ -59,6 +62,7 @@ impl Question<'_> {
         if code.is_success() {
             return Ok(answer);
         }
+        let after = retry_after(answer.headers());
         let body = Limited::new(answer.into_body(), MAX_STATUS).collect().await;
         let body = body.map(|body| body.to_bytes()).unwrap_or_default();
         // Proxies, and priority and fairness, answer in plain text.
@@ -66,7 +70,10 @@ impl Question<'_> {
             Ok(status) => status.message,
             Err(_) => String::from_utf8_lossy(&body).trim().to_owned(),
         };
-        Err(ApiError::of_code(self.verb, self.resource.to_owned(), code.as_u16(), text))
+        Err(match ApiError::of_code(self.verb, self.resource.to_owned(), code.as_u16(), text) {
+            ApiError::Throttled { verb, resource, .. } => ApiError::Throttled { verb, resource, after },
+            error => error,
+        })
     }
 
     fn unreadable(&self, text: String) -> ApiError {
@@ -76,6 +83,12 @@ impl Question<'_> {
     fn connection(&self, text: String) -> ApiError {
         ApiError::Connection { verb: self.verb, resource: self.resource.to_owned(), text }
     }
+}
+
+/// `Retry-After` in seconds (RFC 9110, 10.2.3), the only form that API servers send.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
 }
 
 /// An answer in lines.

@@ -1,5 +1,7 @@
 //! Why the API could not be asked, or did not answer: always with the verb and the resource, as RBAC spells them.
 
+use std::time::Duration;
+
 use thiserror::Error;
 
 use crate::metrics::WatchFailure;
@@ -12,14 +14,15 @@ pub enum ApiError {
     Unauthorized { verb: &'static str, resource: String, text: String },
     #[error("{verb} {resource}: the place in the history is gone: {text}")]
     Gone { verb: &'static str, resource: String, text: String },
+    /// `after`: how long the server wants to be left alone, where it says so.
     #[error("{verb} {resource}: too many requests")]
-    Throttled { verb: &'static str, resource: String },
+    Throttled { verb: &'static str, resource: String, after: Option<Duration> },
     #[error("{verb} {resource}: HTTP {code}: {text}")]
     Status { verb: &'static str, resource: String, code: u16, text: String },
     #[error("{verb} {resource}: the answer cannot be read: {text}")]
     Unreadable { verb: &'static str, resource: String, text: String },
     #[error("{verb} {resource}: no answer within {after:?}")]
-    Timeout { verb: &'static str, resource: String, after: std::time::Duration },
+    Timeout { verb: &'static str, resource: String, after: Duration },
     #[error("{verb} {resource}: {text}")]
     Connection { verb: &'static str, resource: String, text: String },
 }
@@ -38,7 +41,7 @@ impl ApiError {
             401 => Self::Unauthorized { verb, resource, text },
             403 => Self::Forbidden { verb, resource, text },
             410 => Self::Gone { verb, resource, text },
-            429 => Self::Throttled { verb, resource },
+            429 => Self::Throttled { verb, resource, after: None },
             code => Self::Status { verb, resource, code, text },
         }
     }

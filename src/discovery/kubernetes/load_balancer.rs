@@ -5,8 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
-use kube::Api;
-use tokio::sync::{Notify, mpsc, watch as latest};
+use tokio::sync::{mpsc, watch as latest};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
@@ -16,7 +15,7 @@ use crate::topology::input::Input;
 use crate::topology::{Advertised, Topology};
 
 use super::super::advertised::choose_each;
-use super::super::resolve::{Addresses, Names, follow};
+use super::super::resolve::{Addresses, Failures, Names, follow};
 use super::cluster::Cluster;
 use super::listing::Seen;
 use super::objects::ServiceObject;
@@ -34,16 +33,7 @@ pub async fn run(
     readiness: Readiness,
 ) {
     let (tell, mut news) = mpsc::channel(16);
-    let watch = Watch {
-        api: Api::<Service>::namespaced(cluster.client.clone(), &cluster.namespace),
-        resource: format!("services (that named {service}) in namespace {}", cluster.namespace),
-        kind: "load_balancer",
-        labels: None,
-        fields: Some(format!("metadata.name={service}")),
-        relist: Arc::new(Notify::new()),
-        metrics,
-        timing: cluster.timing,
-    };
+    let watch = Watch::<Service>::named(&cluster, &cluster.namespace, &service, "load_balancer", &metrics);
     let _watching = AbortOnDropHandle::new(tokio::spawn(watch.run(tell, ServiceObject::new)));
     let (told, mut answers) = mpsc::channel::<(String, Addresses)>(4);
     let mut state = LoadBalancer { service, ..LoadBalancer::default() };
@@ -78,7 +68,7 @@ pub async fn run(
                         }
                     }
                 };
-                let task = tokio::spawn(follow(names.clone(), host.clone(), Arc::new(Notify::new()), tell));
+                let task = tokio::spawn(follow(names.clone(), host.clone(), Arc::default(), Failures::Wrong, tell));
                 (host, AbortOnDropHandle::new(task))
             });
         }

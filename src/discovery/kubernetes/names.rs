@@ -15,7 +15,7 @@ use tracing::{debug, info};
 use crate::metrics::Metrics;
 use crate::topology::NodeId;
 
-use super::super::resolve::{Addresses, Names, choose, follow_quietly};
+use super::super::resolve::{Addresses, Failures, Names, follow};
 use super::fold::Member;
 
 /// What a look-up found; `None` when it failed.
@@ -80,8 +80,8 @@ impl PodNames {
                 async move { _ = tell.send((of, answer)).await }
             };
             // With the dot at its end the name is absolute: no search list is gone through.
-            let task = tokio::spawn(follow_quietly(self.names.clone(), format!("{host}."), Arc::clone(&wake), told));
-            let _task = AbortOnDropHandle::new(task);
+            let (names, name, woken) = (self.names.clone(), format!("{host}."), Arc::clone(&wake));
+            let _task = AbortOnDropHandle::new(tokio::spawn(follow(names, name, woken, Failures::Ordinary, told)));
             let followed = Followed { host, address, answer: None, led: None, wake, _task };
             self.followed.insert(id.clone(), followed);
         }
@@ -90,7 +90,7 @@ impl PodNames {
     /// Takes an answer in; one that disagrees with the watch is counted.
     pub fn learn(&mut self, (id, answer): Answer) {
         let (Some(followed), Some(answer)) = (self.followed.get_mut(&id), answer) else { return };
-        if !has(&answer, followed.address) {
+        if !answer.has(followed.address) {
             self.metrics.dns_disagreements.inc();
             if followed.answer.as_ref() != Some(&answer) {
                 debug!(node = %id, host = %followed.host, watch = %followed.address, dns = ?answer, "DNS is behind the watch");
@@ -103,10 +103,8 @@ impl PodNames {
     pub fn lead(&mut self, id: &NodeId, known: IpAddr) {
         let Some(followed) = self.followed.get_mut(id) else { return };
         let from = followed.led.unwrap_or(known);
-        let answer = followed.answer.as_ref().filter(|answer| !has(answer, from));
-        let Some(answer) = answer else { return };
-        let ipv4 = choose(None, &answer.ipv4).map(IpAddr::V4);
-        if let Some(to) = ipv4.or_else(|| choose(None, &answer.ipv6).map(IpAddr::V6)) {
+        let answer = followed.answer.as_ref().filter(|answer| !answer.has(from));
+        if let Some(to) = answer.and_then(|answer| answer.choose(None)) {
             info!(node = %id, %from, %to, "the API is not heard and the node is dead: dialling where its name leads");
             followed.led = Some(to);
         }
@@ -120,12 +118,5 @@ impl PodNames {
     /// The API is heard: what it says counts again, for every node.
     pub fn trust_watch(&mut self) {
         self.followed.values_mut().for_each(|followed| followed.led = None);
-    }
-}
-
-fn has(addresses: &Addresses, ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => addresses.ipv4.contains(&ip),
-        IpAddr::V6(ip) => addresses.ipv6.contains(&ip),
     }
 }

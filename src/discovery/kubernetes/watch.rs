@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::api::{Api, ListParams, ObjectList, WatchEvent, WatchParams};
-use kube::core;
+use kube::core::{self, NamespaceResourceScope};
 use kube::{Resource, ResourceExt};
 use prometheus::IntGauge;
 use serde::de::DeserializeOwned;
@@ -24,6 +24,7 @@ use crate::metrics::Metrics;
 use super::super::backoff::shortened;
 use super::answers::Question;
 pub use super::api_error::ApiError;
+use super::cluster::Cluster;
 use super::listing::Seen;
 use super::timing::Timing;
 
@@ -31,6 +32,8 @@ use super::timing::Timing;
 const WATCH_SECONDS: u32 = 200;
 /// Objects in one page of a list, as in client-go.
 const PAGE: u32 = 500;
+/// A server that wants to be left alone for longer than this (`Retry-After`) is asked all the same.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// What a watch tells.
 #[derive(Clone, Debug)]
@@ -41,19 +44,18 @@ pub enum News<T> {
     Failed(ApiError),
 }
 
-/// One kind of objects of one namespace.
+/// Objects of one kind of one namespace.
 pub struct Watch<K> {
-    pub api: Api<K>,
+    api: Api<K>,
     /// As RBAC spells it, with the namespace: `endpointslices.discovery.k8s.io in namespace db`.
-    pub resource: String,
-    /// The same in one word, for metrics.
-    pub kind: &'static str,
-    pub labels: Option<String>,
-    pub fields: Option<String>,
-    /// Asks for the list to be read again.
-    pub relist: Arc<Notify>,
-    pub metrics: Arc<Metrics>,
-    pub timing: Timing,
+    resource: String,
+    /// What they are watched for, in one word, for metrics.
+    kind: &'static str,
+    labels: Option<String>,
+    fields: Option<String>,
+    relist: Arc<Notify>,
+    metrics: Arc<Metrics>,
+    timing: Timing,
 }
 
 /// How a watch ended.
@@ -102,18 +104,60 @@ impl Health {
         self.said = Some(error.clone());
     }
 
-    fn next_wait(&mut self) -> Duration {
+    /// Grows with every failure, and is never shorter than the server asked for.
+    fn next_wait(&mut self, error: Option<&ApiError>) -> Duration {
         let doubled =
             self.timing.first_wait.saturating_mul(2u32.saturating_pow(self.failures)).min(self.timing.longest_wait);
         self.failures = self.failures.saturating_add(1);
-        shortened(doubled, doubled / 2)
+        let asked_for = match error {
+            Some(ApiError::Throttled { after: Some(after), .. }) => LONGEST_RETRY_AFTER.min(*after),
+            _ => Duration::ZERO,
+        };
+        shortened(doubled, doubled / 2).max(asked_for)
     }
 }
 
 impl<K> Watch<K>
 where
-    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
+    /// Those that `labels` selects.
+    pub fn labelled(
+        cluster: &Cluster,
+        namespace: &str,
+        labels: String,
+        kind: &'static str,
+        metrics: &Arc<Metrics>,
+    ) -> Self {
+        let resource = format!("{} in namespace {namespace}", plural::<K>());
+        Self { labels: Some(labels), ..Self::of(cluster, namespace, resource, kind, metrics) }
+    }
+
+    /// The one of this name.
+    pub fn named(cluster: &Cluster, namespace: &str, name: &str, kind: &'static str, metrics: &Arc<Metrics>) -> Self {
+        let resource = format!("{} (that named {name}) in namespace {namespace}", plural::<K>());
+        let fields = Some(format!("metadata.name={name}"));
+        Self { fields, ..Self::of(cluster, namespace, resource, kind, metrics) }
+    }
+
+    fn of(cluster: &Cluster, namespace: &str, resource: String, kind: &'static str, metrics: &Arc<Metrics>) -> Self {
+        Self {
+            api: Api::namespaced(cluster.client.clone(), namespace),
+            resource,
+            kind,
+            labels: None,
+            fields: None,
+            relist: Arc::default(),
+            metrics: Arc::clone(metrics),
+            timing: cluster.timing,
+        }
+    }
+
+    /// Asks for the list to be read again.
+    pub fn relist(&self) -> Arc<Notify> {
+        Arc::clone(&self.relist)
+    }
+
     /// Lists and watches for ever; returns when nobody takes the news any more. `reduce` keeps what matters of an object.
     pub async fn run<T: Send>(self, tell: mpsc::Sender<News<T>>, reduce: impl Fn(K) -> T + Send) {
         let mut health = Health {
@@ -131,10 +175,11 @@ where
                 Ok(None) => return,
                 Err(error) => {
                     health.failed(&error);
+                    let wait = health.next_wait(Some(&error));
                     if tell.send(News::Failed(error)).await.is_err() {
                         return;
                     }
-                    sleep(health.next_wait()).await;
+                    sleep(wait).await;
                     continue;
                 }
             };
@@ -148,17 +193,18 @@ where
                     Ended::Over => sleep_until(begun + self.timing.apart).await,
                     Ended::Stopped => return,
                     Ended::Relist => {
-                        sleep(health.next_wait()).await;
+                        sleep(health.next_wait(None)).await;
                         break;
                     }
                     Ended::Failed(error) => {
                         health.failed(&error);
                         // What cannot be read would come again at this place in the history.
                         let stuck = matches!(error, ApiError::Gone { .. } | ApiError::Unreadable { .. });
+                        let wait = health.next_wait(Some(&error));
                         if tell.send(News::Failed(error)).await.is_err() {
                             return;
                         }
-                        sleep(health.next_wait()).await;
+                        sleep(wait).await;
                         if stuck {
                             break;
                         }
@@ -288,6 +334,14 @@ where
 
     fn late(&self, verb: &'static str) -> ApiError {
         ApiError::Timeout { verb, resource: self.resource.clone(), after: self.timing.answer }
+    }
+}
+
+/// As RBAC spells it: `services`, `endpointslices.discovery.k8s.io`.
+fn plural<K: Resource<DynamicType = ()>>() -> String {
+    match K::group(&()) {
+        group if group.is_empty() => K::plural(&()).into_owned(),
+        group => format!("{}.{group}", K::plural(&())),
     }
 }
 

@@ -1,0 +1,78 @@
+//! What whoever reads the log should know of the Service and its pods, once each, and again when it has become so anew.
+
+use std::collections::BTreeSet;
+
+use tracing::warn;
+
+use crate::topology::NodeId;
+
+use super::fold::{Fold, Stranger};
+use super::objects::ServiceObject;
+
+/// What was said and still holds.
+pub struct Oddities {
+    service: String,
+    namespace: String,
+    strangers: BTreeSet<Stranger>,
+    nameless: BTreeSet<NodeId>,
+    nobody: bool,
+    not_headless: bool,
+    pods_unseen: bool,
+}
+
+impl Oddities {
+    pub fn new(service: &str, namespace: &str) -> Self {
+        Self {
+            service: service.to_owned(),
+            namespace: namespace.to_owned(),
+            strangers: BTreeSet::new(),
+            nameless: BTreeSet::new(),
+            nobody: false,
+            not_headless: false,
+            pods_unseen: false,
+        }
+    }
+
+    /// Pods may not be watched, or may again.
+    pub fn of_pods(&mut self, unseen: bool) {
+        if begins(&mut self.pods_unseen, unseen) {
+            warn!(
+                "Pods may not be watched; EndpointSlices alone do not tell a pod that was scaled away from one that is being \
+                 replaced: its node stays down for a day, in place of a minute, before it counts as gone"
+            );
+        }
+    }
+
+    pub fn of_service(&mut self, service: &ServiceObject) {
+        if begins(&mut self.not_headless, !service.headless) {
+            warn!(service = %self.service, "the Service is not headless (clusterIP: None): its pods have no names in DNS");
+        }
+    }
+
+    /// `by_name`: pods are dialled by their names.
+    pub fn of_fold(&mut self, fold: &Fold, by_name: bool) {
+        let (service, namespace) = (&self.service, &self.namespace);
+        let nobody = fold.is_listed() && fold.members().next().is_none();
+        if begins(&mut self.nobody, nobody) {
+            warn!(%service, %namespace, "the Service has no endpoints: is there one of this name, and do its pods run?");
+        }
+        for stranger in fold.strangers().filter(|stranger| !self.strangers.contains(stranger)) {
+            warn!(address = %stranger.address, "hidden from clients: {}", stranger.why);
+        }
+        self.strangers = fold.strangers().cloned().collect();
+        let nameless = fold.members().filter(|(_, member)| by_name && member.present && member.hostname.is_none());
+        let nameless: BTreeSet<NodeId> = nameless.map(|(id, _)| id.clone()).collect();
+        for node in nameless.difference(&self.nameless) {
+            warn!(
+                %node,
+                "the pod has no DNS name and is dialled by its address: its StatefulSet's serviceName is not {service}"
+            );
+        }
+        self.nameless = nameless;
+    }
+}
+
+/// True when it holds and did not hold before.
+fn begins(held: &mut bool, holds: bool) -> bool {
+    !std::mem::replace(held, holds) && holds
+}
