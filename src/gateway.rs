@@ -165,7 +165,7 @@ async fn follow_topology(shared: Arc<Shared>, spread: Duration) {
     let mut advertised = changes.borrow().advertised;
     while changes.changed().await.is_ok() {
         let topology = changes.borrow_and_update().clone();
-        for node in &topology.nodes {
+        for node in &*topology.nodes {
             shared.connections.close_before(node.port, node.incarnation);
         }
         if advertised != topology.advertised {

@@ -77,13 +77,16 @@ pub struct Topology {
     pub generation: u64,
     pub advertised: Advertised,
     /// Every node that has a port, those in quarantine (`NodeState::Gone`) included; by port.
-    pub nodes: Vec<Arc<Node>>,
+    pub nodes: Arc<[Arc<Node>]>,
     pub hidden: Vec<Hidden>,
     by_port: HashMap<u16, usize>,
     by_id: HashMap<NodeId, usize>,
     by_host_id: HashMap<HostId, usize>,
     by_native: HashMap<SocketAddr, usize>,
+    /// The only native address of an IP; `None` where there are several.
+    native_of_ip: HashMap<IpAddr, Option<SocketAddr>>,
     former: HashMap<SocketAddr, usize>,
+    former_of_ip: HashMap<IpAddr, Option<SocketAddr>>,
 }
 
 impl Topology {
@@ -115,8 +118,19 @@ impl Topology {
                 topology.by_native.insert(address, index);
             }
         }
-        topology.nodes = nodes;
+        topology.nodes = nodes.into();
+        topology.native_of_ip = only_of_each_ip(&topology.by_native);
+        topology.former_of_ip = only_of_each_ip(&topology.former);
         topology
+    }
+
+    /// The same picture; a node that is as it was `before` is the same value, so that whoever looks for changes finds what has
+    /// not changed at a glance.
+    pub fn sharing(mut self, before: &Self) -> Self {
+        let share =
+            |node: &Arc<Node>| before.node_at_port(node.port).filter(|&known| known == node).unwrap_or(node).clone();
+        self.nodes = self.nodes.iter().map(share).collect();
+        self
     }
 
     /// The same picture with addresses that nodes have left; one named twice belongs to the last that left it.
@@ -126,6 +140,7 @@ impl Topology {
                 self.former.insert(canonical(address), index);
             }
         }
+        self.former_of_ip = only_of_each_ip(&self.former);
         self
     }
 
@@ -166,18 +181,8 @@ impl Topology {
     /// The same for an address without a port (rows of `system.peers`): `Unknown` too when two nodes share the address.
     pub fn map_native_ip(&self, address: IpAddr) -> Mapped<'_> {
         let address = address.to_canonical();
-        let mut current = self.by_native.iter().filter(|(native, _)| native.ip() == address);
-        match (current.next(), current.next()) {
-            (Some((native, _)), None) => self.map_native(*native),
-            (Some(_), Some(_)) => Mapped::Unknown,
-            (None, _) => {
-                let mut former = self.former.keys().filter(|native| native.ip() == address);
-                match (former.next(), former.next()) {
-                    (Some(native), None) => self.map_native(*native),
-                    _ => Mapped::Unknown,
-                }
-            }
-        }
+        let of_ip = self.native_of_ip.get(&address).or_else(|| self.former_of_ip.get(&address));
+        of_ip.copied().flatten().map_or(Mapped::Unknown, |native| self.map_native(native))
     }
 
     /// Every native address:port that must not reach a client: present, former and gone, each once, in no order.
@@ -202,6 +207,14 @@ impl Topology {
 /// IPv4-mapped IPv6 as IPv4, scope and flow left out, so that one node has one key.
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+fn only_of_each_ip(addresses: &HashMap<SocketAddr, usize>) -> HashMap<IpAddr, Option<SocketAddr>> {
+    let mut only = HashMap::new();
+    for &address in addresses.keys() {
+        only.entry(address.ip()).and_modify(|before| *before = None).or_insert(Some(address));
+    }
+    only
 }
 
 #[cfg(test)]

@@ -4,8 +4,9 @@
 //! the address:port that rows show for it; that it is up only while a dial through that port would succeed; and never the
 //! same state twice in a row. Nobody's raw address ever passes.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::cql::message::event::{STATUS_CHANGE, TOPOLOGY_CHANGE};
 use crate::cql::message::{Event, NodeChange, Register};
@@ -35,7 +36,7 @@ impl RegisteredTypes {
 }
 
 /// What this client was told of one node.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Told {
     present: bool,
     up: bool,
@@ -63,7 +64,10 @@ pub enum Outcome {
 #[derive(Debug, Default)]
 pub struct Announcer {
     types: RegisteredTypes,
-    told: HashMap<u16, Told>,
+    /// The nodes of the topology that the client was last brought up to, by port.
+    known: Option<Arc<[Arc<Node>]>>,
+    /// What it was told of a port's node, where that is something else than what rows said when `known` was new.
+    told: BTreeMap<u16, Told>,
     unknown: Vec<SocketAddr>,
 }
 
@@ -72,16 +76,7 @@ impl Announcer {
     pub fn register(&mut self, types: RegisteredTypes, topology: &Topology) {
         self.types.status_change |= types.status_change;
         self.types.topology_change |= types.topology_change;
-        for node in &topology.nodes {
-            self.told.entry(node.port).or_insert(Told {
-                present: node.is_announced(),
-                up: node.state == NodeState::Up,
-                seen_down: node.state == NodeState::Down,
-                incarnation: node.incarnation,
-                host_id: node.host_id,
-                ..Told::default()
-            });
-        }
+        self.known.get_or_insert_with(|| Arc::clone(&topology.nodes));
     }
 
     /// What the client is told when its node sends `event`, which names an address. `told_as` is the address:port that rows
@@ -124,7 +119,7 @@ impl Announcer {
     }
 
     fn on_change(&mut self, change: NodeChange, node: &Node, as_address: SocketAddr) -> Outcome {
-        let told = self.told.entry(node.port).or_default();
+        let told = told_of(&mut self.told, self.known.as_deref(), node.port);
         let is_up = node.state == NodeState::Up;
         let mut changes = Vec::new();
         match change {
@@ -176,28 +171,56 @@ impl Announcer {
     ) -> Vec<(NodeChange, SocketAddr)> {
         self.unknown.retain(|&address| match topology.map_native(address) {
             Mapped::Current(node) => {
-                self.told.entry(node.port).or_default().spoken_of = true;
+                told_of(&mut self.told, self.known.as_deref(), node.port).spoken_of = true;
                 false
             }
             Mapped::Former(_) => false,
             Mapped::Gone(_) | Mapped::Unknown => true,
         });
-        self.told.retain(|&port, _| topology.node_at_port(port).is_some());
+        let known = self.known.replace(Arc::clone(&topology.nodes));
+        let said = std::mem::take(&mut self.told);
         let mut events = Vec::new();
-        for node in &topology.nodes {
+        for node in &*topology.nodes {
+            let before = known.as_deref().and_then(|known| at_port(known, node.port));
+            let mut told = match (said.get(&node.port), before) {
+                (Some(told), _) => *told,
+                (None, Some(before)) if before == node => continue,
+                (None, before) => before.map(|before| Told::by_rows(before)).unwrap_or_default(),
+            };
             let Some(as_address) = told_as(node) else { continue };
-            let told = self.told.entry(node.port).or_default();
-            for change in told.catch_up(node) {
-                if self.types.has(change) {
-                    events.push((change, as_address));
-                }
+            let changes = told.catch_up(node).into_iter().filter(|&change| self.types.has(change));
+            events.extend(changes.map(|change| (change, as_address)));
+            if told != Told::by_rows(node) {
+                self.told.insert(node.port, told);
             }
         }
         events
     }
 }
 
+/// What the client was told of the node of `port`, to be changed.
+fn told_of<'a>(told: &'a mut BTreeMap<u16, Told>, known: Option<&[Arc<Node>]>, port: u16) -> &'a mut Told {
+    let by_rows = || known.and_then(|known| at_port(known, port)).map(|node| Told::by_rows(node)).unwrap_or_default();
+    told.entry(port).or_insert_with(by_rows)
+}
+
+fn at_port(nodes: &[Arc<Node>], port: u16) -> Option<&Arc<Node>> {
+    nodes.binary_search_by_key(&port, |node| node.port).ok().and_then(|index| nodes.get(index))
+}
+
 impl Told {
+    /// What a client knows of a node that reads its rows, and was told nothing else.
+    fn by_rows(node: &Node) -> Self {
+        Self {
+            present: node.is_announced(),
+            up: node.state == NodeState::Up,
+            seen_down: node.state == NodeState::Down,
+            incarnation: node.incarnation,
+            host_id: node.host_id,
+            ..Self::default()
+        }
+    }
+
     /// The changes that bring the client from what it was told to what the gateway knows.
     fn catch_up(&mut self, node: &Node) -> Vec<NodeChange> {
         let mut changes = Vec::new();

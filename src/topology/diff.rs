@@ -42,7 +42,7 @@ pub fn diff(old: &Topology, new: &Topology) -> Vec<Change> {
     }
     let forgotten = old.nodes.iter().filter(|node| new.node_by_id(&node.id).is_none());
     changes.extend(forgotten.cloned().map(Change::Forgotten));
-    for node in &new.nodes {
+    for node in &*new.nodes {
         let Some(before) = old.node_by_id(&node.id) else {
             changes.push(Change::Appeared(node.clone()));
             continue;

@@ -100,11 +100,13 @@ pub struct PortMap {
     range: PortRange,
     quarantine: Duration,
     claims: BTreeMap<NodeId, Claim>,
+    /// The same by port.
+    owners: BTreeMap<u16, NodeId>,
 }
 
 impl PortMap {
     pub fn new(range: PortRange, quarantine: Duration) -> Self {
-        Self { range, quarantine, claims: BTreeMap::new() }
+        Self { range, quarantine, claims: BTreeMap::new(), owners: BTreeMap::new() }
     }
 
     /// The node's port: the one it has, else `explicit`, else the lowest that nobody holds.
@@ -121,20 +123,21 @@ impl PortMap {
             Some(port) if !self.range.contains(port) => {
                 return Err(PortError::OutsideRange { key: "discovery", port, node: id.clone(), first, last });
             }
-            Some(port) => match self.owner(port) {
+            Some(port) => match self.owners.get(&port) {
                 Some(owner) => {
                     let (first, second) = (owner.clone(), id.clone());
                     return Err(PortError::Overlap { key: "discovery", port, first, second });
                 }
                 None => port,
             },
-            None => self.range.iter().find(|&port| self.owner(port).is_none()).ok_or_else(|| {
+            None => self.range.iter().find(|port| !self.owners.contains_key(port)).ok_or_else(|| {
                 let quarantined = self.claims.values().filter(|claim| claim.left.is_some()).count();
                 let need = self.claims.len() - quarantined + 1;
                 PortError::TooSmall { key: "listen", first, last, have: self.range.count(), need, quarantined }
             })?,
         };
         self.claims.insert(id.clone(), Claim { port, left: None });
+        self.owners.insert(port, id.clone());
         Ok(port)
     }
 
@@ -152,10 +155,13 @@ impl PortMap {
             let (first, last) = (self.range.first(), self.range.last());
             return Err(PortError::OutsideRange { key: "discovery.state_file", port, node: id, first, last });
         }
-        if let Some(owner) = self.owner(port).filter(|&owner| *owner != id) {
+        if let Some(owner) = self.owners.get(&port).filter(|&owner| *owner != id) {
             return Err(PortError::Overlap { key: "discovery.state_file", port, first: owner.clone(), second: id });
         }
-        self.claims.insert(id, claim);
+        self.owners.insert(port, id.clone());
+        if let Some(before) = self.claims.insert(id, claim).filter(|before| before.port != port) {
+            self.owners.remove(&before.port);
+        }
         Ok(())
     }
 
@@ -164,8 +170,8 @@ impl PortMap {
         let over = |claim: &Claim| self.ends(claim).is_some_and(|end| end <= now);
         let names = self.claims.iter().filter(|(_, claim)| over(claim)).map(|(id, _)| id.clone());
         let names: Vec<NodeId> = names.collect();
-        for id in &names {
-            self.claims.remove(id);
+        for claim in names.iter().filter_map(|id| self.claims.remove(id)) {
+            self.owners.remove(&claim.port);
         }
         names
     }
@@ -186,10 +192,6 @@ impl PortMap {
     /// When its quarantine ends; a time beyond what the clock can tell (a damaged state file) never comes.
     fn ends(&self, claim: &Claim) -> Option<SystemTime> {
         claim.left?.checked_add(self.quarantine)
-    }
-
-    fn owner(&self, port: u16) -> Option<&NodeId> {
-        self.claims.iter().find(|(_, claim)| claim.port == port).map(|(id, _)| id)
     }
 }
 
@@ -305,6 +307,7 @@ mod tests {
                 }
                 let held: BTreeSet<u16> = ports.claims().values().map(|claim| claim.port).collect();
                 prop_assert_eq!(held.len(), ports.claims().len());
+                prop_assert!(ports.owners.keys().eq(&held));
                 prop_assert!(held.iter().all(|&port| ports.range().contains(port)));
                 for (id, port) in &known {
                     prop_assert_eq!(ports.claims().get(id).map(|claim| claim.port), Some(*port));

@@ -303,7 +303,8 @@ impl State {
     fn publish(&mut self) -> Option<Topology> {
         let nodes = self.records.values().map(Record::to_node);
         let next = Topology::new(self.published.generation + 1, self.advertised, nodes)
-            .with_former(self.former.iter().cloned());
+            .with_former(self.former.iter().cloned())
+            .sharing(&self.published);
         self.hidden.retain(|(hidden, _)| !is_shown(&next, hidden));
         let unresolved = self.unresolved.iter().map(|id| Hidden {
             id: Some(id.clone()),

@@ -453,7 +453,7 @@ proptest! {
             let next = world.line(line);
             prop_assert_eq!(world.state.topology().generation, before + u64::from(next.is_some()));
             let mut seen = (Vec::new(), Vec::new());
-            for node in &world.state.topology().nodes {
+            for node in &*world.state.topology().nodes {
                 prop_assert!(!seen.0.contains(&node.port));
                 seen.0.push(node.port);
                 if let Some(host_id) = node.host_id.filter(|_| node.state != NodeState::Gone) {
