@@ -19,8 +19,9 @@ HEAP = """-Xms64m -Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:Reserved
 FAST = """-Dcassandra.ring_delay_ms=1000 -Dcassandra.skip_wait_for_gossip_to_settle=0
 -Dcassandra.consistent.rangemovement=false -Dcassandra.skip_schema_check=true -Dcassandra.superuser_setup_delay_ms=0
 -Dcassandra.shutdown_announce_in_ms=500 -Dcassandra.skip_sync=true -Dcassandra.jmx.local.port=7199""".split()
-# After FAST, whose flag it takes back.
-JOINING = ["-Dcassandra.auto_bootstrap=true", "-Dcassandra.skip_schema_check=false"]
+# After FAST, whose flags it takes back. A node that joins gives up when it has heard of no seed by gossip, one round a second, before the
+# ring's delay is over.
+JOINING = ["-Dcassandra.auto_bootstrap=true", "-Dcassandra.skip_schema_check=false", "-Dcassandra.ring_delay_ms=5000"]
 CREDENTIALS = ("cassandra", "cassandra")
 
 
