@@ -13,6 +13,7 @@
 pub mod conversation;
 pub mod events;
 pub mod handshake;
+pub mod plain_selection;
 pub mod requests;
 pub mod responses;
 pub mod statements;

@@ -19,7 +19,7 @@ use cqlgate::cql::message::event::{Event, NodeChange};
 use cqlgate::cql::message::{encode_plain_auth_response, error_code, request};
 use cqlgate::cql::primitives::{Writer, inet_cell};
 use cqlgate::demo::node::{Fault, Options};
-use cqlgate::topology::NodeState;
+use cqlgate::topology::{NodeState, Topology};
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -392,6 +392,58 @@ async fn another_host_id_at_a_nodes_address_is_another_node() {
     let local = &Client::connect(port, V4).await.rows("SELECT host_id FROM system.local").await[0];
     assert_eq!(local["host_id"], host_id.as_bytes());
     assert_eq!(told(&mut Client::connect(gate.port(0), V4).await).await.1, BTreeSet::from([gate.port(1), port]));
+}
+
+/// A gateway without credentials learns who its nodes are from the rows that pass, and a client can give any name to a column.
+#[tokio::test]
+async fn an_alias_teaches_nothing_and_a_nodes_own_row_does() {
+    let credentials = Some(("ann".to_owned(), "secret".to_owned()));
+    let gate = Gate::start_with(Options { credentials, ..Options::loopback(2, 0) }, "").await;
+    let port = gate.port(0).port();
+    let host_id = |topology: &Topology, port| topology.node_at_port(port).unwrap().host_id.map(|id| id.0);
+    for dialect in DIALECTS {
+        let mut clients = Vec::new();
+        for index in 0..2 {
+            let mut client = Client::dial(gate.port(index), dialect).await.unwrap();
+            assert_eq!(client.startup(&[]).await.unwrap().0, Opcode::AUTHENTICATE);
+            let response = encode_plain_auth_response("ann", "secret");
+            assert_eq!(client.ask(Opcode::AUTH_RESPONSE, &response).await.unwrap().0, Opcode::AUTH_SUCCESS);
+            clients.push(client);
+        }
+        let before = gate.running.topology.borrow().node_at_port(port).unwrap().clone();
+        for text in [
+            "SELECT schema_version AS host_id FROM system.local",
+            "SELECT schema_version AS host_id, release_version AS cluster_name FROM system.local WHERE key='local'",
+        ] {
+            let row = &clients[0].rows(text).await[0];
+            assert_ne!(row["host_id"], gate.cluster.node(0).member().host_id.as_bytes());
+            let prepared = clients[0].prepare(text).await;
+            assert_eq!(clients[0].execute(&prepared, &[], false).await.unwrap().0, Opcode::RESULT);
+        }
+        // When this answer is here, all before it were reported; what the other node says comes after them.
+        clients[0].rows("SELECT * FROM demo.kv").await;
+        clients[1].rows("SELECT * FROM system.local WHERE key='local'").await;
+        let other = gate.port(1).port();
+        gate.until(|topology| host_id(topology, other).is_some()).await;
+        let after = gate.running.topology.borrow().node_at_port(port).unwrap().clone();
+        assert_eq!((after.host_id, after.incarnation), (before.host_id, before.incarnation), "{dialect:?}");
+        let local = clients[0].rows("SELECT host_id FROM system.local").await;
+        gate.until(|topology| host_id(topology, port).is_some()).await;
+        let learned = host_id(&gate.running.topology.borrow(), port);
+        assert_eq!(learned, Some(gate.cluster.node(0).member().host_id), "{dialect:?}");
+        assert_eq!(local[0]["host_id"], learned.unwrap().as_bytes());
+    }
+}
+
+#[tokio::test]
+async fn a_hidden_row_is_listed_under_its_own_host_id() {
+    let gate = Gate::start_without(2, Options::loopback(3, 0)).await;
+    let mut client = Client::connect(gate.port(0), V4).await;
+    client.rows("SELECT schema_version AS host_id, native_address, native_port FROM system.peers_v2").await;
+    client.rows("SELECT * FROM system.peers_v2").await;
+    gate.until(|topology| !topology.hidden.is_empty()).await;
+    let listed: Vec<_> = gate.running.topology.borrow().hidden.iter().map(|row| row.host_id.unwrap().0).collect();
+    assert_eq!(listed, [gate.cluster.node(2).member().host_id]);
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
-//! What relays see in passing: counted here, and told to the topology where it did not know.
+//! What relays see in passing: counted here, and told to the topology where it did not know. Only answers to plain selections
+//! tell it anything: the names in others are the client's own.
 
 use std::net::SocketAddr;
 
@@ -14,7 +15,7 @@ impl Shared {
     /// Counts a fact from a connection of the node behind `port`. The topology hears of it if it has time.
     pub fn report(&self, port: u16, incarnation: u64, fact: Fact) {
         match fact {
-            Fact::Rewrote(report) => self.rewrote(port, incarnation, *report),
+            Fact::Rewrote { report, plain } => self.rewrote(port, incarnation, *report, plain),
             Fact::Unrewritable(reason) => {
                 tracing::warn!(port, %reason, "a system table's answer cannot be rewritten; the connection is closed");
             }
@@ -24,7 +25,7 @@ impl Shared {
         }
     }
 
-    fn rewrote(&self, port: u16, incarnation: u64, report: Report) {
+    fn rewrote(&self, port: u16, incarnation: u64, report: Report, plain: bool) {
         match report.rewritten {
             Rewritten::Unchanged => {}
             Rewritten::Frame(_) => self.metrics.rewritten(match report.table {
@@ -42,12 +43,12 @@ impl Shared {
                 Some(HiddenReason::NotResolved) => HiddenRow::NotResolved,
             };
             self.metrics.rows_hidden(reason, 1);
-            if let Some(reason) = row.reason {
+            if let Some(reason) = row.reason.filter(|_| plain) {
                 let hidden = Hidden { id: None, host_id: row.host_id, address: row.address, reason };
                 let _ = self.observations.try_send(Input::Hidden(hidden));
             }
         }
-        if let Some(local) = report.local {
+        if let Some(local) = report.local.filter(|_| plain) {
             self.observe(port, incarnation, local);
         }
     }

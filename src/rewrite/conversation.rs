@@ -38,7 +38,11 @@ pub struct Surroundings {
 #[derive(Debug)]
 pub enum Fact {
     /// A system table's answer was looked at.
-    Rewrote(Box<Report>),
+    Rewrote {
+        report: Box<Report>,
+        /// Its columns are what they are called, so what it says of nodes can be learned.
+        plain: bool,
+    },
     Unrewritable(Unrewritable),
     /// An EXECUTE's Skip_metadata was cleared.
     Redescribed,
@@ -153,6 +157,7 @@ impl Conversation {
             streams: &mut self.streams,
             facts: &mut self.facts,
             sent: &mut self.sent,
+            answered: self.answered,
             notes_queries: self.client.injection.any(),
         };
         let step = match &mut self.requests {

@@ -1,10 +1,14 @@
 //! What happens to a client's requests: nearly all pass.
 //!
-//! Two things are looked at. An answer that is asked to skip its metadata names no table, so the flag is cleared unless the
-//! statement is known to be ordinary. REGISTER makes the connection a control connection.
+//! Three things are looked at. An answer that is asked to skip its metadata names no table, so the flag is cleared unless the
+//! statement is known to be ordinary. REGISTER makes the connection a control connection. The beginning of a QUERY says
+//! whether its answer can be learned from.
+
+use std::ops::Range;
 
 use super::conversation::{Fact, Surroundings};
 use super::events::RegisteredTypes;
+use super::plain_selection;
 use super::streams::Streams;
 use super::walk::{Clear, Judge, Rewrite, Verdict};
 use super::{Failure, Why};
@@ -25,6 +29,7 @@ pub struct Requests<'a> {
     pub streams: &'a mut Streams,
     pub facts: &'a mut Vec<Fact>,
     pub sent: &'a mut u64,
+    pub answered: u64,
     /// Answers to QUERY may get columns injected, so they are remembered.
     pub notes_queries: bool,
 }
@@ -38,18 +43,32 @@ impl Requests<'_> {
     }
 
     fn query(&mut self, header: Header, body: &[u8]) -> Verdict {
-        let verdict = match query_flags_offset(header.flags, header.length as usize, self.session.version, body) {
-            Ok(offset) => clear_skip(body, offset),
+        let head = match query_head(header.flags, header.length as usize, self.session.version, body) {
+            Ok(head) => head,
             Err(error) if is_partial(header, body) && error.is_truncated() => {
                 return Verdict::More(body.len() + missing(error));
             }
-            Err(_) => Verdict::Pass,
+            Err(_) => return self.pass_query(header, &[]),
         };
-        self.pass(header);
+        if head.text.end <= plain_selection::LOOK && head.text.end > body.len() {
+            return Verdict::More(head.text.end);
+        }
+        self.pass_query(header, head.text_in(body));
+        clear_skip(body, head.flags)
+    }
+
+    /// A QUERY passes, whose text is this if it is short.
+    fn pass_query(&mut self, header: Header, text: &[u8]) -> Verdict {
+        let passed = self.pass(header);
         if self.notes_queries {
             self.streams.note_query(header.stream);
         }
-        verdict
+        if plain_selection::is_plain(text)
+            && let Some(others) = self.sent.checked_sub(self.answered + 1)
+        {
+            self.streams.note_plain_selection(header.stream, others);
+        }
+        passed
     }
 
     fn execute(&mut self, header: Header, body: &[u8]) -> Verdict {
@@ -86,26 +105,19 @@ impl Requests<'_> {
             Err(_) => return self.pass(header),
         };
         let undecided = if starved && !whole { Verdict::More(body.len() + 1) } else { Verdict::Hold };
-        let skips = match header.opcode {
-            Opcode::EXECUTE => match execute_head(header, self.session.version, decoded) {
-                Ok((id, _, skips)) => skips && !self.around.statements.contains(id),
-                Err(_) => return undecided,
-            },
-            _ => match query_flags_offset(header.flags, usize::MAX, self.session.version, decoded)
-                .map(|offset| decoded.get(offset))
-            {
-                Ok(Some(flags)) => flags & SKIP_METADATA != 0,
-                Ok(None) | Err(_) => return undecided,
-            },
-        };
-        if skips {
-            return Verdict::Hold;
+        if header.opcode == Opcode::EXECUTE {
+            return match execute_head(header, self.session.version, decoded) {
+                Ok((id, _, skips)) if skips && !self.around.statements.contains(id) => Verdict::Hold,
+                Ok(_) => self.pass(header),
+                Err(_) => undecided,
+            };
         }
-        self.pass(header);
-        if header.opcode == Opcode::QUERY && self.notes_queries {
-            self.streams.note_query(header.stream);
+        let Ok(head) = query_head(header.flags, usize::MAX, self.session.version, decoded) else { return undecided };
+        match decoded.get(head.flags) {
+            Some(flags) if flags & SKIP_METADATA != 0 => Verdict::Hold,
+            Some(_) => self.pass_query(header, head.text_in(decoded)),
+            None => undecided,
         }
-        Verdict::Pass
     }
 
     /// A compressed request that may skip metadata, whole: decompressed, judged again, and sent on uncompressed if changed.
@@ -202,16 +214,33 @@ fn is_partial(header: Header, body: &[u8]) -> bool {
     body.len() < header.length as usize
 }
 
-/// Where in a QUERY's body the flags byte is, known as soon as the text's length is: the text itself may be long.
-fn query_flags_offset(flags: Flags, length: usize, version: Version, body: &[u8]) -> Result<usize, DecodeError> {
+/// Where the parts of a QUERY's body are.
+struct QueryHead {
+    text: Range<usize>,
+    /// The flags byte.
+    flags: usize,
+}
+
+impl QueryHead {
+    /// The text, if it is short; empty otherwise.
+    fn text_in<'a>(&self, body: &'a [u8]) -> &'a [u8] {
+        let short = self.text.end <= plain_selection::LOOK;
+        body.get(self.text.clone()).filter(|_| short).unwrap_or_default()
+    }
+}
+
+/// Known as soon as the text's length is: the text itself may be long.
+fn query_head(flags: Flags, length: usize, version: Version, body: &[u8]) -> Result<QueryHead, DecodeError> {
     let start = request::message_offset(flags, body)?;
     let text = Reader::new(body.get(start..).unwrap_or_default()).count("QUERY text")?;
+    let start = start.saturating_add(4);
+    let end = start.saturating_add(text);
     let consistency_and_flags = if version >= Version::V5 { 2 + 3 } else { 2 };
-    let offset = start.saturating_add(4).saturating_add(text).saturating_add(consistency_and_flags);
-    if offset >= length {
+    let flags = end.saturating_add(consistency_and_flags);
+    if flags >= length {
         return Err(DecodeError::Malformed { what: "QUERY" });
     }
-    Ok(offset)
+    Ok(QueryHead { text: start..end, flags })
 }
 
 /// An EXECUTE's prepared id, where in its body the flags byte is, and whether it asks to skip metadata.

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::conversation::{Fact, Surroundings};
 use super::events::{Announcer, Outcome};
 use super::requests::{is_compressed, missing};
-use super::streams::Streams;
+use super::streams::{Note, Streams};
 use super::system_tables::{self, Perspective, Rewritten};
 use super::view::View;
 use super::view::drivers::Injection;
@@ -62,7 +62,7 @@ impl Responses<'_> {
     }
 
     /// Counts the answer and takes what was noted of its stream.
-    fn answer(&mut self, header: Header) -> (bool, Option<super::statements::StatementId>) {
+    fn answer(&mut self, header: Header) -> (bool, Option<Note>) {
         if header.stream < 0 {
             return (false, None);
         }
@@ -89,11 +89,11 @@ impl Responses<'_> {
             Says::Prepared if header.length <= MAX_PREPARED => Verdict::Hold,
             Says::Prepared => self.pass(header),
             Says::Nameless => match self.answer(header) {
-                (_, Some(_)) => Verdict::Fail(Why::MetadataMissing.into()),
-                (_, None) => Verdict::Pass,
+                (_, Some(Note::Execute(_))) => Verdict::Fail(Why::MetadataMissing.into()),
+                _ => Verdict::Pass,
             },
             Says::Ordinary => {
-                if let (_, Some(statement)) = self.answer(header) {
+                if let (_, Some(Note::Execute(statement))) = self.answer(header) {
                     self.around.statements.learn(&statement);
                 }
                 Verdict::Pass
@@ -194,7 +194,7 @@ impl Responses<'_> {
             Says::Ordinary | Says::Nameless => return Ok(Rewrite::Keep),
             Says::System => {}
         }
-        let (query, _) = self.answer(header);
+        let (query, note) = self.answer(header);
         let injection = if query { self.injection } else { Injection::default() };
         let topology = (self.around.topology)();
         let perspective = self.perspective(&topology, injection)?;
@@ -211,7 +211,7 @@ impl Responses<'_> {
                 Rewrite::Frame(encode_frame(header, &body))
             }
         };
-        self.facts.push(Fact::Rewrote(Box::new(report)));
+        self.facts.push(Fact::Rewrote { report: Box::new(report), plain: note == Some(Note::PlainSelection) });
         Ok(rewritten)
     }
 

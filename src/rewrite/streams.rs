@@ -4,8 +4,7 @@
 
 use super::statements::StatementId;
 
-/// EXECUTEs remembered per connection while their statement is unknown; beyond it the flag is still cleared, but the answer
-/// teaches nothing.
+/// Requests remembered per connection because their answers teach; beyond it nothing is learned from them.
 const MAX_NOTES: usize = 128;
 const BITMAP_WORDS: usize = (i16::MAX as usize + 1) / 64;
 
@@ -13,7 +12,17 @@ const BITMAP_WORDS: usize = (i16::MAX as usize + 1) / 64;
 #[derive(Debug, Default)]
 pub struct Streams {
     queries: StreamSet,
-    executes: Vec<(i16, StatementId)>,
+    /// At most one of a stream: a request is in flight on each of these.
+    notes: Vec<(i16, Note)>,
+}
+
+/// What the answer on a stream teaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// The tables of a statement that is not known to be ordinary; the answer must describe itself.
+    Execute(StatementId),
+    /// Facts about nodes: the columns of a QUERY's answer are what they are called.
+    PlainSelection,
 }
 
 impl Streams {
@@ -31,27 +40,39 @@ impl Streams {
 
     /// `stream` carries an EXECUTE of a statement that is not known to be ordinary; its answer will describe itself.
     pub fn note_execute(&mut self, stream: i16, id: StatementId) {
-        if self.executes.len() < MAX_NOTES {
-            self.executes.push((stream, id));
+        self.note(stream, Note::Execute(id));
+    }
+
+    /// `stream` carries a plain selection, and `others` requests are in flight besides. It is remembered only where each of
+    /// those is known to be on another stream: the answer to one on the same stream would be taken for this one's.
+    pub fn note_plain_selection(&mut self, stream: i16, others: u64) {
+        if self.notes.len() as u64 == others {
+            self.note(stream, Note::PlainSelection);
         }
     }
 
-    /// Takes what was remembered of `stream`: was it a QUERY, and which statement did it execute.
-    pub fn answered(&mut self, stream: i16) -> (bool, Option<StatementId>) {
+    fn note(&mut self, stream: i16, note: Note) {
+        if stream >= 0 && self.notes.len() < MAX_NOTES {
+            self.notes.push((stream, note));
+        }
+    }
+
+    /// Takes what was remembered of `stream`: was it a QUERY, and what does its answer teach.
+    pub fn answered(&mut self, stream: i16) -> (bool, Option<Note>) {
         if self.is_empty() {
             return (false, None);
         }
         let query = self.queries.remove(stream);
-        let noted = self.executes.iter().position(|&(noted, _)| noted == stream);
-        let statement = noted.map(|position| self.executes.swap_remove(position).1);
-        if self.executes.is_empty() {
-            self.executes = Vec::new();
+        let noted = self.notes.iter().position(|&(noted, _)| noted == stream);
+        let note = noted.map(|position| self.notes.swap_remove(position).1);
+        if self.notes.is_empty() {
+            self.notes = Vec::new();
         }
-        (query, statement)
+        (query, note)
     }
 
     pub fn is_empty(&self) -> bool {
-        self.queries.len == 0 && self.executes.is_empty()
+        self.queries.len == 0 && self.notes.is_empty()
     }
 }
 
@@ -158,15 +179,29 @@ mod tests {
         streams.note_query(3);
         streams.note_execute(4, [9; 16]);
         assert_eq!(streams.answered(3), (true, None));
-        assert_eq!(streams.answered(4), (false, Some([9; 16])));
+        assert_eq!(streams.answered(4), (false, Some(Note::Execute([9; 16]))));
         assert_eq!(streams.answered(4), (false, None));
         assert!(streams.is_empty());
+    }
+
+    #[test]
+    fn a_plain_selection_is_noted_only_when_no_other_answer_can_come_on_its_stream() {
+        let mut streams = Streams::default();
+        streams.note_plain_selection(1, 1);
+        assert!(streams.is_empty(), "what else is in flight may be on stream 1");
+        streams.note_plain_selection(1, 0);
+        streams.note_plain_selection(2, 1);
+        streams.reuse(1);
+        streams.note_plain_selection(1, 2);
+        assert_eq!(streams.answered(1), (false, None), "two requests on one stream");
+        assert_eq!(streams.answered(2), (false, Some(Note::PlainSelection)));
     }
 
     #[test]
     fn negative_streams_leave_no_trace() {
         let mut streams = Streams::default();
         streams.note_query(-1);
+        streams.note_execute(-1, [9; 16]);
         assert!(streams.is_empty());
     }
 }

@@ -24,6 +24,8 @@ use disclosure::{Forbidden, Internal};
 
 /// The keyspace of all of them.
 pub const KEYSPACE: &str = "system";
+/// The names of all of them.
+pub const REWRITTEN: [&str; 3] = ["local", "peers", "peers_v2"];
 
 /// The tables whose rows are rewritten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -80,7 +82,7 @@ pub struct Report {
     pub table: SystemTable,
     pub rewritten: Rewritten,
     pub hidden: Vec<HiddenRow>,
-    /// From a row of `system.local`: what the attached node says of itself.
+    /// From a row of `system.local`: what the attached node says of itself, if its columns are what they are called.
     pub local: Option<LocalRow>,
 }
 

@@ -1,6 +1,6 @@
 //! The heads of QUERY and EXECUTE: just enough to find the statement's id and the byte that asks to skip metadata.
 //!
-//! The text of a statement is never looked into.
+//! The text of a statement is not looked into here.
 
 use super::super::frame::{Flags, Version};
 use super::super::primitives::{DecodeError, Reader, Writer};

@@ -278,6 +278,60 @@ fn a_long_query_streams_and_its_flag_is_still_cleared() {
     }
 }
 
+/// Whether what a row of `system.local` says is learned when it answers what was asked last.
+fn is_learned(talk: &mut Talk, stream: i16) -> bool {
+    talk.response(Opcode::RESULT, stream, &rows("system", "local")).unwrap();
+    let facts = talk.conversation.take_facts();
+    matches!(facts.as_slice(), [.., Fact::Rewrote { plain: true, .. }])
+}
+
+#[test]
+fn only_the_answer_to_a_plain_selection_is_learned_from() {
+    const PLAIN: &str = "SELECT * FROM system.local WHERE key='local'";
+    const ALIAS: &str = "SELECT schema_version AS host_id FROM system.local";
+    for session in ALL {
+        let version = session.version;
+        let mut talk = Talk::with(session, &surroundings());
+        for flags in [0, SKIP] {
+            talk.request(Opcode::QUERY, 1, &query(version, PLAIN, flags));
+            assert!(is_learned(&mut talk, 1), "{session:?}");
+            talk.request(Opcode::QUERY, 1, &query(version, ALIAS, flags));
+            assert!(!is_learned(&mut talk, 1), "{session:?}");
+        }
+        // A text that is longer than what is looked at.
+        talk.request(Opcode::QUERY, 1, &query(version, &format!("{PLAIN}{}", " ".repeat(600)), 0));
+        assert!(!is_learned(&mut talk, 1), "{session:?}");
+        talk.request(Opcode::EXECUTE, 1, &execute(version, &ID, 0));
+        assert!(!is_learned(&mut talk, 1), "{session:?}");
+        talk.request(Opcode::PREPARE, 1, &query(version, PLAIN, 0));
+        assert!(!is_learned(&mut talk, 1), "{session:?}");
+        talk.request(Opcode::BATCH, 1, &query(version, PLAIN, 0));
+        assert!(!is_learned(&mut talk, 1), "{session:?}");
+    }
+}
+
+#[test]
+fn the_answer_to_another_request_on_the_same_stream_is_not_learned_from() {
+    const PLAIN: &str = "SELECT host_id FROM system.local";
+    let ask = |talk: &mut Talk, stream, text| _ = talk.request(Opcode::QUERY, stream, &query(Version::V4, text, 0));
+    let mut talk = Talk::with(V4, &surroundings());
+    ask(&mut talk, 1, "SELECT now() AS host_id FROM system.local");
+    ask(&mut talk, 1, PLAIN);
+    assert!(!is_learned(&mut talk, 1));
+    assert!(!is_learned(&mut talk, 1));
+    ask(&mut talk, 1, PLAIN);
+    ask(&mut talk, 1, "SELECT now() AS host_id FROM system.local");
+    assert!(!is_learned(&mut talk, 1));
+    assert!(!is_learned(&mut talk, 1));
+    // As the Python driver asks: two at once, each on its own stream.
+    ask(&mut talk, 1, "SELECT * FROM system.peers_v2");
+    ask(&mut talk, 2, PLAIN);
+    assert!(is_learned(&mut talk, 2));
+    talk.response(Opcode::RESULT, 1, &rows("system", "peers_v2")).unwrap();
+    ask(&mut talk, 1, PLAIN);
+    assert!(is_learned(&mut talk, 1));
+}
+
 #[test]
 fn requests_in_flight_are_counted() {
     let mut talk = Talk::with(V4, &surroundings());
