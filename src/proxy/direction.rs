@@ -30,6 +30,8 @@ pub struct Direction {
     /// Decided, not written: what a blocked write left over, from `spilled` on.
     spill: Vec<u8>,
     spilled: usize,
+    /// Bytes of `spill` that were made here, in the place of a frame: they count as held. Others are a read's worth.
+    made: usize,
     /// Bytes that the destination took since [`Direction::take_written`]; a poll moves far less than 4 GiB.
     written: u32,
     /// The destination has accepted bytes that it has not sent (TLS).
@@ -171,11 +173,14 @@ impl Direction {
                     at += len;
                 }
                 Step::Replace(len, bytes) => {
+                    let owed = self.spill.len();
                     self.write(cx, destination, &bytes).map_err(Progress::WriteFailed)?;
+                    self.made += self.spill.len() - owed;
                     at += len;
                     self.elsewhere = held_elsewhere;
                     if !self.reserve(budget) {
                         self.held = input.get(at..).unwrap_or_default().to_vec();
+                        self.settle(budget);
                         return Err(Progress::NoRoom);
                     }
                 }
@@ -190,19 +195,25 @@ impl Direction {
         if !undecided.is_empty() {
             self.held = if at == 0 && joined { held } else { undecided.to_vec() };
         }
-        if self.need.max(self.elsewhere) <= hold::FREE {
-            self.permit = None;
-        }
+        self.settle(budget);
         Ok(())
     }
 
-    /// Room for what is to be held, here up to the next decision, or elsewhere.
+    /// Bytes to be held: here up to the next decision, or elsewhere.
+    fn wanted(&self) -> usize {
+        self.need.max(self.elsewhere)
+    }
+
+    /// Room for what is to be held.
     fn reserve(&mut self, budget: &Arc<HoldBudget>) -> bool {
-        let wanted = self.need.max(self.elsewhere);
-        if wanted <= hold::FREE {
-            return true;
-        }
-        budget.grow(&mut self.permit, wanted)
+        let wanted = self.wanted();
+        wanted <= hold::FREE || budget.grow(&mut self.permit, wanted.saturating_add(self.made))
+    }
+
+    /// Gives back room that is not needed any more. What a reader has not taken is counted, room or no room.
+    fn settle(&mut self, budget: &Arc<HoldBudget>) {
+        let needed = if self.wanted() > hold::FREE { self.permit.as_ref().map_or(0, Permit::bytes) } else { 0 };
+        budget.count(&mut self.permit, needed.max(self.made));
     }
 
     /// Writes `bytes` after all that is owed; what the destination does not take now is owed.
@@ -256,6 +267,10 @@ impl Direction {
         if self.spilled > 0 {
             self.spill = Vec::new();
             self.spilled = 0;
+            self.made = 0;
+            if self.wanted() <= hold::FREE {
+                self.permit = None;
+            }
         }
         if self.unflushed {
             match Pin::new(&mut *destination).poll_flush(cx) {
@@ -264,5 +279,70 @@ impl Direction {
             }
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::Waker;
+
+    const MADE: usize = 1024 * 1024;
+
+    /// `step` says what shall happen to so many bytes.
+    fn poll<S: AsyncRead + Unpin, D: AsyncWrite + Unpin>(
+        direction: &mut Direction,
+        (source, destination): (&mut S, &mut D),
+        budget: &Arc<HoldBudget>,
+        step: impl Fn(usize) -> Step,
+    ) -> Progress {
+        let mut cx = Context::from_waker(Waker::noop());
+        let room = Room { scratch: &mut vec![0; MADE / 4], budget };
+        direction.poll(&mut cx, source, destination, room, |bytes| (step(bytes.len()), 0))
+    }
+
+    fn read_all(reader: &mut (impl AsyncRead + Unpin)) -> usize {
+        let (mut piece, mut length) = (vec![0; 64 * 1024], 0);
+        loop {
+            let mut buffer = ReadBuf::new(&mut piece);
+            match Pin::new(&mut *reader).poll_read(&mut Context::from_waker(Waker::noop()), &mut buffer) {
+                Poll::Ready(Ok(())) => length += buffer.filled().len(),
+                _ => return length,
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_made_for_a_client_that_does_not_read_is_counted_until_it_does() {
+        let (mut node, mut source) = tokio::io::duplex(1024);
+        let (mut destination, mut client) = tokio::io::duplex(1024);
+        // There is less room than that.
+        let budget = HoldBudget::new(MADE / 2);
+        let mut direction = Direction::default();
+        let made = |len| Step::Replace(len, vec![0; MADE]);
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(Pin::new(&mut node).poll_write(&mut cx, b"frame").is_ready());
+        let mut taken = 0;
+        while taken + 1024 < MADE {
+            let progress = poll(&mut direction, (&mut source, &mut destination), &budget, made);
+            assert!(matches!(progress, Progress::Blocked), "{progress:?}");
+            assert_eq!(budget.held(), MADE - 1024, "it is one piece of memory until the last byte is taken");
+            taken += read_all(&mut client);
+        }
+        assert!(matches!(poll(&mut direction, (&mut source, &mut destination), &budget, made), Progress::Blocked));
+        assert!(direction.is_flushed());
+        assert_eq!(budget.held(), 0);
+    }
+
+    #[test]
+    fn what_passes_to_a_client_that_does_not_read_is_a_reads_worth_and_free() {
+        let mut source = &vec![0; MADE][..];
+        let (mut destination, _client) = tokio::io::duplex(1024);
+        let budget = HoldBudget::new(MADE);
+        let mut direction = Direction::default();
+        let progress = poll(&mut direction, (&mut source, &mut destination), &budget, Step::Pass);
+        assert!(matches!(progress, Progress::Blocked), "{progress:?}");
+        assert!(!direction.is_flushed());
+        assert_eq!(budget.held(), 0);
     }
 }

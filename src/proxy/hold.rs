@@ -1,4 +1,4 @@
-//! The process-wide budget for bytes that are held because a frame must change.
+//! The process-wide budget for bytes that are held because a frame must change, or has changed and waits for its reader.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,14 +26,38 @@ impl HoldBudget {
     pub fn grow(self: &Arc<Self>, permit: &mut Option<Permit>, bytes: usize) -> bool {
         let has = permit.as_ref().map_or(0, |permit| permit.bytes);
         let more = bytes.saturating_sub(has);
+        if more == 0 {
+            return true;
+        }
         let grown = self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
             held.checked_add(more).filter(|&held| held <= self.limit)
         });
         if grown.is_err() {
             return false;
         }
-        permit.get_or_insert_with(|| Permit { budget: Arc::clone(self), bytes: 0 }).bytes += more;
+        self.add(permit, more);
         true
+    }
+
+    /// Makes `permit` one of just so many bytes, which are there already: more than the limit if need be. Nobody else gets room
+    /// then. Few enough are free.
+    pub fn count(self: &Arc<Self>, permit: &mut Option<Permit>, bytes: usize) {
+        if bytes <= FREE {
+            *permit = None;
+            return;
+        }
+        let has = permit.as_ref().map_or(0, |permit| permit.bytes);
+        if let Some(more) = bytes.checked_sub(has) {
+            self.held.fetch_add(more, Ordering::Relaxed);
+            self.add(permit, more);
+        } else if let Some(permit) = permit {
+            self.held.fetch_sub(permit.bytes - bytes, Ordering::Relaxed);
+            permit.bytes = bytes;
+        }
+    }
+
+    fn add(self: &Arc<Self>, permit: &mut Option<Permit>, more: usize) {
+        permit.get_or_insert_with(|| Permit { budget: Arc::clone(self), bytes: 0 }).bytes += more;
     }
 }
 
@@ -42,6 +66,12 @@ impl HoldBudget {
 pub struct Permit {
     budget: Arc<HoldBudget>,
     bytes: usize,
+}
+
+impl Permit {
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
 }
 
 impl Drop for Permit {
@@ -65,6 +95,24 @@ mod tests {
         assert!(budget.grow(&mut other, 30));
         drop(one);
         assert_eq!(budget.held(), 30);
+        drop(other);
+        assert_eq!(budget.held(), 0);
+    }
+
+    #[test]
+    fn what_is_there_already_is_counted_beyond_the_limit_and_leaves_no_room() {
+        let budget = HoldBudget::new(3 * FREE);
+        let (mut one, mut other) = (None, None);
+        budget.count(&mut one, FREE);
+        assert_eq!(budget.held(), 0, "free");
+        budget.count(&mut one, 5 * FREE);
+        assert_eq!(budget.held(), 5 * FREE);
+        assert!(!budget.grow(&mut other, 1));
+        assert!(budget.grow(&mut one, 4 * FREE), "it has that much");
+        budget.count(&mut one, 2 * FREE);
+        assert!(budget.grow(&mut other, FREE));
+        assert_eq!(budget.held(), 3 * FREE);
+        budget.count(&mut one, 0);
         drop(other);
         assert_eq!(budget.held(), 0);
     }
