@@ -12,14 +12,14 @@ use super::plain_selection;
 use super::streams::Streams;
 use super::walk::{Clear, Judge, Rewrite, Verdict};
 use super::{Failure, Why};
-use crate::cql::compression::Prefix;
+use crate::cql::compression::{Compression, Prefix};
 use crate::cql::frame::{EVENT_STREAM, Flags, HEADER_LEN, Header, Opcode, Version, encode_frame};
 use crate::cql::message::request::{self, flag::SKIP_METADATA};
 use crate::cql::message::{Register, error_code};
 use crate::cql::primitives::{DecodeError, Reader};
 use crate::cql::session::Session;
 
-/// Decoded bytes of a compressed request that are looked at before it is held whole.
+/// Decoded bytes of a compressed request that tell what it asks, if its text is short.
 const PREFIX: usize = 512;
 
 /// The judge of one step in the direction client → node.
@@ -90,33 +90,61 @@ impl Requests<'_> {
         clear_skip(body, offset)
     }
 
-    /// QUERY or EXECUTE whose body is compressed: its start is decoded; it is held whole only when its flag must change.
+    /// QUERY or EXECUTE whose body is compressed: its start is decoded, as far as the flags; it is held whole only when they
+    /// must change.
     fn compressed(&mut self, header: Header, body: &[u8]) -> Verdict {
         let Some(compression) = self.session.compression else { return self.pass(header) };
-        let mut start = [0; PREFIX];
-        let whole = body.len() == header.length as usize;
-        if body.is_empty() && !whole {
+        if body.is_empty() && is_partial(header, body) {
             return Verdict::More(1);
         }
-        let (decoded, starved) = match compression.decompress_prefix(body, &mut start) {
-            Ok(prefix) => {
-                (start.get(..prefix.written()).unwrap_or_default(), matches!(prefix, Prefix::NeedInput { .. }))
+        let mut len = PREFIX;
+        let mut verdict = self.compressed_start(compression, header, body, &mut [0; PREFIX]);
+        while let Err(needed) = verdict {
+            if needed > self.around.held_frame {
+                return Verdict::Fail(self.too_long_to_hold(header));
             }
-            Err(_) => return self.pass(header),
-        };
-        let undecided = if starved && !whole { Verdict::More(body.len() + 1) } else { Verdict::Hold };
-        if header.opcode == Opcode::EXECUTE {
-            return match execute_head(header, self.session.version, decoded) {
-                Ok((id, _, skips)) if skips && !self.around.statements.contains(id) => Verdict::Hold,
-                Ok(_) => self.pass(header),
-                Err(_) => undecided,
-            };
+            len = needed.max(4 * len).min(self.around.held_frame);
+            verdict = self.compressed_start(compression, header, body, &mut vec![0; len]);
         }
-        let Ok(head) = query_head(header.flags, usize::MAX, self.session.version, decoded) else { return undecided };
-        match decoded.get(head.flags) {
-            Some(flags) if flags & SKIP_METADATA != 0 => Verdict::Hold,
-            Some(_) => self.pass_query(header, head.text_in(decoded)),
-            None => undecided,
+        verdict.unwrap_or_else(|_| self.pass(header))
+    }
+
+    /// The verdict by the decoded start of a body, or how much longer than `start` it must be.
+    fn compressed_start(
+        &mut self,
+        compression: Compression,
+        header: Header,
+        body: &[u8],
+        start: &mut [u8],
+    ) -> Result<Verdict, usize> {
+        let Ok(prefix) = compression.decompress_prefix(body, start) else { return Ok(self.pass(header)) };
+        let decoded = start.get(..prefix.written()).unwrap_or_default();
+        let needed = if header.opcode == Opcode::EXECUTE {
+            match execute_head(header, self.session.version, decoded) {
+                Ok((id, _, skips)) if skips && !self.around.statements.contains(id) => return Ok(Verdict::Hold),
+                Ok(_) => return Ok(self.pass(header)),
+                Err(error) => decoded.len().saturating_add(missing(error)),
+            }
+        } else {
+            let length = compression.declared_len(body).unwrap_or(usize::MAX);
+            match query_head(header.flags, length, self.session.version, decoded) {
+                Ok(head) => match decoded.get(head.flags) {
+                    Some(flags) if flags & SKIP_METADATA != 0 => return Ok(Verdict::Hold),
+                    Some(_) => return Ok(self.pass_query(header, head.text_in(decoded))),
+                    None => head.flags.saturating_add(1),
+                },
+                Err(error) => decoded.len().saturating_add(missing(error)),
+            }
+        };
+        match prefix {
+            // What has arrived is decoded again and again: it grows in proportion, so that this costs no more than once.
+            Prefix::NeedInput { .. } if is_partial(header, body) => {
+                let most = self.around.held_frame.saturating_sub(HEADER_LEN);
+                Ok(Verdict::More((body.len() + body.len() / 4).min(most).max(body.len() + 1)))
+            }
+            Prefix::Full { .. } if needed > start.len() => Err(needed),
+            // Malformed, if it is whole: the node will say so.
+            _ => Ok(Verdict::Hold),
         }
     }
 
@@ -124,8 +152,9 @@ impl Requests<'_> {
     fn rewrite_compressed(&mut self, header: Header, frame: &[u8]) -> Rewrite {
         let Some(compression) = self.session.compression else { return Rewrite::Keep };
         let body = frame.get(HEADER_LEN..).unwrap_or_default();
-        let Ok(mut body) = compression.decompress(body, self.around.held_frame) else {
-            return Rewrite::Fail(Why::Compression.into());
+        let mut body = match compression.decompress(body, self.around.held_frame) {
+            Ok(body) => body,
+            Err(error) => return Rewrite::Fail(self.not_decompressed(header, error)),
         };
         let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
         let header = Header { flags: header.flags.without(Flags::COMPRESSION), length, ..header };
@@ -141,6 +170,13 @@ impl Requests<'_> {
         }
     }
 
+    fn not_decompressed(&self, header: Header, error: DecodeError) -> Failure {
+        match error {
+            DecodeError::TooLong { .. } => self.too_long_to_hold(header),
+            _ => Why::Compression.into(),
+        }
+    }
+
     fn register(&mut self, header: Header, frame: &[u8]) -> Rewrite {
         let body = frame.get(HEADER_LEN..).unwrap_or_default();
         let decompressed;
@@ -151,7 +187,7 @@ impl Requests<'_> {
                     decompressed = body;
                     &decompressed
                 }
-                Err(_) => return Rewrite::Fail(Why::Compression.into()),
+                Err(error) => return Rewrite::Fail(self.not_decompressed(header, error)),
             },
         };
         let message = request::message_offset(header.flags, body).ok().and_then(|offset| body.get(offset..));
@@ -190,10 +226,20 @@ impl Judge for Requests<'_> {
         if header.is_response() {
             return Some(Why::WrongDirection.into());
         }
-        (header.length > self.around.max_body).then(|| Failure {
-            why: Why::FrameTooLong,
-            reply: Some(too_long(header, self.around.max_body, self.session)),
+        (header.length > self.around.max_body).then(|| {
+            let text =
+                format!("Frame body of {} bytes exceeds the maximum of {} bytes", header.length, self.around.max_body);
+            Failure { why: Why::FrameTooLong, reply: Some(protocol_error(header, &text, self.session)) }
         })
+    }
+
+    fn too_long_to_hold(&self, header: Header) -> Failure {
+        let text = format!(
+            "cqlgate: a frame body of {} bytes must change before it is sent on, and is longer than the maximum of {} bytes, or \
+             will be when it is decompressed (limits.held_frame)",
+            header.length, self.around.held_frame
+        );
+        Failure { why: Why::HeldFrameTooLong, reply: Some(protocol_error(header, &text, self.session)) }
     }
 
     fn held_limit(&self) -> usize {
@@ -268,8 +314,7 @@ fn clear_skip(body: &[u8], offset: usize) -> Verdict {
 }
 
 /// The protocol's own error for a frame that is too long, on the client's stream.
-fn too_long(header: Header, limit: u32, session: Session) -> Vec<u8> {
-    let text = format!("Frame body of {} bytes exceeds the maximum of {limit} bytes", header.length);
+fn protocol_error(header: Header, text: &str, session: Session) -> Vec<u8> {
     let stream = if header.stream == EVENT_STREAM { 0 } else { header.stream };
-    super::conversation::error_frame(session, stream, error_code::PROTOCOL_ERROR, &text)
+    super::conversation::error_frame(session, stream, error_code::PROTOCOL_ERROR, text)
 }

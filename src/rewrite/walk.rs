@@ -6,7 +6,7 @@
 pub mod frames;
 pub mod segments;
 
-use super::{Failure, Step};
+use super::{Failure, Step, Why};
 use crate::cql::frame::Header;
 
 /// Who decides about frames. It may be asked again about a frame after `More` and after `Hold` (until the frame is there
@@ -24,6 +24,11 @@ pub trait Judge {
 
     /// The longest frame that may be held, in bytes.
     fn held_limit(&self) -> usize;
+
+    /// The failure of a frame that cannot be decided, or changed, within that limit.
+    fn too_long_to_hold(&self, _header: Header) -> Failure {
+        Why::HeldFrameTooLong.into()
+    }
 
     /// Whether a v5 segment with a corrupt payload is for the receiver to refuse; otherwise it ends the connection here.
     fn passes_corrupt_payload(&self) -> bool;

@@ -268,13 +268,112 @@ fn a_query_never_skips_metadata() {
     }
 }
 
+/// A text of which compression makes nothing shorter.
+fn noise(length: usize) -> String {
+    let mut state = 1_u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        char::from(b' ' + (state >> 33) as u8 % 95)
+    };
+    (0..length).map(|_| next()).collect()
+}
+
 #[test]
-fn a_long_query_streams_and_its_flag_is_still_cleared() {
-    for session in [V4, V5, V5_LZ4, V4_LZ4] {
-        let mut talk = Talk::with(session, &surroundings());
-        let text = "x".repeat(2000);
-        let asked = query(session.version, &text, SKIP);
-        assert_eq!(talk.request(Opcode::QUERY, 1, &asked), query(session.version, &text, 0), "{session:?}");
+fn the_flag_of_a_long_query_is_cleared() {
+    for session in ALL {
+        for text in ["x".repeat(2000), noise(2000)] {
+            let mut talk = Talk::with(session, &surroundings());
+            let asked = query(session.version, &text, SKIP);
+            assert_eq!(talk.request(Opcode::QUERY, 1, &asked), query(session.version, &text, 0), "{session:?}");
+        }
+    }
+}
+
+#[test]
+fn a_query_with_a_long_text_and_a_long_value_streams() {
+    for session in ALL {
+        for text in [10, 2000, 50_000] {
+            let mut conversation = Talk::with(session, &surroundings()).conversation;
+            let mut body = query(session.version, &noise(text), 0x01);
+            Writer::new(&mut body).u16(1).i32(300_000).raw(noise(300_000).as_bytes());
+            let wire = on_wire(session, 0, Opcode::QUERY, 1, &body);
+            // As if it arrived in pieces of 20 KB: most of it passes before the rest is there.
+            let (mut from, mut to, mut need, mut scratch) = (0, 0, 0, vec![0; MAX_PAYLOAD]);
+            while to < wire.len() * 3 / 4 {
+                to += 20_000;
+                while from + need < to {
+                    match conversation.request(&wire[from..to], &mut scratch) {
+                        Step::Wait { need: more } => need = more,
+                        Step::Pass(len) => (from, need) = (from + len, 0),
+                        other => panic!("{session:?} {text}: {other:?}"),
+                    }
+                }
+            }
+            assert!(from > 80_000, "{session:?} {text}: {from} of {to} passed");
+        }
+    }
+}
+
+#[test]
+fn a_long_compressed_query_that_need_not_change_passes_byte_for_byte() {
+    for session in [V4_LZ4, V4_SNAPPY] {
+        for text in ["x".repeat(500_000), noise(500_000)] {
+            let mut conversation = Talk::with(session, &surroundings()).conversation;
+            let wire = on_wire(session, 0, Opcode::QUERY, 1, &query(session.version, &text, 0x20));
+            assert_eq!(conversation.request(&wire, &mut []), Step::Pass(wire.len()), "{session:?}");
+            // One that declares more text than it has is for the node to refuse.
+            let mut body = query(session.version, &text, 0x20);
+            body[..4].copy_from_slice(&0x7fff_ffff_u32.to_be_bytes());
+            let wire = on_wire(session, 0, Opcode::QUERY, 1, &body);
+            assert_eq!(conversation.request(&wire, &mut []), Step::Pass(wire.len()), "{session:?}");
+        }
+    }
+}
+
+#[test]
+fn a_request_too_long_to_be_changed_gets_the_protocols_own_error() {
+    let around = Arc::new(Surroundings {
+        topology: Box::new(topology),
+        statements: OrdinaryStatements::default(),
+        max_body: 1 << 20,
+        held_frame: 4096,
+        rewriting: true,
+    });
+    let refused_on_wire = |session: Session, wire: &[u8]| {
+        let mut conversation = Talk::with(session, &around).conversation;
+        let step = conversation.request(wire, &mut vec![0; MAX_PAYLOAD]);
+        let Step::Fail(failure) = step else { panic!("{session:?}: {step:?}") };
+        assert_eq!(failure.why, Why::HeldFrameTooLong, "{session:?}");
+        let reply = failure.reply.unwrap();
+        let error = off_wire(session, &reply);
+        let error = message::Error::parse(&error).unwrap();
+        assert_eq!(error.code, message::error_code::PROTOCOL_ERROR);
+        assert!(error.message.contains("4096 bytes"), "{}", error.message);
+    };
+    let refused = |session: Session, opcode, body: &[u8]| {
+        refused_on_wire(session, &on_wire(session, 0, opcode, 77, body));
+    };
+    // The half of a custom payload, behind which the id and the flags are.
+    let mut body = Vec::new();
+    Writer::new(&mut body).u16(1).string("k").i32(9000).raw(noise(9000).as_bytes()).raw(&execute(
+        Version::V4,
+        &ID,
+        SKIP,
+    ));
+    let flags = Flags(Flags::CUSTOM_PAYLOAD);
+    let frame = encode_frame(Header { version: 4, flags, stream: 77, opcode: Opcode::EXECUTE, length: 0 }, &body);
+    refused_on_wire(V4, &frame[..5000]);
+    for session in ALL {
+        refused(session, Opcode::REGISTER, noise(5000).as_bytes());
+        refused(session, Opcode::REGISTER, noise(300_000).as_bytes());
+        for session in [session].into_iter().filter(|it| it.version != Version::V5 && it.compression.is_some()) {
+            for text in ["x".repeat(100_000), noise(100_000)] {
+                let mut body = execute(session.version, &ID, SKIP);
+                body.extend(text.bytes());
+                refused(session, Opcode::EXECUTE, &body);
+                refused(session, Opcode::QUERY, &query(session.version, &text, 0));
+            }
+        }
     }
 }
 

@@ -50,8 +50,11 @@ impl FrameWalk {
                     // A body that claims more than it can hold is judged whole, as it would be had it come in one piece.
                     let need = (HEADER_LEN + need.max(body.len() + 1)) as u64;
                     let need = usize::try_from(need.min(whole)).unwrap_or(usize::MAX);
-                    if need > judge.held_limit() || arrived as u64 == whole {
+                    if arrived as u64 == whole {
                         return self.after(at, Step::Fail(Why::Malformed.into()));
+                    }
+                    if need > judge.held_limit() {
+                        return self.after(at, Step::Fail(judge.too_long_to_hold(header)));
                     }
                     return pass_or_wait(at, need);
                 }
@@ -63,7 +66,7 @@ impl FrameWalk {
                 Verdict::Hold => {
                     let need = match usize::try_from(whole) {
                         Ok(need) if need <= judge.held_limit() => need,
-                        _ => return self.after(at, Step::Fail(Why::HeldFrameTooLong.into())),
+                        _ => return self.after(at, Step::Fail(judge.too_long_to_hold(header))),
                     };
                     let Some(frame) = rest.get(..need) else {
                         return pass_or_wait(at, need);

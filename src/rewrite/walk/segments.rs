@@ -135,7 +135,7 @@ impl SegmentWalk {
                 Verdict::Clear(clear) => replaced = cleared(frame, clear),
                 Verdict::More(_) => return Err(fail(Why::Malformed)),
                 Verdict::Fail(failure) => return Err(Step::Fail(failure)),
-                Verdict::Hold if len > judge.held_limit() => return Err(fail(Why::HeldFrameTooLong)),
+                Verdict::Hold if len > judge.held_limit() => return Err(Step::Fail(judge.too_long_to_hold(header))),
                 Verdict::Hold => match judge.rewrite(header, frame) {
                     Rewrite::Keep => {}
                     Rewrite::Frame(frame) => replaced = Some(frame),
@@ -184,10 +184,11 @@ impl SegmentWalk {
             Verdict::Pass => None,
             Verdict::Clear(clear) => Some(clear),
             Verdict::Fail(failure) => return Err(Step::Fail(failure)),
-            Verdict::More(need) if start.len() == len || HEADER_LEN + need > judge.held_limit() => {
-                return Err(fail(Why::Malformed));
+            Verdict::More(_) if start.len() == len => return Err(fail(Why::Malformed)),
+            Verdict::More(need) if HEADER_LEN + need > judge.held_limit() => {
+                return Err(Step::Fail(judge.too_long_to_hold(header)));
             }
-            Verdict::Hold if len > judge.held_limit() => return Err(fail(Why::HeldFrameTooLong)),
+            Verdict::Hold if len > judge.held_limit() => return Err(Step::Fail(judge.too_long_to_hold(header))),
             Verdict::Hold if start.len() == len => {
                 let frame = if first { part.to_vec() } else { std::mem::take(&mut self.held) };
                 self.holding = false;
