@@ -255,6 +255,8 @@ async fn down_and_up_are_told_once_and_with_the_port() {
         assert_eq!(client.event().await, format!("UP {port}"));
         gate.until(|topology| topology.node_at_port(port.port()).unwrap().state == NodeState::Up).await;
     }
+    let metrics = gate.metrics.render().unwrap();
+    assert!(metrics.contains("cqlgate_events_total{action=\"passed\",event=\"SCHEMA_CHANGE\"} 2"), "{metrics}");
 }
 
 /// CREATED KEYSPACE k

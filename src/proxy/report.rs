@@ -21,7 +21,7 @@ impl Shared {
             }
             Fact::Redescribed => self.metrics.statements_redescribed.inc(),
             Fact::Registered(_) => {}
-            Fact::Event { change, action } => self.metrics.event(event_kind(change), event_action(action)),
+            Fact::Event { kind, action } => self.metrics.event(event_kind(kind), event_action(action)),
         }
     }
 
@@ -71,14 +71,15 @@ impl Shared {
     }
 }
 
-fn event_kind(change: Option<NodeChange>) -> EventKind {
-    match change {
-        Some(NodeChange::Up) => EventKind::Up,
-        Some(NodeChange::Down) => EventKind::Down,
-        Some(NodeChange::NewNode) => EventKind::NewNode,
-        Some(NodeChange::RemovedNode) => EventKind::RemovedNode,
-        Some(NodeChange::MovedNode) => EventKind::MovedNode,
-        None => EventKind::Other,
+fn event_kind(kind: conversation::EventKind) -> EventKind {
+    match kind {
+        conversation::EventKind::Node(NodeChange::Up) => EventKind::Up,
+        conversation::EventKind::Node(NodeChange::Down) => EventKind::Down,
+        conversation::EventKind::Node(NodeChange::NewNode) => EventKind::NewNode,
+        conversation::EventKind::Node(NodeChange::RemovedNode) => EventKind::RemovedNode,
+        conversation::EventKind::Node(NodeChange::MovedNode) => EventKind::MovedNode,
+        conversation::EventKind::Schema => EventKind::SchemaChange,
+        conversation::EventKind::Other => EventKind::Other,
     }
 }
 

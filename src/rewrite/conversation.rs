@@ -50,9 +50,18 @@ pub enum Fact {
     Registered(RegisteredTypes),
     /// A node's event, and what became of it; or one that the gateway added.
     Event {
-        change: Option<NodeChange>,
+        kind: EventKind,
         action: EventAction,
     },
+}
+
+/// What an event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    Node(NodeChange),
+    Schema,
+    /// A type, or a change of a node, that is not known.
+    Other,
 }
 
 /// What became of an event on its way to one client.
@@ -65,17 +74,27 @@ pub enum EventAction {
 }
 
 impl Fact {
+    pub(super) fn passed(event: &Event<'_>) -> Self {
+        Self::Event { kind: EventKind::of(event), action: EventAction::Passed }
+    }
+
     pub(super) fn event(event: &Event<'_>, outcome: &Outcome) -> Self {
         let action = match outcome {
             Outcome::Tell(_) => EventAction::Passed,
             Outcome::Held => EventAction::Held,
             Outcome::Swallowed => EventAction::Swallowed,
         };
-        let change = match event {
-            Event::Node { change, .. } => Some(*change),
-            _ => None,
-        };
-        Self::Event { change, action }
+        Self::Event { kind: EventKind::of(event), action }
+    }
+}
+
+impl EventKind {
+    fn of(event: &Event<'_>) -> Self {
+        match event {
+            Event::Node { change, .. } => Self::Node(*change),
+            Event::Schema { .. } => Self::Schema,
+            Event::OtherNode { .. } | Event::Unknown { .. } => Self::Other,
+        }
     }
 }
 
@@ -200,7 +219,7 @@ impl Conversation {
         let events = announcer.on_topology(topology, told_as(self.client.view, self.client.attached, advertised));
         let mut frames = Vec::new();
         for (change, address) in events {
-            self.facts.push(Fact::Event { change: Some(change), action: EventAction::Added });
+            self.facts.push(Fact::Event { kind: EventKind::Node(change), action: EventAction::Added });
             let event = Event::Node { change, address };
             frames.extend_from_slice(&event_frame(self.client.session.version, &event));
         }

@@ -241,6 +241,7 @@ impl Responses<'_> {
         let body = frame.get(HEADER_LEN..).unwrap_or_default();
         let event = Event::parse(body).map_err(|_| Why::Malformed)?;
         if matches!(event, Event::Schema { .. } | Event::Unknown { .. }) {
+            self.facts.push(Fact::passed(&event));
             return Ok(Rewrite::Keep);
         }
         let topology = (self.around.topology)();

@@ -7,6 +7,7 @@ use crate::cql::message::{encode_register, request};
 use crate::cql::primitives::Writer;
 use crate::cql::segment::{MAX_PAYLOAD, SegmentHeader};
 use crate::rewrite::Why;
+use crate::rewrite::handshake::{Handshake, Next, Settled};
 use crate::rewrite::view::NodePorts;
 use crate::topology::{Advertised, Node};
 
@@ -95,8 +96,12 @@ fn drive(wire: &[u8], mut ask: impl FnMut(&[u8], &mut [u8]) -> Step) -> Result<V
 }
 
 fn on_wire(session: Session, direction: u8, opcode: Opcode, stream: i16, body: &[u8]) -> Vec<u8> {
+    on_wire_flagged(session, direction, 0, opcode, stream, body)
+}
+
+fn on_wire_flagged(session: Session, direction: u8, flags: u8, opcode: Opcode, stream: i16, body: &[u8]) -> Vec<u8> {
     let version = session.version.number() | direction;
-    let header = |flags| Header { version, flags: Flags(flags), stream, opcode, length: 0 };
+    let header = |more| Header { version, flags: Flags(flags | more), stream, opcode, length: 0 };
     match (session.version, session.compression) {
         // Java driver 4 sets the flag in v5 although no body is compressed there.
         (Version::V5, _) => {
@@ -475,7 +480,106 @@ fn events_carry_the_address_that_rows_show() {
         let unknown = talk.response(Opcode::EVENT, -1, &event(NodeChange::Up, "10.77.0.99:9042")).unwrap();
         assert!(unknown.is_empty(), "{session:?}");
         let schema = Event::Schema { body: b"\x00\x0dSCHEMA_CHANGE\x00\x07CREATED" }.encode();
+        talk.conversation.take_facts();
         assert_eq!(talk.response(Opcode::EVENT, -1, &schema).unwrap(), schema);
+        let facts = talk.conversation.take_facts();
+        assert!(
+            matches!(facts[..], [Fact::Event { kind: EventKind::Schema, action: EventAction::Passed }]),
+            "{facts:?}"
+        );
+    }
+}
+
+/// What passes byte for byte, whatever wraps it.
+fn passes(talk: &mut Talk, from_node: bool, flags: u8, opcode: Opcode, stream: i16, body: &[u8]) {
+    let (session, conversation) = (talk.session, &mut talk.conversation);
+    let direction = if from_node { 0x80 } else { 0 };
+    let wire = on_wire_flagged(session, direction, flags, opcode, stream, body);
+    let out = drive(&wire, |bytes, scratch| match from_node {
+        true => conversation.response(bytes, scratch),
+        false => conversation.request(bytes, scratch),
+    });
+    assert_eq!(out, Ok(wire), "{session:?} {opcode:?} with flags {flags:#x}");
+}
+
+#[test]
+fn an_authentication_of_several_rounds_passes_byte_for_byte() {
+    let token = |length: usize| {
+        let mut body = Vec::new();
+        Writer::new(&mut body).i32(i32::try_from(length).unwrap()).raw(noise(length).as_bytes());
+        body
+    };
+    let mut authenticator = Vec::new();
+    Writer::new(&mut authenticator).string("com.example.ScramAuthenticator");
+    for session in ALL {
+        // AUTHENTICATE is the last frame before segments and compression begin.
+        let mut handshake = Handshake::default();
+        let mut options = vec![("CQL_VERSION", "3.0.0")];
+        options.extend(session.compression.map(|compression| ("COMPRESSION", compression.name())));
+        let version = session.version.number();
+        let header = |version, opcode| Header { version, flags: Flags(0), stream: 0, opcode, length: 0 };
+        let startup = encode_frame(header(version, Opcode::STARTUP), &message::encode_startup(&options));
+        assert_eq!(handshake.client(&startup), Next::Forward(startup.len()));
+        let authenticate = encode_frame(header(version | 0x80, Opcode::AUTHENTICATE), &authenticator);
+        let settled = Settled { session, driver_name: None, driver_version: None };
+        assert_eq!(handshake.node(&authenticate), Next::Established(authenticate.len(), settled));
+        let mut talk = Talk::with(session, &surroundings());
+        passes(&mut talk, false, 0, Opcode::AUTH_RESPONSE, 0, &token(40));
+        passes(&mut talk, true, 0, Opcode::AUTH_CHALLENGE, 0, &token(80));
+        passes(&mut talk, false, 0, Opcode::AUTH_RESPONSE, 1, &token(1000));
+        assert_eq!(talk.conversation.in_flight(), 1);
+        // A token of null.
+        passes(&mut talk, true, 0, Opcode::AUTH_SUCCESS, 1, &[0xff; 4]);
+        assert_eq!(talk.conversation.in_flight(), 0);
+        assert!(!talk.conversation.has_facts());
+    }
+}
+
+#[test]
+fn unknown_event_types_pass_byte_for_byte() {
+    for session in ALL {
+        let mut talk = Talk::with(session, &surroundings());
+        passes(&mut talk, false, 0, Opcode::REGISTER, 1, &encode_register(&["CLIENT_ROUTES_CHANGE", "STATUS_CHANGE"]));
+        passes(&mut talk, true, 0, Opcode::READY, 1, &[]);
+        talk.conversation.take_facts();
+        let mut body = Vec::new();
+        Writer::new(&mut body).string("CLIENT_ROUTES_CHANGE").string("UPDATE_NODES").u16(0).raw(&[10, 77, 0, 11]);
+        passes(&mut talk, true, 0, Opcode::EVENT, -1, &body);
+        let facts = talk.conversation.take_facts();
+        assert!(
+            matches!(facts[..], [Fact::Event { kind: EventKind::Other, action: EventAction::Passed }]),
+            "{facts:?}"
+        );
+    }
+}
+
+#[test]
+fn unknown_flags_pass_byte_for_byte() {
+    const UNKNOWN: u8 = 0xe0;
+    for session in ALL {
+        let mut talk = Talk::with(session, &surroundings());
+        for flags in [UNKNOWN, 0x20, 0x40, 0x80] {
+            passes(&mut talk, false, flags, Opcode::QUERY, 1, &query(session.version, "SELECT v FROM ks.t", 0));
+            passes(&mut talk, true, flags, Opcode::RESULT, 1, &rows("ks", "t"));
+            passes(&mut talk, false, flags, Opcode::EXECUTE, 1, &execute(session.version, &ID, 0));
+            passes(&mut talk, true, flags, Opcode::RESULT, 1, &void());
+            passes(&mut talk, false, flags, Opcode::OPTIONS, 1, &[]);
+            passes(&mut talk, true, flags, Opcode::SUPPORTED, 1, &[0, 0]);
+        }
+    }
+}
+
+#[test]
+fn unknown_error_codes_pass_byte_for_byte() {
+    for session in ALL {
+        let mut talk = Talk::with(session, &surroundings());
+        for code in [0x7777, -1] {
+            passes(&mut talk, false, 0, Opcode::EXECUTE, 1, &execute(session.version, &ID, 0));
+            let mut body = message::Error { code, message: "of a later version" }.encode();
+            body.extend(noise(500).bytes());
+            passes(&mut talk, true, 0, Opcode::ERROR, 1, &body);
+        }
+        assert_eq!(talk.conversation.in_flight(), 0);
     }
 }
 
