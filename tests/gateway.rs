@@ -4,6 +4,8 @@
 
 #[path = "common/client.rs"]
 mod client;
+#[path = "gateway/ends.rs"]
+mod ends;
 #[path = "common/gate.rs"]
 mod gate;
 #[path = "gateway/paging.rs"]

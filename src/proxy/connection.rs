@@ -4,6 +4,7 @@
 //! CQL is client-first: a node is dialled only after the client has said something that looks like CQL, so that probes and
 //! scanners never reach a node.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,6 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
+use super::Closed;
 use super::connections::{Order, Place};
 use super::listener::Shared;
 use super::relay::{Relay, ending};
@@ -35,13 +37,11 @@ pub async fn run(client: TcpStream, peer: SocketAddr, node: Arc<Node>, place: Pl
     let relay = match setup.await {
         Ok(Ok(relay)) => relay,
         Ok(Err(refused)) => {
-            tracing::debug!(port = node.port, %peer, why = refused.why, "connection ended before it was established");
-            shared.metrics.connection_refused(refused.reason);
+            shared.refused(node.port, peer, refused.reason, refused.closed);
             return;
         }
         Err(_) => {
-            tracing::debug!(port = node.port, %peer, "connection not established within the setup deadline");
-            shared.metrics.connection_refused(Refused::SetupDeadline);
+            shared.refused(node.port, peer, Refused::SetupDeadline, Closed::gateway("setup_deadline"));
             return;
         }
     };
@@ -82,12 +82,16 @@ struct Established {
 /// Why a connection was not established.
 struct NotEstablished {
     reason: Refused,
-    why: &'static str,
+    closed: Closed,
 }
 
 impl NotEstablished {
-    fn new(reason: Refused, why: &'static str) -> Self {
-        Self { reason, why }
+    fn new(reason: Refused, closed: Closed) -> Self {
+        Self { reason, closed }
+    }
+
+    fn client_ended(why: &'static str) -> Self {
+        Self::new(Refused::ClientEnded, Closed::client(why))
     }
 }
 
@@ -103,12 +107,12 @@ impl Side {
     }
 
     /// Reads what there is; `false` at the end.
-    async fn read_more(&mut self) -> std::io::Result<bool> {
+    async fn read_more(&mut self) -> io::Result<bool> {
         self.read.reserve(READ);
         Ok(self.stream.read_buf(&mut self.read).await? > 0)
     }
 
-    async fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+    async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes).await?;
         self.stream.flush().await
     }
@@ -121,7 +125,7 @@ async fn set_up(
     metrics: &Arc<NodeMetrics>,
     shared: &Arc<Shared>,
 ) -> Result<Established, NotEstablished> {
-    let family = client.local_addr().map_err(|_| NotEstablished::new(Refused::ClientEnded, "gone"))?.ip();
+    let family = client.local_addr().map_err(|_| NotEstablished::client_ended("gone"))?.ip();
     let mut client = Side::new(accept(client, shared).await?);
     let mut handshake = Handshake::default();
     let first = first_frame(&mut client, &mut handshake).await?;
@@ -151,7 +155,12 @@ async fn accept(client: TcpStream, shared: &Shared) -> Result<Stream, NotEstabli
     let _turn = shared.handshakes.acquire().await;
     match acceptor.accept(client).await {
         Ok(tls) => Ok(Stream::Tls(Box::new(tls.into()))),
-        Err(_) => Err(NotEstablished::new(Refused::Tls, "tls")),
+        Err(error) => {
+            let why = ending(&error);
+            // What is no TLS, or none that suits, the gateway ends; else the client left.
+            let closed = if why == "tls" { Closed::gateway(why) } else { Closed::client(why) };
+            Err(NotEstablished::new(Refused::Tls, closed))
+        }
     }
 }
 
@@ -168,9 +177,14 @@ async fn first_frame(client: &mut Side, handshake: &mut Handshake) -> Result<Vec
         }
         match client.read_more().await {
             Ok(true) => {}
-            Ok(false) | Err(_) => return Err(NotEstablished::new(Refused::ClientEnded, "eof")),
+            ended => return Err(NotEstablished::client_ended(end_of(&ended))),
         }
     }
+}
+
+/// How a side ended of which a read brought nothing.
+fn end_of(read: &io::Result<bool>) -> &'static str {
+    read.as_ref().map_or_else(ending, |_| "eof")
 }
 
 /// Connects to the node where it lives now. A failure resets the client at once, so that its driver tries the next node.
@@ -204,7 +218,7 @@ async fn dial(client: &Side, node: &Node, metrics: &NodeMetrics, shared: &Shared
     };
     metrics.dial_failed(failure);
     client.stream.reset_on_close();
-    Err(NotEstablished::new(Refused::DialFailed, failure.as_str()))
+    Err(NotEstablished::new(Refused::DialFailed, Closed::gateway(failure.as_str())))
 }
 
 /// Passes whole frames both ways until the node establishes the connection.
@@ -217,7 +231,7 @@ async fn negotiate(
     loop {
         if place.handle().order() > Order::Readdress {
             client.stream.reset_on_close();
-            return Err(NotEstablished::new(Refused::NoLiveNode, "node_gone"));
+            return Err(NotEstablished::new(Refused::NoLiveNode, Closed::gateway("node_gone")));
         }
         if handshake.reads_client() && !client.read.is_empty() {
             match handshake.client(&client.read) {
@@ -254,13 +268,13 @@ async fn negotiate(
         tokio::select! {
             read = client.read_more(), if reads_client => match read {
                 Ok(true) => {}
-                Ok(false) | Err(_) => return Err(NotEstablished::new(Refused::ClientEnded, "client_ended")),
+                ended => return Err(NotEstablished::client_ended(end_of(&ended))),
             },
             read = node.read_more() => match read {
                 Ok(true) => {}
-                Ok(false) | Err(_) => {
+                ended => {
                     finish(client).await;
-                    return Err(NotEstablished::new(Refused::DialFailed, "node_ended"));
+                    return Err(NotEstablished::new(Refused::DialFailed, Closed::node(end_of(&ended))));
                 }
             },
         }
@@ -276,7 +290,7 @@ async fn forward(
     let bytes = instead.as_deref().or(node.read.get(..len)).unwrap_or_default();
     let sent = client.write(bytes).await;
     node.read.drain(..len);
-    sent.map_err(|_| NotEstablished::new(Refused::ClientEnded, "client_ended"))
+    sent.map_err(|error| NotEstablished::client_ended(ending(&error)))
 }
 
 /// Ends the client's connection so that what it was sent last arrives: input that is still on its way is read and thrown
@@ -307,12 +321,12 @@ async fn refuse(client: &mut Side, why: Refusal, reply: &[u8]) -> NotEstablished
         Refusal::Unsupported => (Refused::UnsupportedVersion, "unsupported_version"),
         Refusal::WrongDirection => (Refused::NotCql, "wrong_direction"),
     };
-    NotEstablished::new(reason, why)
+    NotEstablished::new(reason, Closed::gateway(why))
 }
 
 fn refuse_client(client: &Side, why: &'static str) -> NotEstablished {
     reset_on_close(client.stream.tcp());
-    NotEstablished::new(Refused::DialFailed, why)
+    NotEstablished::new(Refused::DialFailed, Closed::node(why))
 }
 
 /// Who is talking, from what the handshake settled.

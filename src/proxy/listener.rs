@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::Closed;
 use super::connection;
 use super::connections::{Connections, Full};
 use super::hold::HoldBudget;
@@ -106,7 +107,8 @@ impl Listener {
         let topology = Arc::clone(&shared.topology.borrow());
         let node = topology.node_at_port(self.port).filter(|node| node.state == NodeState::Up);
         let Some(node) = node.cloned() else {
-            refuse(&client, shared, Refused::NoLiveNode);
+            reset_on_close(&client);
+            shared.refused(self.port, peer, Refused::NoLiveNode, Closed::gateway(Refused::NoLiveNode.as_str()));
             return;
         };
         match shared.connections.enter(self.port, node.incarnation) {
@@ -115,20 +117,24 @@ impl Listener {
                 shared.tasks.spawn(setup);
             }
             Err(full) => {
-                tracing::debug!(port = self.port, %peer, reason = full.as_str(), "connection refused");
                 let reason = match full {
                     Full::InAll => Refused::ConnectionLimit,
                     Full::ForNode => Refused::NodeConnectionLimit,
                 };
-                refuse(&client, shared, reason);
+                reset_on_close(&client);
+                shared.refused(self.port, peer, reason, Closed::gateway(full.as_str()));
             }
         }
     }
 }
 
-fn refuse(client: &TcpStream, shared: &Shared, reason: Refused) {
-    reset_on_close(client);
-    shared.metrics.connection_refused(reason);
+impl Shared {
+    /// The line and the count of a connection that was never relayed.
+    pub fn refused(&self, port: u16, peer: SocketAddr, reason: Refused, closed: Closed) {
+        let (by, why) = (closed.by.as_str(), closed.why);
+        tracing::debug!(port, %peer, by, why, reason = reason.as_str(), "connection ended before it was established");
+        self.metrics.connection_refused(reason);
+    }
 }
 
 /// The peer gave up before it was accepted: nothing is wrong here.
