@@ -13,7 +13,15 @@ pub const LOOK: usize = 512;
 /// True for `SELECT *` and for a comma list of bare or quoted names, `FROM` one of the rewritten tables in its full name,
 /// whatever follows.
 pub fn is_plain(text: &[u8]) -> bool {
-    reads_plainly(Tokens(text)).is_some()
+    reads_keyspace(text) && reads_plainly(Tokens(text)).is_some()
+}
+
+/// A quick no for nearly all texts: the first dot of a plain selection follows the keyspace's name.
+fn reads_keyspace(text: &[u8]) -> bool {
+    let Some(dot) = text.iter().position(|&byte| byte == b'.') else { return false };
+    let before = text.get(..dot).unwrap_or_default().trim_ascii_end();
+    let before = before.strip_suffix(b"\"").unwrap_or(before);
+    before.last_chunk::<{ KEYSPACE.len() }>().is_some_and(|word| word.eq_ignore_ascii_case(KEYSPACE.as_bytes()))
 }
 
 fn reads_plainly(mut tokens: Tokens<'_>) -> Option<()> {
