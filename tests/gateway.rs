@@ -354,6 +354,22 @@ async fn a_frame_over_the_limit_gets_the_protocols_own_error() {
 }
 
 #[tokio::test]
+async fn a_request_too_long_to_be_changed_gets_the_protocols_own_error() {
+    let gate = Gate::start_with(Options::loopback(3, 0), "limits: {held_frame: 64KiB}\n").await;
+    for dialect in DIALECTS.into_iter().filter(|(version, compression)| *version < Version::V5 && compression.is_some())
+    {
+        let mut client = Client::connect(gate.port(0), dialect).await;
+        // Short on the wire, and too long once it is decompressed.
+        let value = "x".repeat(100_000);
+        let (opcode, body) = client.execute(&(vec![7; 16], None), &[&value], true).await.unwrap();
+        let (code, text) = error(&body);
+        assert_eq!((opcode, code), (Opcode::ERROR, error_code::PROTOCOL_ERROR));
+        assert!(text.contains("65536 bytes"), "{dialect:?}: {text}");
+        assert_ne!(client.end().await, io::ErrorKind::TimedOut);
+    }
+}
+
+#[tokio::test]
 async fn a_response_cut_in_the_middle_ends_the_connection_and_nothing_else() {
     let gate = Gate::start().await;
     let mut client = Client::connect(gate.port(0), V4).await;
