@@ -7,6 +7,8 @@ from rig import cache, helm
 
 DEPLOY = cache.CHECKOUT / "deploy"
 CHART = DEPLOY / "helm" / "cqlgate"
+# There is no image to fall back on; a name that nobody can own.
+IMAGE = "registry.example.com/cqlgate"
 
 
 class Refused(Exception):
@@ -14,8 +16,10 @@ class Refused(Exception):
 
 
 def run(*arguments, values=None):
+    """`values` with an image where they name none; None where the command takes no values."""
     command = [helm.program(), *map(str, arguments)]
     if values is not None:
+        values = {"image": {"repository": IMAGE}} | values
         command += ["--values", "-"]
     done = subprocess.run(command, input=yaml.safe_dump(values), capture_output=True, text=True)
     if done.returncode != 0:

@@ -6,7 +6,8 @@ from rig import cache
 
 MANIFESTS = chart.DEPLOY / "manifests" / "cqlgate.yaml"
 SCHEMA = chart.CHART / "values.schema.json"
-HEAD = """# Rendered from the chart with its default values by `tests/deploy/run --update`; not to be edited.
+HEAD = """# Rendered from the chart with its default values by `tests/deploy/run --update`; not to be edited. The image is a placeholder: build
+# your own with deploy/Dockerfile, push it, and write its name below.
 # In front of the headless Service `cassandra` in the namespace `db`, which exists already (deploy/example/ has both).
 """
 

@@ -29,6 +29,27 @@ def a_range_beyond_the_load_balancers_limit_is_refused_at_install():
 
 
 @check
+def aws_is_known_by_its_class_and_its_annotations():
+    def many(**service):
+        return config(listen="0.0.0.0:10001-10051") | {"service": service}
+
+    scheme = {"service.beta.kubernetes.io/aws-load-balancer-scheme": "internal"}
+    for service in ({"loadBalancerClass": "service.k8s.aws/nlb"}, {"annotations": scheme}):
+        assert "at most 50 listeners" in refusal(many(**service)), service
+        assert "needs the target type ip" in refusal({"service": service | {"allocateLoadBalancerNodePorts": False}})
+        Objects(many(**service) | {"loadBalancer": {"provider": "metallb"}})
+    Objects(many(loadBalancerClass="networking.gke.io/l4-regional-external", annotations={"example.com/pool": "a"}))
+
+
+@check
+def a_rolling_update_on_aws_waits_for_targets_to_be_registered():
+    """With ip targets it takes minutes from a ready pod to a healthy target, and no other pod may go meanwhile."""
+    found = Objects({}, "--values", chart.DEPLOY / "clouds" / "aws-nlb.yaml").find("Deployment")["spec"]
+    assert found["minReadySeconds"] >= 180, found["minReadySeconds"]
+    equal(found["strategy"]["rollingUpdate"], {"maxSurge": 1, "maxUnavailable": 0})
+
+
+@check
 def notes_say_what_will_surprise():
     def notes(values):
         return chart.run("install", "cqlgate", chart.CHART, "--namespace", "db", "--dry-run=client", values=values).split("NOTES:")[1]
@@ -40,6 +61,7 @@ def notes_say_what_will_surprise():
     assert "without traffic" in notes({"loadBalancer": {"provider": "gke"}})
     assert "one replica" in notes({"replicas": 1})
     assert "EndpointSlices alone" in notes({"rbac": {"watchPods": False}})
+    assert " & " not in notes({}), "a forward in the background is not there yet when the next command asks"
 
 
 @check

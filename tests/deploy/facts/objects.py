@@ -136,11 +136,55 @@ def network_policy_lets_out_only_what_is_needed():
     equal(egress, [
         {"ports": [{"protocol": "TCP", "port": 9042}],
          "to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "cassandra"}}}]},
-        {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]},
+        {"ports": [{"protocol": protocol, "port": port} for port in (53, 5353) for protocol in ("UDP", "TCP")]},
         {"ports": [{"protocol": "TCP", "port": port} for port in (443, 6443, 8443, 16443)]}])
     without = config(advertise="h", discovery={"nodes": [{"name": "a", "address": "h"}]})
     equal(len(Objects(without).find("NetworkPolicy")["spec"]["egress"]), 2, "no API server")
     assert not Objects({"networkPolicy": {"enabled": False}}).has("NetworkPolicy")
+
+
+@check
+def network_policy_follows_the_nodes_port():
+    def out(values):
+        return [rule["port"] for rule in Objects(values).find("NetworkPolicy")["spec"]["egress"][0]["ports"]]
+
+    def policy(*ports):
+        return {"networkPolicy": {"nodes": {"ports": list(ports)}}}
+
+    def nodes(*addresses):
+        return config(advertise="h", discovery={"nodes": [{"name": f"n-{n}", "address": text} for n, text in enumerate(addresses)]})
+
+    equal(out(kubernetes(port=9142)), [9142])
+    equal(out(kubernetes(port="tls")), [9042], "a name says no number")
+    equal(out(kubernetes(port="tls") | policy(9142, 9143)), [9142, 9143])
+    equal(out(kubernetes(port=9142) | policy(9042, 9142)), [9042, 9142])
+    equal(out(nodes("10.0.0.1", "10.0.0.2:9042", "[2001:db8::1]:9042", "[2001:db8::1]", "2001:db8::1", "node.example.com:9042")), [9042])
+    equal(out(nodes("10.0.0.1:9142", "10.0.0.2") | policy(9042, 9142)), [9042, 9142])
+    assert "port 9142: the NetworkPolicy lets the gateway out to port 9042 alone" in refusal(kubernetes(port=9142) | policy(9042))
+    for address, port in (("10.0.0.1:9142", 9142), ("[2001:db8::1]:9142", 9142), ("node.example.com:19042", 19042)):
+        said = refusal(nodes("10.0.0.2", address))
+        assert f"discovery.nodes: {address} has port {port}" in said and "networkPolicy.nodes.ports" in said, said
+    assert "10.0.0.1 has port 9042" in refusal(nodes("10.0.0.1", "10.0.0.2:9142") | policy(9142))
+    contact = config(discovery={"contact_points": ["10.0.0.1:9142"]}) | {"replicas": 1}
+    assert "discovery.contact_points: 10.0.0.1:9142 has port 9142" in refusal(contact)
+    Objects(contact | policy(9142))
+    Objects(contact | {"networkPolicy": {"enabled": False}})
+
+
+@check
+def health_checks_ask_the_port_that_answers():
+    def local(port, **service):
+        return Objects({"service": {"externalTrafficPolicy": "Local", "healthCheckNodePort": port} | service})
+
+    equal(local(32042).find("Service")["spec"]["healthCheckNodePort"], 32042)
+    assert "healthCheckNodePort" not in local(None).find("Service")["spec"]
+    for service in ({"externalTrafficPolicy": "Cluster"}, {"type": "ClusterIP"}):
+        values = {"service": {"externalTrafficPolicy": "Local", "healthCheckNodePort": 32042} | service} | config(advertise="h")
+        assert "there is none without" in refusal(values)
+    annotated = {"service": {"annotations": {"service.beta.kubernetes.io/aws-load-balancer-healthcheck-port": "9180"}}}
+    Objects(annotated)
+    assert "health check asks port 9180, and config.admin is 0.0.0.0:9181" in refusal(annotated | config(admin="0.0.0.0:9181"))
+    Objects({"service": {"annotations": {"service.beta.kubernetes.io/aws-load-balancer-healthcheck-port": "traffic-port"}}})
 
 
 @check

@@ -14,6 +14,7 @@ from check import EVERYTHING, check, config, equal, kubernetes
 @check
 def helm_lints_the_chart_with_every_set_of_values():
     chart.run("lint", "--strict", chart.CHART)
+    chart.run("lint", "--strict", chart.CHART, values={})
     chart.run("lint", "--strict", chart.CHART, values=EVERYTHING)
     for cloud in sorted((chart.DEPLOY / "clouds").glob("*.yaml")):
         chart.run("lint", "--strict", chart.CHART, "--values", cloud)
@@ -90,6 +91,15 @@ def a_key_that_the_configuration_does_not_have_is_refused():
     assert "bogus" in refusal(kubernetes(bogus=1))
     assert "bogus" in refusal({"bogus": 1})
     assert "verify" in refusal(config(tls={"nodes": {"verify": False}})), "off without quotes is no text in YAML 1.1"
+
+
+@check
+def an_image_must_be_named():
+    """None is published, and a name that nobody owns could become anybody's."""
+    said = refusal({"image": {"tag": "0.1.0"}})
+    assert "no image of cqlgate is published" in said and "image.repository=" in said, said
+    equal(Objects({}).container()["image"], f"{chart.IMAGE}:0.1.0")
+    equal(yaml.safe_load((chart.CHART / "values.yaml").read_text())["image"]["repository"], "")
 
 
 @check

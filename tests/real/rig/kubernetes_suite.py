@@ -14,18 +14,20 @@ RANGES = [{"name": "cassandra-rack-a", "ports": "9042-9044"}, {"name": "cassandr
 
 
 def values(service="cassandra", **more):
-    """What a user writes; a short drain, because nothing here balances load."""
-    return {"config": {"discovery": {"kubernetes": {"service": service, "namespace": "db", **more}}, "drain": {"delay": "1s", "spread": "1s"}}}
+    """What a user writes; a short drain, because nothing here balances load. The image is never pulled."""
+    return {"image": {"repository": "registry.example.com/cqlgate"}, "config": {"discovery": {"kubernetes": {"service": service, "namespace": "db", **more}}, "drain": {"delay": "1s", "spread": "1s"}}}
 
 
 class Cluster:
-    """The control plane, a ring of three, StatefulSet `cassandra` whose pods are not placed yet, and the release with its address."""
+    """The control plane, a ring of three, StatefulSet `cassandra` whose pods are not placed yet, and the release with its address.
+    `first(plane)` while nothing is made yet."""
 
-    def __init__(self, early=False):
+    def __init__(self, first=lambda plane: None):
         kubetools.prepare()
         self.plane = ControlPlane().start()
+        first(self.plane)
         self.kubelet = Kubelet(self.plane)
-        self.plane.apply(workload(early=early))
+        self.plane.apply(workload())
         self.ring = ring_with_schema()
         self.release = Release(self.kubelet, values()).install()
         self.release.ingress({"ip": net.GATEWAY})
@@ -57,9 +59,10 @@ class Stand(Suite):
 
 
 def racks(report, cluster, names):
-    """The same nodes as two StatefulSets behind one Service: first with a range of ports each, then with the ledger alone."""
+    """The same nodes as two StatefulSets behind one Service, which publishes addresses that are not ready: first with a range of ports
+    each, then with the ledger alone."""
     cluster.kubelet.remove("cassandra")
-    cluster.plane.apply(workload("racks", RACKS, app="racks"))
+    cluster.plane.apply(workload("racks", RACKS, app="racks", early=True))
     cluster.place(f"{name}-{ordinal}" for name, count in RACKS.items() for ordinal in range(count))
     for title, more in (("ranges", {"statefulSets": RANGES}), ("ledger", {"ledger": "cqlgate-ports"})):
         cluster.release.change(values("racks", **more))

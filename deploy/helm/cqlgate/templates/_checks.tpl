@@ -28,8 +28,36 @@
 {{- if and .Values.certificate.create (not (or .Values.certificate.dnsNames .Values.certificate.ipAddresses)) -}}
 {{- fail "certificate: give dnsNames or ipAddresses, what clients dial: the address of a load balancer is not known before it exists" -}}
 {{- end -}}
+{{- if .Values.networkPolicy.enabled -}}
+{{- $out := include "cqlgate.nodePorts" . | splitList " " -}}
+{{- $where := dict -}}
+{{- range (dig "discovery" "nodes" list .Values.config) -}}
+{{- $_ := set $where (.address | toString) "nodes" -}}
+{{- end -}}
+{{- range (dig "discovery" "contact_points" list .Values.config) -}}
+{{- $_ := set $where (. | toString) "contact_points" -}}
+{{- end -}}
+{{- range $address, $key := $where -}}
+{{- $port := regexReplaceAll "^(\\[.*\\]|[^:]*):([0-9]+)$" $address "${2}" -}}
+{{- if eq $port $address -}}{{- $port = "9042" -}}{{- end -}}
+{{- if not (has $port $out) -}}
+{{- fail (printf "config.discovery.%s: %s has port %s, and the NetworkPolicy lets the gateway out to port %s alone: networkPolicy.nodes.ports must have it" $key $address $port (join ", " $out)) -}}
+{{- end -}}
+{{- end -}}
+{{- $port := dig "discovery" "kubernetes" "port" "" .Values.config -}}
+{{- if and (has (kindOf $port) (list "int" "int64" "float64")) (not (has (toString $port) $out)) -}}
+{{- fail (printf "config.discovery.kubernetes.port %v: the NetworkPolicy lets the gateway out to port %s alone: networkPolicy.nodes.ports must have it" $port (join ", " $out)) -}}
+{{- end -}}
+{{- end -}}
+{{- $health := get .Values.service.annotations "service.beta.kubernetes.io/aws-load-balancer-healthcheck-port" -}}
+{{- if and (regexMatch "^[0-9]+$" $health) (ne (int $health) $admin) -}}
+{{- fail (printf "service.annotations: the load balancer's health check asks port %s, and config.admin is %s" $health .Values.config.admin) -}}
+{{- end -}}
+{{- if and .Values.service.healthCheckNodePort (or (ne .Values.service.type "LoadBalancer") (ne .Values.service.externalTrafficPolicy "Local")) -}}
+{{- fail (printf "service.healthCheckNodePort %d: there is none without service.type LoadBalancer and externalTrafficPolicy Local" (int .Values.service.healthCheckNodePort)) -}}
+{{- end -}}
 {{- if eq .Values.service.type "LoadBalancer" -}}
-{{- $provider := .Values.loadBalancer.provider -}}
+{{- $provider := include "cqlgate.provider" . -}}
 {{- if and (eq $provider "aws") (gt $count 50) -}}
 {{- fail (printf "config.listen %s is %d ports, and an AWS Network Load Balancer has at most 50 listeners, a quota that cannot be raised: use at most 50 ports, or several releases with a part of the nodes each" .Values.config.listen $count) -}}
 {{- end -}}
@@ -49,7 +77,7 @@
 {{/* What is allowed and will surprise; shown by NOTES.txt. */}}
 {{- define "cqlgate.warnings" -}}
 {{- $count := include "cqlgate.count" . | int -}}
-{{- $provider := .Values.loadBalancer.provider -}}
+{{- $provider := include "cqlgate.provider" . -}}
 {{- if eq .Values.service.type "LoadBalancer" -}}
 {{- if and (eq $provider "") (gt $count 50) }}
 WARNING: {{ $count }} ports, and loadBalancer.provider is not set. An AWS Network Load Balancer has at most 50 listeners; set the

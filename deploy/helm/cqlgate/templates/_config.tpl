@@ -70,6 +70,25 @@ Paths are relative to the file, /etc/cqlgate/cqlgate.yaml.
 {{- dig "discovery" "kubernetes" "service" "cassandra" .Values.config -}}
 {{- end -}}
 
+{{/* The nodes' own ports, as the NetworkPolicy lets them out, with spaces between. A port's name says no number. */}}
+{{- define "cqlgate.nodePorts" -}}
+{{- $port := dig "discovery" "kubernetes" "port" 9042 .Values.config -}}
+{{- if .Values.networkPolicy.nodes.ports -}}
+{{- .Values.networkPolicy.nodes.ports | join " " -}}
+{{- else -}}
+{{- ternary $port 9042 (has (kindOf $port) (list "int" "int64" "float64")) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Whose load balancer it is, as far as the values say. */}}
+{{- define "cqlgate.provider" -}}
+{{- if .Values.loadBalancer.provider -}}
+{{- .Values.loadBalancer.provider -}}
+{{- else if or (eq .Values.service.loadBalancerClass "service.k8s.aws/nlb") (keys .Values.service.annotations | join " " | contains "service.beta.kubernetes.io/aws-load-balancer-") -}}
+aws
+{{- end -}}
+{{- end -}}
+
 {{- define "cqlgate.clientTlsSecret" -}}
 {{- if .Values.tls.clients.secret -}}
 {{- .Values.tls.clients.secret -}}

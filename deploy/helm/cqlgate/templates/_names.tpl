@@ -32,6 +32,9 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 
 {{- define "cqlgate.image" -}}
 {{- with .Values.image -}}
+{{- if not .repository -}}
+{{- fail "image.repository: no image of cqlgate is published. Build deploy/Dockerfile, push it, and name it: --set image.repository=registry.example.com/cqlgate" -}}
+{{- end -}}
 {{- if .digest -}}
 {{ .repository }}@{{ .digest }}
 {{- else -}}
