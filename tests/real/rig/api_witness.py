@@ -6,16 +6,17 @@ import re
 import time
 
 from . import assertions as a
+from .kubeapi import AGENT
 from .wait import until
 
 # Label `resource` of the watches' metrics.
 WATCHES = ("endpointslices", "pods", "service", "load_balancer")
 LINE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$")
 LABEL = re.compile(r'(\w+)="([^"]*)"')
-# Without news of the API discovery says all 10 s that what it said holds.
-FRESH = 25
-# The rig's own questions with the gateway's token.
-OWN = "Python-urllib"
+# The apiserver sends a bookmark about once a minute: a watch in which nothing happens hears no more than that.
+FRESH = 75
+# What a driver is told of a node, as a pattern of the kinds of its events: one that was away and came back, one that is new, one that left.
+RETURNED, JOINED, LEFT = "down up", "add( up)?", "(down )?remove"
 
 
 class Metrics:
@@ -78,7 +79,7 @@ class Witness:
         """(verb, resource, code) → how often the gateway asked that of the apiserver and had this answer."""
         found = collections.Counter()
         for record in self.plane.audit(f":{self.gateway.release.namespace}:", self.records):
-            if record.get("userAgent", "").startswith(OWN):
+            if record.get("userAgent", "").startswith(AGENT):
                 continue
             # A watch is told twice: when it begins and when it ends.
             if record["stage"] == ("ResponseComplete" if record["verb"] != "watch" or record["responseStatus"].get("code") != 200 else "ResponseStarted"):
@@ -119,10 +120,16 @@ class Witness:
         if closed:
             raise a.Failed(f"{closed:.0f} connections were closed")
 
-    def told(self, program, moved=()):
-        """What the driver was told of nodes: nothing, but for those at the addresses `moved`."""
-        events = program.events[self.events[program]:]
-        untrue = [event for event in events if event["address"] not in moved]
-        if untrue:
-            raise a.Failed(f"untrue: {untrue}")
-        return ", ".join(f"{event['event']} {event['address'].rsplit(':')[-1]}" for event in events)
+    def told(self, program, moved=None):
+        """What the driver was told of nodes: of each address in `moved` just what its pattern says, of all others nothing."""
+        def once():
+            found = {address: [] for address in moved or {}}
+            for event in program.events[self.events[program]:]:
+                found.setdefault(event["address"], []).append(event["event"])
+            for address, kinds in found.items():
+                wanted = (moved or {}).get(address, "")
+                if not re.fullmatch(wanted, " ".join(kinds)):
+                    raise a.Failed(f"told of {address}: {' '.join(kinds) or 'nothing'}; expected: {wanted or 'nothing'}")
+            return "; ".join(f"told of {address.rsplit(':')[-1]}: {' '.join(kinds)}" for address, kinds in found.items()) or "told of no node"
+        # A driver uses a node some time before it says so.
+        return a.eventually("the driver is told", once, 10)[0]

@@ -71,6 +71,8 @@ class ControlPlane:
             (self.home / name).write_text(text)
         self.api = Api(self.address, self.home / "ca.crt", self.TOKEN)
         self.processes, self.commands, self.hosts = {}, {}, {}
+        # (first, last) of the audit log's records of each of the apiserver's starts: until it is ready it forbids everything.
+        self.starts = []
 
     def spawn(self, name, *command):
         self.commands[name] = command
@@ -99,6 +101,7 @@ class ControlPlane:
 
     def start_apiserver(self, *more):
         """`more`: flags beside the usual ones. Returns when it is ready."""
+        before = len(self.audit())
         self.spawn("kube-apiserver", self.programs / "kube-apiserver", "--etcd-servers=http://127.0.0.1:2379",
                    "--bind-address=0.0.0.0", "--secure-port=6443", f"--advertise-address={self.address}", f"--external-hostname={self.address}",
                    "--tls-cert-file=api.crt", "--tls-private-key-file=api.key", "--client-ca-file=ca.crt", "--token-auth-file=tokens.csv",
@@ -107,6 +110,7 @@ class ControlPlane:
                    f"--service-cluster-ip-range={net.SERVICES}", "--endpoint-reconciler-type=none", "--etcd-compaction-interval=0",
                    "--allow-privileged", "--audit-policy-file=audit.yaml", "--audit-log-path=audit.json", *more)
         until("the apiserver is ready", self.ready, 60, during=self.alive)
+        self.starts.append((before, len(self.audit())))
 
     def kill_apiserver(self):
         """SIGKILL, and waited for: a dying one still holds its port."""
@@ -169,7 +173,8 @@ class ControlPlane:
     def audit(self, user="", since=0):
         """What ServiceAccounts (whose name contains `user`) have asked, but for the first `since` records of all: each has
         user.username, verb, requestURI, objectRef, responseStatus.code."""
-        lines = (self.home / "audit.json").read_text().splitlines()
+        log = self.home / "audit.json"
+        lines = log.read_text().splitlines() if log.exists() else []
         # The last line may be half written.
         records = [json.loads(line) for line in lines if line.endswith("}")]
         return [record for record in records[since:] if user in record["user"]["username"]]

@@ -5,6 +5,8 @@ import urllib.error
 import urllib.request
 
 MERGE = "application/merge-patch+json"
+# How the audit log names what is asked from here, with whoever's token.
+AGENT = "Python-urllib"
 
 
 class Refused(Exception):

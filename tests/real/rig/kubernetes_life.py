@@ -7,6 +7,7 @@ import signal
 
 from . import assertions as a
 from . import net, rights, schema
+from .api_witness import JOINED, LEFT, RETURNED, Witness
 from .cql import Refused
 from .gateway_pod import GatewayPod
 from .kubeapi import Refused as ApiRefused
@@ -24,9 +25,14 @@ class KubernetesLife(Life):
         # Where pods come back: addresses that no node has had.
         self.fresh = (f"{net.NODES}.{last}" for last in range(self.FRESH, 99))
         KubernetesLife.FRESH += 20
+        # When the rig itself forbade what, as `rights.used` has it.
+        self.excused = []
 
-    def loaded(self, step, act):
-        """Reads go on in every program while `act()` happens and until the driver finds all right again."""
+    def loaded(self, step, act, moved=None):
+        """Reads go on in every program while `act()` happens and until the driver finds all right again. `moved`: pod → what drivers
+        must be told of it; of other nodes they must be told nothing, and where it is empty no connection may be closed either. None
+        where the whole map changes."""
+        witness, before = Witness(self.gateway, self.programs), self.addresses()
         self.tell(lambda p: p.ask("start"))
         try:
             act()
@@ -35,7 +41,21 @@ class KubernetesLife(Life):
         except BaseException:
             self.tell(lambda p: p.ask("stop"))
             raise
-        self.judge(step, lambda p: self.settled(p, expected))
+        where = {**before, **self.addresses()}
+
+        def check(program):
+            said = self.settled(program, expected)
+            if moved is None:
+                return said
+            if not moved:
+                witness.unmoved()
+                said += "; no connection closed"
+            return f"{said}; {witness.told(program, {where[pod]: kinds for pod, kinds in moved.items()})}"
+        self.judge(step, check)
+
+    def addresses(self):
+        """pod → what clients dial for it."""
+        return {row["name"]: row["advertised"] for row in self.gateway.topology()["nodes"] if row["advertised"]}
 
     def settled(self, program, expected):
         try:
@@ -68,7 +88,7 @@ class KubernetesLife(Life):
         """A pod is made again elsewhere, at another address."""
         pod, node = self.pod(2)
         act, host_id = self.same_port(node, lambda: self.kubelet.replace(pod, node, next(self.fresh)))
-        self.loaded("replaced", act)
+        self.loaded("replaced", act, {pod: RETURNED})
         self.judge("traffic", lambda p: a.eventually("traffic", lambda: a.traffic_reaches(p, host_id), self.wait) and "reads reach it")
 
     def killed(self):
@@ -81,7 +101,7 @@ class KubernetesLife(Life):
             node.start()
             node.wait_open()
             self.kubelet.ready(pod)
-        self.loaded("killed", self.same_port(node, act)[0])
+        self.loaded("killed", self.same_port(node, act)[0], {pod: RETURNED})
 
     def scaled(self):
         """3 → 4 and back."""
@@ -98,23 +118,26 @@ class KubernetesLife(Life):
             # What a preStop hook does.
             self.ring.remove(self.kubelet.nodes.pop("cassandra-3"))
             self.kubelet.forget("cassandra-3")
-        self.loaded("scaled-up", up)
-        self.loaded("scaled-down", down)
+        self.loaded("scaled-up", up, {"cassandra-3": JOINED})
+        self.loaded("scaled-down", down, {"cassandra-3": LEFT})
 
     def rolled(self):
         """A rolling restart, each pod coming back at another address than it had."""
-        self.loaded("rolled", lambda: self.kubelet.rolling_restart("cassandra", 3, lambda _: next(self.fresh)))
+        self.loaded("rolled", lambda: self.kubelet.rolling_restart("cassandra", 3, lambda _: next(self.fresh)),
+                    {f"cassandra-{ordinal}": RETURNED for ordinal in range(3)})
 
     def flapping(self):
         """A node that answers is called unready and ready again, 20 times: nobody notices."""
         pod, _ = self.pod(1)
+        # A pod that an earlier step has taken away is given up for good a minute later.
+        until("nobody is about to leave", lambda: all(row["state"] in ("up", "gone") for row in self.gateway.topology()["nodes"]), 120)
 
         def act():
             for _ in range(20):
                 for state in (False, True):
                     self.kubelet.ready(pod, state)
                     until("the slice follows", lambda s=state: self.kubelet.endpoints("cassandra")[pod][1] == s, 10)
-        self.loaded("flapping", act)
+        self.loaded("flapping", act, {})
 
     def hostname(self):
         """The load balancer has a name in place of its address; the name leads elsewhere and the former address goes, node by node; then back."""
@@ -162,10 +185,11 @@ class KubernetesLife(Life):
         self.asked()
 
     def asked(self):
-        """The Role is least privilege, and nothing beyond it was asked."""
+        """The Role is least privilege, and nothing beyond it was asked; forbidden was what the rig forbade for a while."""
         self.judge("rights", lambda _: rights.check(self.release))
         spaces = (self.release.namespace, self.kubelet.namespace)
-        self.judge("audit", lambda _: rights.used(self.release, rights.written(self.release, spaces)))
+        excused = [*self.excused, *((first, last, ()) for first, last in self.plane.starts)]
+        self.judge("audit", lambda _: rights.used(self.release, rights.written(self.release, spaces), excused))
 
 
 def same(one, other):

@@ -4,7 +4,7 @@ the release's Roles say, and what it did, by the apiserver's audit log.
 A right is (namespace, group, resource, name or "*", verb).
 """
 from . import assertions as a
-from .kubeapi import Api, namespaced
+from .kubeapi import AGENT, Api, namespaced
 
 
 def flat(namespace, rules):
@@ -47,21 +47,29 @@ def check(release, namespaces=None):
     return f"{len(rules)} rights"
 
 
-def used(release, rules):
-    """How often each right was used; a request that is none of `rules`, or was forbidden, fails."""
-    counts, outside = {}, set()
-    for record in release.plane.audit(f":{release.namespace}:", release.asked):
+def used(release, rules, excused=()):
+    """How often each right was used; a request that is none of `rules` fails, and one that was forbidden. `excused`: (first, last,
+    resources) of the audit log's records among which those resources may be forbidden; no resources: every one of them."""
+    counts, outside, forbidden = {}, set(), 0
+    account = f"system:serviceaccount:{release.namespace}:{release.account()}"
+    for number, record in enumerate(release.plane.audit()):
         what = record.get("objectRef")
-        if not what or what["resource"].startswith("selfsubject"):
+        asked = number >= release.asked and record["user"]["username"] == account and not record.get("userAgent", "").startswith(AGENT)
+        if not asked or not what or what["resource"].startswith("selfsubject"):
             continue
         key = (what.get("namespace", ""), what.get("apiGroup", ""), what["resource"])
         right = next((one for one in ((*key, what.get("name"), record["verb"]), (*key, "*", record["verb"])) if one in rules), None)
-        if right is None or record["responseStatus"].get("code") == 403:
-            outside.add(f"{record['verb']} {record['requestURI']} {record['responseStatus'].get('code')}")
+        code = record.get("responseStatus", {}).get("code")
+        known = any(first <= number < last and (not resources or what["resource"] in resources) for first, last, resources in excused)
+        if right is None or (code == 403 and not known):
+            outside.add(f"{record['verb']} {record['requestURI']} {code}")
+        elif code == 403:
+            forbidden += 1
         else:
             counts[right] = counts.get(right, 0) + 1
     if outside:
         raise a.Failed(f"outside the Roles: {sorted(outside)[:10]}")
     if not counts:
         raise a.Failed("the audit log holds no request of the gateway")
-    return ", ".join(f"{verb} {resource} {count}" for (_, _, resource, _, verb), count in sorted(counts.items()))
+    said = [f"{verb} {resource} {count}" for (_, _, resource, _, verb), count in sorted(counts.items())]
+    return ", ".join(said + ([f"{forbidden} refused while the rig withheld the right or the apiserver started"] if forbidden else []))
