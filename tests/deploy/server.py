@@ -1,16 +1,18 @@
 """What only a real apiserver can say: wrong types, unknown fields, selectors that do not match.
 
 `tests/deploy/run --server` starts the rig's control plane (root, and ten minutes of Go builds when they are not cached) and has it check
-everything in its strictest way. Objects of cert-manager and the Prometheus operator are left out: it does not know their kinds.
+everything in its strictest way; `tests/real/run kubernetes-ci` has the one that it runs anyway do the same. Objects of cert-manager and the Prometheus operator are left out: it does not know their kinds.
 """
 import yaml
-from rig import net
+from rig import deploy, net
 from rig.controlplane import ControlPlane
 
 import chart
 from check import EVERYTHING
 
 FOREIGN = ("Certificate", "ServiceMonitor", "PodMonitor")
+# What they are in; an apiserver that makes nothing refuses objects of a namespace that is not there.
+NAMESPACES = ("db", "gateway")
 
 
 def texts():
@@ -26,6 +28,13 @@ def texts():
     yield "every option", yaml.safe_dump_all(o for o in objects if o["kind"] not in FOREIGN)
 
 
+def checked(plane):
+    """(name, how many objects) one after the other; Refused has the server's own words."""
+    for name, text in texts():
+        said = plane.kubectl("apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-", input=text)
+        yield name, len(said.splitlines())
+
+
 def accepted():
     """A failure has the server's own words."""
     held = net.lock()
@@ -34,11 +43,8 @@ def accepted():
     plane = ControlPlane()
     try:
         plane.start()
-        for namespace in ("db", "gateway"):
-            plane.namespace_made(namespace)
-        for name, text in texts():
-            said = plane.kubectl("apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-", input=text)
-            print(f"ok    {name}: {len(said.splitlines())} objects", flush=True)
+        for name, count in deploy.checked(plane):
+            print(f"ok    {name}: {count} objects", flush=True)
     finally:
         plane.stop()
         net.clear()

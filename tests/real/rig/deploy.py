@@ -1,10 +1,27 @@
 """The chart as a cluster gets it: rendered by Helm, checked and applied by the real apiserver, read back from there."""
 import json
+import sys
 
 from . import cache, helm
 from .kubeapi import namespaced
 
 CHART = cache.CHECKOUT / "deploy/helm/cqlgate"
+
+
+def importable():
+    """Modules of tests/deploy can be imported from now on, and what they need."""
+    site = cache.python("deploy-python", ("PyYAML==6.0.3",)).parent.parent
+    sys.path.extend([str(cache.CHECKOUT / "tests/deploy"), *map(str, site.glob("lib/python*/site-packages"))])
+
+
+def checked(plane):
+    """(name, how many objects) of everything in deploy/: the apiserver checks it in its strictest way, and makes nothing."""
+    importable()
+    import server
+
+    for namespace in server.NAMESPACES:
+        plane.namespace_made(namespace)
+    return server.checked(plane)
 
 
 class Release:

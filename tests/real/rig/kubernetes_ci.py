@@ -1,27 +1,34 @@
-"""The share of Kubernetes that every change is checked with: the whole mission once, then what tells most of what can happen to
-pods and to the API, and who asked for what.
+"""The share of Kubernetes that every change is checked with: every manifest by the apiserver, the whole mission once, then what tells
+most of what can happen to pods and to the API, and at the end who asked for what in all of it.
 """
-from . import api_faults, drivers
+from . import api_faults, deploy, drivers
 from .api_faults import ApiFaults
+from .kubeapi import Refused
 from .kubernetes_suite import NAMES, Cluster, Stand
 
-# Who asked for what comes before the faults: an apiserver that has just started refuses everyone for a moment.
-STEPS = {"replaced": ApiFaults.replaced, "maps": ApiFaults.maps, "asked": ApiFaults.asked, "expired": ApiFaults.expired,
-         "frozen": ApiFaults.frozen, "end": ApiFaults.last}
+STEPS = {"replaced": ApiFaults.replaced, "maps": ApiFaults.maps, "expired": ApiFaults.expired, "frozen": ApiFaults.frozen, "end": ApiFaults.end}
 
 
-def run(report, names=NAMES, steps=tuple(STEPS)):
+def manifests(report, title, plane):
+    """Every manifest of deploy/. The apiserver makes nothing of it, and must have nothing of these names yet."""
+    try:
+        report.add(title, "chart", "manifests", "manifests", "ok", ", ".join(f"{name} {count}" for name, count in deploy.checked(plane)))
+    except Refused as refused:
+        report.add(title, "chart", "manifests", "manifests", "failed", refused)
+
+
+def run(report, names=NAMES, steps=("manifests", *STEPS)):
     """CA1 to CA4 of each driver, and the steps."""
     drivers.prepare(names)
-    cluster = Cluster()
+    title = "kubernetes-ci"
+    cluster = Cluster(lambda plane: manifests(report, title, plane) if "manifests" in steps else None)
     gateway = cluster.gateway()
     gateway.spawn()
     cluster.place(f"cassandra-{ordinal}" for ordinal in range(3))
     stand = Stand(report, cluster, gateway.wait())
-    title = "kubernetes-ci"
     for name in names:
         stand.cell(title, name)
     life = ApiFaults(cluster.release, cluster.ring, stand.gateway, stand.programs(title, names), stand.contacts, stand.recorder(title))
-    api_faults.live(life, {name: STEPS[name] for name in steps})
+    api_faults.live(life, {name: STEPS[name] for name in steps if name in STEPS})
     stand.gateway.stop()
     cluster.stop()
