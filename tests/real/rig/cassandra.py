@@ -19,8 +19,7 @@ HEAP = """-Xms64m -Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:Reserved
 FAST = """-Dcassandra.ring_delay_ms=1000 -Dcassandra.skip_wait_for_gossip_to_settle=0
 -Dcassandra.consistent.rangemovement=false -Dcassandra.skip_schema_check=true -Dcassandra.superuser_setup_delay_ms=0
 -Dcassandra.shutdown_announce_in_ms=500 -Dcassandra.skip_sync=true -Dcassandra.jmx.local.port=7199""".split()
-# After FAST, whose flags it takes back. A node that joins gives up when it has heard of no seed by gossip, one round a second, before the
-# ring's delay is over.
+# After FAST, whose flags it takes back: on a busy machine a second is too short to reach a seed and for all to learn of the newcomer's share.
 JOINING = ["-Dcassandra.auto_bootstrap=true", "-Dcassandra.skip_schema_check=false", "-Dcassandra.ring_delay_ms=5000"]
 CREDENTIALS = ("cassandra", "cassandra")
 
@@ -199,6 +198,8 @@ class Ring:
         node.stop(signal.SIGKILL)
         self.nodes.remove(node)
         net.ip("netns", "del", node.namespace)
+        # What it had to say of the reads that it could not answer.
+        (node.home / "out.log").replace(self.home / f"node{node.number}-removed.log")
         shutil.rmtree(node.home)
 
     def kill(self):
