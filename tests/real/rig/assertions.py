@@ -55,7 +55,9 @@ def check_nodes(program, expected):
                 raise Failed(f"{short(host_id)} has {name} {node[name]}, in truth {true[name]}")
         if sorted(node["tokens"]) != true["tokens"]:
             raise Failed(f"{short(host_id)} has tokens {node['tokens']}, in truth {true['tokens']}")
-    return f"{len(seen)} node{'s' if len(seen) > 1 else ''}", said
+    words = f"{len(seen)} node{'s' if len(seen) > 1 else ''}: {', '.join(sorted(got.values()))}"
+    # Only Python's driver tells which table it reads.
+    return words + (f", from {'peers_v2' if said['peers_v2'] else 'peers'}" if "peers_v2" in said else ""), said
 
 
 def ca2(program, expected):

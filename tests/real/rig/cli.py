@@ -85,13 +85,13 @@ def end(_options):
 
 
 SUITES = {
-    "usual": "every driver as it comes out of its box, then the cluster's life with all of them; what `run` alone does",
-    "ci": "the short share: Java 4, Python, scylla; one death, one address move",
+    "usual": "every driver in one cell, uncompressed and in the version that it chooses itself where it can, then the cluster's life with all of them; what `run` alone does",
+    "ci": "the short share: Java 4, Python, scylla; one death, one address move; one cell with a password and TLS",
     "matrix": "CA1 to CA4 in every version and compression that each driver speaks",
     "secured": "a cluster with passwords, then with TLS on both sides",
     "versions": "Java 4 and Python against Cassandra 4.1, 4.0, 6.0-alpha2 and 3.11",
     "kubernetes": "a control plane, the chart, the nodes as a StatefulSet's pods: CA1 to CA4, then what Kubernetes does to them",
-    "kubernetes-ci": "the short share: CA1 to CA4, a pod replaced, two gateways with one map, an expired watch, a frozen API, the rights",
+    "kubernetes-ci": "the short share: every manifest checked by the apiserver, CA1 to CA4, a pod replaced, two gateways with one map, an expired watch, a frozen API, the rights",
     "kubernetes-api": "the Kubernetes API killed, frozen, unreachable, throttling, forbidding, and without its slices, with reads going on",
     "off": "the counter-check: with rewriting switched off everything should fail",
     "all": "matrix, secured and usual",
