@@ -42,7 +42,7 @@ class ApiFaults(KubernetesLife):
             if forbidden:
                 self.excused.append((witness.records, len(self.plane.audit()), forbidden))
         where = self.addresses()
-        ours = {where[pod]: RETURNED for pod in moved}
+        ours = {where.get(pod): RETURNED for pod in moved}
 
         def check(program):
             told = self.settled(program, expected), witness.told(program, ours)
@@ -285,7 +285,7 @@ class ApiFaults(KubernetesLife):
     def in_company(self):
         """Pods that are not alone in their slice. The slice of one that is goes with it, which by itself says nothing of a pod."""
         found = self.kubelet.api.ask("GET", self.kubelet.path("", "endpointslices", "discovery.k8s.io/v1"))["items"]
-        return [endpoint["targetRef"]["name"] for one in found if len(one["endpoints"] or ()) > 1 for endpoint in one["endpoints"]]
+        return [endpoint["targetRef"]["name"] for one in found if len(one.get("endpoints") or ()) > 1 for endpoint in one["endpoints"]]
 
     def withdrawn(self, pod, witness):
         """The pod is taken out of its slice, and its next one is nowhere for a while; the node goes on. What the gateway had seen of the
@@ -293,10 +293,12 @@ class ApiFaults(KubernetesLife):
         node = self.kubelet.nodes[pod]
         self.kubelet.terminate(pod)
         self.kubelet.forget(pod)
-        until("the slice lets it go", lambda: pod not in self.kubelet.endpoints("cassandra"), 30)
-        until("the withdrawn pod is down", lambda: self.state(pod) == "down", 90)
-        self.holds(5, witness)
-        self.kubelet.run(pod, node)
+        try:
+            until("the slice lets it go", lambda: pod not in self.kubelet.endpoints("cassandra"), 30)
+            until("the withdrawn pod is down", lambda: self.state(pod) == "down", 90)
+            self.holds(5, witness)
+        finally:
+            self.kubelet.run(pod, node)
         until("it is up again", lambda: self.state(pod) == "up", 60)
 
     def token(self):

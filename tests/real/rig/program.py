@@ -3,7 +3,6 @@ import json
 import os
 import subprocess
 import threading
-import time
 from collections import deque
 
 from . import cache
