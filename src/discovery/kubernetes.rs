@@ -133,6 +133,7 @@ impl Source {
             (wanted, known)
         });
         let oddities = Oddities::new(&config.service, &namespace);
+        let fold = Fold::new(cluster.timing);
         let source = Self {
             cluster,
             namespace,
@@ -141,7 +142,7 @@ impl Source {
             inputs,
             topology,
             metrics,
-            fold: Fold::default(),
+            fold,
             names,
             snapshot,
             agreed,

@@ -1,24 +1,22 @@
 //! From what watches show to the pods that are nodes: a pure fold, in which the time is the caller's.
 //!
 //! Two witnesses speak of a pod: the EndpointSlices of the headless Service and, where they may be watched, the Pods
-//! themselves. Each may lag behind the other, so the later news wins. A pod counts as away as soon as one of them says so, but
-//! not, while the node still answers, because a new list has less in it than the one before (then the list is asked for again
-//! first), or because its whole slice was deleted. A pod that is away keeps its place; only when no Pod of its name has existed for a while has the node left.
+//! themselves. Each may lag behind the other, so the later news of an address or of a deleted Pod wins; a Pod that exists
+//! outweighs that it is in no slice. Where only the slices speak, a pod that a watch took out of its slice is away at once. One
+//! whose whole slice was deleted is in doubt for as long as its node answers, and so is one that a new list lacks: until a
+//! second list lacks it too, and [`Timing::doubt`] is over. A pod that is away keeps its place; only when no Pod of its name has
+//! existed for a while has the node left.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use crate::topology::NodeId;
 
 use super::listing::{Changed, Listing, Seen};
 use super::objects::{Endpoint, PodObject, Slice};
-
-/// Without a Pod of its name for so long, a node has left: a StatefulSet replaces a pod within seconds.
-pub const LEFT_AFTER: Duration = Duration::from_secs(60);
-/// The same where Pods may not be watched: a pod that is not scheduled for hours and one that was scaled away look alike.
-pub const LEFT_AFTER_UNSEEN: Duration = Duration::from_secs(24 * 60 * 60);
+use super::timing::Timing;
 
 /// A pod of a StatefulSet behind the Service, and where it lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +42,7 @@ pub struct Stranger {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Presence {
     Here,
-    /// No longer in the last list, or its slice was deleted, although the node answers.
+    /// Not in the last lists, or its slice was deleted, although the node answers.
     Doubted,
     Away(SystemTime),
 }
@@ -54,8 +52,8 @@ enum Presence {
 enum Withdrawn {
     /// Its endpoint was taken out of a slice: it is gone.
     Told,
-    /// The list of this number lacked it.
-    List(u64),
+    /// The list of this number was the first that lacked it; when that was concluded from.
+    List { number: u64, since: Option<SystemTime> },
     /// Its whole slice was deleted. That happens when endpoints are packed anew, and when the Service is deleted; to a pod it
     /// need mean nothing.
     Slice,
@@ -89,6 +87,7 @@ struct Object {
 /// All that is known of the pods behind one Service.
 #[derive(Clone, Debug, Default)]
 pub struct Fold {
+    timing: Timing,
     slices: Listing<Slice>,
     pods: Listing<PodObject>,
     /// News so far: says which witness spoke last.
@@ -104,6 +103,10 @@ pub struct Fold {
 }
 
 impl Fold {
+    pub fn new(timing: Timing) -> Self {
+        Self { timing, ..Self::default() }
+    }
+
     /// True once the Service's endpoints have been listed.
     pub fn is_listed(&self) -> bool {
         self.slices.lists() > 0
@@ -113,7 +116,7 @@ impl Fold {
     pub fn restore(&mut self, members: impl IntoIterator<Item = (NodeId, Member)>) {
         for (id, member) in members {
             let presence = Presence::Doubted;
-            self.withdrawn.insert(id.clone(), Withdrawn::List(0));
+            self.withdrawn.insert(id.clone(), Withdrawn::List { number: 0, since: None });
             self.known.insert(id, Known { member, presence });
         }
     }
@@ -126,7 +129,7 @@ impl Fold {
         }
         self.news += 1;
         let how = match (changed, deleted) {
-            (Changed::Whole, _) => Withdrawn::List(self.slices.lists()),
+            (Changed::Whole, _) => Withdrawn::List { number: self.slices.lists(), since: None },
             (_, true) => Withdrawn::Slice,
             _ => Withdrawn::Told,
         };
@@ -156,7 +159,8 @@ impl Fold {
         self.withdrawn.retain(|id, _| !offers.contains_key(id));
         // Those of an earlier process: this is the first list that lacks them.
         if changed == Changed::Whole {
-            self.withdrawn.values_mut().filter(|of| **of == Withdrawn::List(0)).for_each(|of| *of = how);
+            let earlier = |of: &&mut Withdrawn| matches!(of, Withdrawn::List { number: 0, .. });
+            self.withdrawn.values_mut().filter(earlier).for_each(|of| *of = how);
         }
         self.offers = offers;
         self.first_seen = first_seen;
@@ -197,6 +201,11 @@ impl Fold {
         if !self.is_listed() {
             return false;
         }
+        for withdrawn in self.withdrawn.values_mut() {
+            if let Withdrawn::List { since, .. } = withdrawn {
+                since.get_or_insert(now);
+            }
+        }
         let mut relist = false;
         let ids: BTreeSet<NodeId> = self.offers.keys().chain(self.known.keys()).cloned().collect();
         for id in ids {
@@ -206,8 +215,10 @@ impl Fold {
             let answers = || !matches!(before, Some(Known { presence: Presence::Away(_), .. })) && answers(&id);
             let presence = match (&verdict, before.map(|known| &known.presence)) {
                 (Verdict::Here(..), _) => Presence::Here,
-                (Verdict::Missing(Withdrawn::List(list)), _) if *list == self.slices.lists() && answers() => {
-                    relist = true;
+                (Verdict::Missing(Withdrawn::List { number, .. }), _)
+                    if self.believed_at(&id).is_none_or(|at| at > now) && answers() =>
+                {
+                    relist |= *number == self.slices.lists();
                     Presence::Doubted
                 }
                 (Verdict::Missing(Withdrawn::Slice), _) if answers() => Presence::Doubted,
@@ -235,7 +246,12 @@ impl Fold {
 
     /// When `settle` would conclude something else, if nothing is heard before.
     pub fn deadline(&self) -> Option<SystemTime> {
-        self.known.iter().filter_map(|(id, known)| self.leaves_at(id, known)).min()
+        let next = |(id, known): (&NodeId, &Known)| match known.presence {
+            Presence::Here => None,
+            Presence::Doubted => self.believed_at(id),
+            Presence::Away(_) => self.leaves_at(id, known),
+        };
+        self.known.iter().filter_map(next).min()
     }
 
     pub fn members(&self) -> impl Iterator<Item = (&NodeId, &Member)> {
@@ -247,13 +263,24 @@ impl Fold {
         self.strangers.iter()
     }
 
+    /// When it is believed that a pod is away which lists lack although its node answers; never by one list alone.
+    fn believed_at(&self, id: &NodeId) -> Option<SystemTime> {
+        match self.withdrawn.get(id)? {
+            Withdrawn::List { number, since } if *number < self.slices.lists() => {
+                since.as_ref()?.checked_add(self.timing.doubt)
+            }
+            _ => None,
+        }
+    }
+
     /// When a pod that is away has left; never while a Pod of its name exists, running or not.
     fn leaves_at(&self, id: &NodeId, known: &Known) -> Option<SystemTime> {
         let Presence::Away(since) = known.presence else { return None };
         if self.objects.get(id).is_some_and(|object| object.exists) {
             return None;
         }
-        since.checked_add(if self.pods.lists() > 0 { LEFT_AFTER } else { LEFT_AFTER_UNSEEN })
+        let Timing { left, left_unseen, .. } = self.timing;
+        since.checked_add(if self.pods.lists() > 0 { left } else { left_unseen })
     }
 
     fn verdict(&self, id: &NodeId, before: Option<&Known>) -> Verdict {

@@ -20,6 +20,13 @@ pub struct Timing {
     pub longest_wait: Duration,
     /// Two watches begin at least this far apart, however soon the server ends them.
     pub apart: Duration,
+    /// So long after the first list that lacks a node which answers, a second one is believed. One server that knows only half,
+    /// such as one that has just started, says the same twice within this time.
+    pub doubt: Duration,
+    /// Without a Pod of its name for so long, a node has left: a StatefulSet replaces a pod within seconds.
+    pub left: Duration,
+    /// The same where Pods may not be watched: a pod that is not scheduled for hours and one that was scaled away look alike.
+    pub left_unseen: Duration,
 }
 
 impl Default for Timing {
@@ -33,6 +40,9 @@ impl Default for Timing {
             first_wait: Duration::from_millis(200),
             longest_wait: Duration::from_secs(10),
             apart: Duration::from_secs(1),
+            doubt: Duration::from_secs(60),
+            left: Duration::from_secs(60),
+            left_unseen: Duration::from_secs(24 * 60 * 60),
         }
     }
 }

@@ -23,6 +23,9 @@ const QUICK: Timing = Timing {
     first_wait: Duration::from_millis(10),
     longest_wait: Duration::from_millis(200),
     apart: Duration::from_millis(20),
+    doubt: Duration::from_secs(60),
+    left: Duration::from_secs(60),
+    left_unseen: Duration::from_secs(24 * 60 * 60),
 };
 
 /// A StatefulSet `cassandra` in namespace `db`, its API server, and its pods at `127.<part>.<test>.<ordinal + 1>`.

@@ -1,5 +1,7 @@
 //! The fold, told as a watch tells it; the state after each step is one line of text.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -282,14 +284,51 @@ fn a_list_with_less_in_it_is_not_believed_while_nodes_answer() {
     world.list(&[("a", A), ("b", B)]);
     world.check(ALL);
     assert!(!world.relist);
-    // Twice the same: it is believed. A dead node's absence is believed at once.
+    // Twice the same within a minute is one server that knows half; for longer than that it is believed.
     world.list(&[("b", B)]);
+    assert_eq!(world.fold.deadline(), None);
+    world.pass(59);
     world.list(&[("b", B)]);
+    world.check(ALL);
+    assert!(!world.relist);
+    assert_eq!(world.fold.deadline(), Some(at(1060)));
+    world.pass(1);
     world.check("cassandra-0 away, cassandra-1 away, cassandra-2 10.1.0.3:9042");
     assert!(!world.relist);
+    // A dead node's absence is believed at once.
     world.answering = false;
     world.list(&[]);
     world.check("cassandra-0 away, cassandra-1 away, cassandra-2 away");
+}
+
+#[test]
+fn one_list_is_not_believed_however_old_it_is() {
+    let mut world = World::listed(&[("a", A), ("b", B)]);
+    world.answering = true;
+    world.list(&[("b", B)]);
+    world.pass(100_000);
+    world.check(ALL);
+    assert!(world.relist);
+    assert_eq!(world.fold.deadline(), None);
+    // It was in a list again: the time counts anew from the next one without it.
+    world.list(&[("a", A), ("b", B)]);
+    world.list(&[("b", B)]);
+    world.list(&[("b", B)]);
+    world.pass(59);
+    world.check(ALL);
+    world.pass(1);
+    world.check("cassandra-0 away, cassandra-1 away, cassandra-2 10.1.0.3:9042");
+}
+
+#[test]
+fn a_deleted_pod_that_lists_lack_is_away_at_once() {
+    let mut world = World::listed(&[("a", A)]);
+    world.list_pods(&[("cassandra-0", "u0", &["10.1.0.1"])]);
+    world.answering = true;
+    world.list(&[]);
+    world.check("cassandra-0 10.1.0.1:9042, cassandra-1 10.1.0.2:9042");
+    world.delete_pod("cassandra-0");
+    world.check("cassandra-0 away, cassandra-1 10.1.0.2:9042");
 }
 
 #[test]
@@ -354,6 +393,8 @@ fn who_was_restored_is_shown_before_a_list_and_doubted_after_it() {
     world.check("cassandra-0 10.1.0.1:9042, cassandra-1 10.1.0.2:9042");
     assert!(world.relist);
     world.list(&[("a", &["cassandra-0=10.1.0.1"])]);
+    world.check("cassandra-0 10.1.0.1:9042, cassandra-1 10.1.0.2:9042");
+    world.pass(60);
     world.check("cassandra-0 10.1.0.1:9042, cassandra-1 away");
 }
 
