@@ -286,13 +286,15 @@ impl Source {
     async fn settle(&mut self) -> Result<(), mpsc::error::SendError<Input>> {
         let topology = Arc::clone(&self.topology.borrow());
         let state = |id: &NodeId| topology.node_by_id(id).map(|node| node.state);
+        self.fold.see_api(self.api_away);
         if self.fold.settle(SystemTime::now(), |id| state(id) == Some(NodeState::Up)) {
             info!("nodes that answer are missing from the list of endpoints; asking again before that is believed");
             self.relist.notify_one();
         }
         let by_name = self.config.dial == Dial::Name;
         if by_name {
-            self.names.follow(self.fold.members().filter(|(_, member)| member.present));
+            // The pod of one that is away may come back unheard: then nothing but its name tells.
+            self.names.follow(self.fold.members().filter(|(_, member)| member.present || self.api_away));
             if self.api_away {
                 let dead = |(id, _): &(&NodeId, &Member)| state(id) == Some(NodeState::Down);
                 self.fold.members().filter(dead).for_each(|(id, member)| self.names.lead(id, member.address.ip()));
@@ -355,7 +357,7 @@ impl Source {
             id: id.clone(),
             address: led.unwrap_or(member.address),
             host: if named { self.names.host(member) } else { None },
-            present: member.present,
+            present: member.present || led.is_some(),
             placement: self.placement(id, member, topology, one_set),
             host_id: None,
             data_center: None,

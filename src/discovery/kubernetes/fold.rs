@@ -5,12 +5,13 @@
 //! outweighs that it is in no slice. Where only the slices speak, a pod that a watch took out of its slice is away at once. One
 //! whose whole slice was deleted is in doubt for as long as its node answers, and so is one that a new list lacks: until a
 //! second list lacks it too, and [`Timing::doubt`] is over. A pod that is away keeps its place; only when no Pod of its name has
-//! existed for a while has the node left.
+//! existed for a while has the node left. All such times are of hearing the API: while it is away nothing is concluded from
+//! what it does not say, and when it is heard again they begin anew.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::topology::NodeId;
 
@@ -88,6 +89,9 @@ struct Object {
 #[derive(Clone, Debug, Default)]
 pub struct Fold {
     timing: Timing,
+    api_away: bool,
+    /// Since when the API has been heard without a break.
+    heard_since: Option<SystemTime>,
     slices: Listing<Slice>,
     pods: Listing<PodObject>,
     /// News so far: says which witness spoke last.
@@ -110,6 +114,11 @@ impl Fold {
     /// True once the Service's endpoints have been listed.
     pub fn is_listed(&self) -> bool {
         self.slices.lists() > 0
+    }
+
+    /// Whether the API is heard.
+    pub fn see_api(&mut self, away: bool) {
+        self.api_away = away;
     }
 
     /// Takes over who was known before this process began, all of them in doubt until a list or a probe speaks.
@@ -201,6 +210,11 @@ impl Fold {
         if !self.is_listed() {
             return false;
         }
+        if self.api_away {
+            self.heard_since = None;
+        } else {
+            self.heard_since.get_or_insert(now);
+        }
         for withdrawn in self.withdrawn.values_mut() {
             if let Withdrawn::List { since, .. } = withdrawn {
                 since.get_or_insert(now);
@@ -267,7 +281,7 @@ impl Fold {
     fn believed_at(&self, id: &NodeId) -> Option<SystemTime> {
         match self.withdrawn.get(id)? {
             Withdrawn::List { number, since } if *number < self.slices.lists() => {
-                since.as_ref()?.checked_add(self.timing.doubt)
+                self.heard_for(self.timing.doubt, (*since)?)
             }
             _ => None,
         }
@@ -280,7 +294,12 @@ impl Fold {
             return None;
         }
         let Timing { left, left_unseen, .. } = self.timing;
-        since.checked_add(if self.pods.lists() > 0 { left } else { left_unseen })
+        self.heard_for(if self.pods.lists() > 0 { left } else { left_unseen }, since)
+    }
+
+    /// When the API will have been heard for so long after `since`; `None` while it is away.
+    fn heard_for(&self, long: Duration, since: SystemTime) -> Option<SystemTime> {
+        since.max(self.heard_since?).checked_add(long)
     }
 
     fn verdict(&self, id: &NodeId, before: Option<&Known>) -> Verdict {

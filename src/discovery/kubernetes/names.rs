@@ -99,7 +99,7 @@ impl PodNames {
         followed.answer = Some(answer);
     }
 
-    /// The API is not heard and the node is dead where it is dialled: from now on it is dialled where its name leads.
+    /// The API is not heard and the node is away, or dead where it is dialled: from now on it is dialled where its name leads.
     pub fn lead(&mut self, id: &NodeId, known: IpAddr) {
         let Some(followed) = self.followed.get_mut(id) else { return };
         let from = followed.led.unwrap_or(known);

@@ -94,6 +94,11 @@ impl World {
         self.settle();
     }
 
+    fn api(&mut self, away: bool) {
+        self.fold.see_api(away);
+        self.settle();
+    }
+
     fn pass(&mut self, seconds: u64) {
         self.now += seconds;
         self.settle();
@@ -251,6 +256,41 @@ fn a_node_has_left_when_no_pod_of_its_name_exists_for_a_minute() {
     world.pass(1);
     world.check("cassandra-0 10.1.0.1:9042");
     assert_eq!(world.fold.deadline(), None);
+}
+
+#[test]
+fn while_the_api_is_away_nobody_leaves_and_the_minute_begins_anew_after_it() {
+    let mut world = World::listed(&[("a", A)]);
+    world.list_pods(&[("cassandra-0", "u0", &["10.1.0.1"]), ("cassandra-1", "u0", &["10.1.0.2"])]);
+    world.apply("a", &["cassandra-0=10.1.0.1"]);
+    world.delete_pod("cassandra-1");
+    world.pass(30);
+    world.api(true);
+    assert_eq!(world.fold.deadline(), None);
+    world.pass(100_000);
+    world.check("cassandra-0 10.1.0.1:9042, cassandra-1 away");
+    world.api(false);
+    assert_eq!(world.fold.deadline(), Some(at(101_090)));
+    world.pass(59);
+    world.check("cassandra-0 10.1.0.1:9042, cassandra-1 away");
+    world.pass(1);
+    world.check("cassandra-0 10.1.0.1:9042");
+}
+
+#[test]
+fn while_the_api_is_away_no_doubt_ends() {
+    let mut world = World::listed(&[("a", A)]);
+    world.answering = true;
+    world.list(&[]);
+    world.list(&[]);
+    world.api(true);
+    world.pass(100_000);
+    world.check("cassandra-0 10.1.0.1:9042, cassandra-1 10.1.0.2:9042");
+    world.api(false);
+    world.pass(59);
+    world.check("cassandra-0 10.1.0.1:9042, cassandra-1 10.1.0.2:9042");
+    world.pass(1);
+    world.check("cassandra-0 away, cassandra-1 away");
 }
 
 #[test]

@@ -163,6 +163,69 @@ async fn a_dead_node_is_dialled_where_its_name_leads_while_the_api_is_away() {
     assert_eq!(running.node(9042).incarnation, other.incarnation);
 }
 
+impl Scene {
+    /// The API has said that the last pod is gone, and then the API has gone.
+    async fn lose_the_last_pod_and_the_api(&mut self, running: &mut Running) {
+        let last = self.nodes.len() as u8 - 1;
+        self.nodes[usize::from(last)] = None;
+        self.api.delete(Kind::Pods, &format!("cassandra-{last}"));
+        self.api.put(Kind::Slices, "cassandra-x1", self.slice(&(0..last).collect::<Vec<_>>()));
+        let port = 9042 + u16::from(last);
+        running.until("away", |topology| topology.node_at_port(port).is_some_and(|node| !node.present)).await;
+        self.api.kill();
+        running.until_failures("endpointslices", "connection", 3.0).await;
+    }
+}
+
+#[tokio::test]
+async fn while_the_api_is_away_nobody_leaves() {
+    let timing = Timing { left: Duration::from_secs(3), ..QUICK };
+    let mut scene = Scene::of([54, 9], 2).await;
+    let mut running = scene.started(timing).await;
+    scene.lose_the_last_pod_and_the_api(&mut running).await;
+    // Twice the time after which it would have left.
+    tokio::time::sleep(timing.left * 2).await;
+    // Whatever comes, it is not concluded from it.
+    scene.nodes[0] = None;
+    running.until_state(9042, NodeState::Down).await;
+    assert!(running.handle.topology.borrow().node_at_port(9043).is_some_and(|node| node.state == NodeState::Down));
+    let returned = std::time::Instant::now();
+    scene.api.start_again().await;
+    let gone = |topology: &Topology| {
+        let node = topology.nodes.iter().find(|node| &*node.id.0 == "cassandra-1");
+        node.is_none_or(|node| node.state == NodeState::Gone)
+    };
+    running.until("gone", gone).await;
+    assert!(returned.elapsed() >= timing.left, "{:?}", returned.elapsed());
+}
+
+#[tokio::test]
+async fn a_pod_that_comes_back_while_the_api_is_away_is_found_by_its_name() {
+    let mut scene = Scene::of([54, 10], 2).await;
+    let server = NameServer::start().await;
+    server.set(NAMES[0], &[octets(scene.address(0))]);
+    let mut running = scene.start_by(server.names.clone(), QUICK, &in_kubernetes(""));
+    let other = running.until_state(9042, NodeState::Up).await;
+    running.until_state(9043, NodeState::Up).await;
+    scene.lose_the_last_pod_and_the_api(&mut running).await;
+    let moved = SocketAddr::from(([127, 54, 10, 102], 9742));
+    scene.ring.lock().unwrap().members[1].address = moved;
+    scene.nodes[1] = Some(FakeNode::start(&scene.ring, moved).await);
+    server.set(NAMES[1], &[octets(moved)]);
+    let node = running.until_state(9043, NodeState::Up).await;
+    assert_eq!((node.address, node.present), (moved, true));
+    // The API says the same when it is heard again.
+    scene.api.put(Kind::Pods, "cassandra-1", pod("u1b", moved));
+    let pods = [(0, "u0".to_owned(), scene.address(0)), (1, "u1b".to_owned(), moved)];
+    scene.api.put(Kind::Slices, "cassandra-x1", slice(&pods));
+    scene.api.start_again().await;
+    running.until_watching("endpointslices", true).await;
+    running.until_watching("pods", true).await;
+    let node = running.until_state(9043, NodeState::Up).await;
+    assert_eq!(node.address, moved);
+    assert_eq!(running.node(9042).incarnation, other.incarnation);
+}
+
 #[tokio::test]
 async fn the_load_balancers_address_is_waited_for_and_followed() {
     let scene = Scene::of([54, 7], 1).await;
