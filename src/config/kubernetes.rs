@@ -34,8 +34,8 @@ pub struct Kubernetes {
     /// Where there are several StatefulSets, the ports of each.
     #[serde(rename = "statefulSets", default, skip_serializing_if = "Vec::is_empty")]
     pub stateful_sets: Vec<StatefulSet>,
-    /// The ConfigMap, in the gateway's own namespace, that says who has which port. Used only where several StatefulSets
-    /// are found and statefulSets is absent.
+    /// The ConfigMap, in the gateway's own namespace, that says who has which port. Used only where statefulSets is absent;
+    /// decides where several StatefulSets are found.
     #[serde(default = "Kubernetes::default_ledger")]
     pub ledger: String,
     /// Watch the pods themselves, too: only they tell a node that was scaled away from one that is being replaced.

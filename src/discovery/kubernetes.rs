@@ -309,8 +309,11 @@ impl Source {
         if let Some((wanted, _)) = &self.agreed {
             publish(wanted, self.wanted(&topology));
         }
-        let one_set = self.agreed.as_ref().is_some_and(|(wanted, _)| wanted.borrow().is_of_one_set());
-        let found = |(id, member)| self.found(id, member, &topology, one_set);
+        let by_ordinals = self.agreed.as_ref().is_some_and(|(wanted, known)| match &*known.borrow() {
+            Known::Ordinals(ledger) => ledger.follows_ordinals(&wanted.borrow().present, &self.range),
+            _ => false,
+        });
+        let found = |(id, member)| self.found(id, member, &topology, by_ordinals);
         let found: Vec<Found> = self.fold.members().map(found).collect();
         if let Some(snapshot) = self.snapshot.as_mut().filter(|_| self.fold.is_listed()) {
             // Whoever waits for a port is nobody to start with.
@@ -349,8 +352,8 @@ impl Source {
         Wanted { present: present.collect(), gone: gone.collect() }
     }
 
-    /// `one_set`: all members are of one StatefulSet.
-    fn found(&self, id: &NodeId, member: &Member, topology: &Topology, one_set: bool) -> Found {
+    /// `by_ordinals`: all members are of one StatefulSet, and no ledger says otherwise.
+    fn found(&self, id: &NodeId, member: &Member, topology: &Topology, by_ordinals: bool) -> Found {
         let named = self.config.dial == Dial::Name;
         let led = self.names.led(id).map(|ip| SocketAddr::new(ip, member.address.port()));
         Found {
@@ -358,14 +361,14 @@ impl Source {
             address: led.unwrap_or(member.address),
             host: if named { self.names.host(member) } else { None },
             present: member.present || led.is_some(),
-            placement: self.placement(id, member, topology, one_set),
+            placement: self.placement(id, member, topology, by_ordinals),
             host_id: None,
             data_center: None,
             rack: None,
         }
     }
 
-    fn placement(&self, id: &NodeId, member: &Member, topology: &Topology, one_set: bool) -> Placement {
+    fn placement(&self, id: &NodeId, member: &Member, topology: &Topology, by_ordinals: bool) -> Placement {
         if let Some(port) = self.saved_ports.get(id).filter(|_| !self.fold.is_listed()) {
             return Placement::Chosen(*port);
         }
@@ -378,8 +381,8 @@ impl Source {
             has.map_or(Placement::Withheld(PortError::NotAgreed { key, node, why }), Placement::Chosen)
         };
         match &*known.borrow() {
-            Known::Ordinals if one_set => by_ordinal(),
-            Known::Ordinals => withheld("there are several StatefulSets now".into()),
+            Known::Ordinals(_) if by_ordinals => by_ordinal(),
+            Known::Ordinals(_) => withheld("the ledger is being asked".into()),
             Known::Nothing(why) => withheld(Arc::clone(why)),
             Known::Agreed(agreed) => match (agreed.ports.get(id), agreed.unplaced.get(id)) {
                 (Some(port), _) => Placement::Chosen(*port),

@@ -1,27 +1,35 @@
-//! Ports where no ranges are configured: by ordinal while there is one StatefulSet and no ledger, and by the ledger from the
-//! moment on that there are several.
+//! Ports where no ranges are configured: by ordinal while there is one StatefulSet, and by the ledger from the moment on that
+//! there are several.
+//!
+//! The ports of one StatefulSet are written into the ledger too, so that a replica that has just started when a second one
+//! appears knows whose they are. Nobody waits for that: where it cannot be written, it is tried again later.
 //!
 //! A task of its own, because the ledger's ConfigMap may take long to answer: it is told who is there, and tells what was
 //! agreed. Until it has looked for a ledger nobody has a port, or a restart could give ports that are not those of before.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 use tokio::time::sleep;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::topology::NodeId;
 
 use super::super::backoff::jittered;
 use super::ledger::agreement::{Agreed, Agreement, Store, StoreError};
-use super::ledger::{Ledger, Member, Terms};
+use super::ledger::{Ledger, Member, Terms, only_set};
 
 /// Between tries while the ledger is not reached.
 const AGAIN: Duration = Duration::from_secs(5);
 /// Longest time between two looks at the clock.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+/// Longest time between two tries to write what nobody waits for; the first come after [`AGAIN`], doubled each time.
+const LONGEST_AGAIN: Duration = Duration::from_secs(300);
+/// So often is asked whether there is a ledger before it is believed that this is forbidden, and so long apart: an apiserver
+/// that has just started forbids everything for a moment.
+const FORBIDDEN_TRIES: u32 = 5;
+const FORBIDDEN_AGAIN: Duration = Duration::from_secs(1);
 
 /// Who is there, as the source sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,64 +40,67 @@ pub struct Wanted {
     pub gone: Vec<NodeId>,
 }
 
-impl Wanted {
-    pub fn is_of_one_set(&self) -> bool {
-        let mut sets = self.present.iter().map(|member| &member.stateful_set);
-        let first = sets.next();
-        sets.all(|set| Some(set) == first)
-    }
-}
-
 /// What is known of ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Known {
     /// Whether there is a ledger is not known: why.
     Nothing(Arc<str>),
-    /// One StatefulSet and no ledger: ports follow from ordinals.
-    Ordinals,
+    /// One StatefulSet: ports follow from ordinals, for as long as this ledger [says so](Ledger::follows_ordinals).
+    Ordinals(Arc<Ledger>),
     Agreed(Agreed),
 }
 
-/// Looks for a ledger, and keeps to it once there is one; ends with the source.
+/// Looks for a ledger, and keeps to it and keeps it up to date; ends with the source.
 pub async fn keep<S: Store>(store: S, terms: Terms, mut wanted: watch::Receiver<Wanted>, known: watch::Sender<Known>) {
-    let Some(mut ledger) = find(&store, &known).await else { return };
-    let mut agreement: Option<Agreement<S>> = None;
-    let mut store = Some(store);
+    let Some(ledger) = find(&store, &known).await else { return };
+    let mut agreement = Agreement::new(store, terms.clone(), ledger.unwrap_or_default());
     // The StatefulSet that had the ports of its ordinals while it was the only one.
     let mut alone: Option<Arc<str>> = None;
+    let mut unwritten = 0;
     loop {
-        let now_wanted = wanted.borrow_and_update().clone();
-        let sets: BTreeSet<&Arc<str>> = now_wanted.present.iter().map(|member| &member.stateful_set).collect();
-        let first = sets.first().map(|set| Arc::clone(set));
-        if agreement.is_none() && ledger.is_none() && sets.len() <= 1 {
-            alone = first.or(alone);
-            known.send_replace(Known::Ordinals);
+        let Wanted { present, gone } = wanted.borrow_and_update().clone();
+        let follows = agreement.ledger().follows_ordinals(&present, &terms.range);
+        if follows {
+            alone = only_set(&present).cloned().or(alone);
+            publish(&known, Known::Ordinals(Arc::new(agreement.ledger().clone())));
+        }
+        if present.is_empty() && gone.is_empty() {
             if wanted.changed().await.is_err() {
                 return;
             }
             continue;
         }
-        if let Some(store) = store.take() {
-            info!(stateful_sets = ?sets, "ports are those of the ledger");
-            agreement = Some(Agreement::new(store, terms.clone(), ledger.take().unwrap_or_default()));
-        }
-        let Some(agreement) = &mut agreement else { return };
-        let chosen = alone.clone().or(first);
-        let present: Vec<Member> = now_wanted
-            .present
-            .iter()
-            .map(|member| Member {
-                prefers: member.prefers.filter(|_| Some(&member.stateful_set) == chosen.as_ref()),
-                ..member.clone()
-            })
-            .collect();
+        let members: Vec<Member> = if follows {
+            // Whose ordinal is beyond the range has no port.
+            present.iter().filter(|member| member.prefers.is_some()).cloned().collect()
+        } else {
+            let chosen = alone.as_ref().or_else(|| agreement.ledger().first_of(&present));
+            let prefers = |of: &Member| of.prefers.filter(|_| Some(&of.stateful_set) == chosen);
+            present.iter().map(|member| Member { prefers: prefers(member), ..member.clone() }).collect()
+        };
         let now = SystemTime::now();
-        let agreed = agreement.settle(&present, &now_wanted.gone, now).await;
-        let failed = agreed.failure.is_some();
-        say(&known, &agreed);
-        publish(&known, Known::Agreed(agreed));
+        let agreed = agreement.settle(&members, &gone, now).await;
         let due = agreement.deadline().map(|at| at.duration_since(now).unwrap_or_default());
-        let wait = if failed { jittered(AGAIN) } else { due.unwrap_or(LONGEST_SLEEP).clamp(AGAIN, LONGEST_SLEEP) };
+        let due = due.unwrap_or(LONGEST_SLEEP).clamp(AGAIN, LONGEST_SLEEP);
+        let wait = if follows && agreement.ledger().follows_ordinals(&present, &terms.range) {
+            match &agreed.failure {
+                Some(failure) => {
+                    debug!(%failure, "the ports of the only StatefulSet are not in the ledger");
+                    unwritten += 1;
+                    jittered(AGAIN.saturating_mul(2u32.saturating_pow(unwritten - 1)).min(LONGEST_AGAIN))
+                }
+                None => {
+                    unwritten = 0;
+                    publish(&known, Known::Ordinals(Arc::new(agreement.ledger().clone())));
+                    due
+                }
+            }
+        } else {
+            let failed = agreed.failure.is_some();
+            say(&known, &agreed);
+            publish(&known, Known::Agreed(agreed));
+            if failed { jittered(AGAIN) } else { due }
+        };
         tokio::select! {
             changed = wanted.changed() => if changed.is_err() { return },
             () = sleep(wait) => {}
@@ -108,11 +119,18 @@ pub fn publish<T: PartialEq>(latest: &watch::Sender<T>, next: T) -> bool {
 
 /// The ledger, if there is one; asks until that is known. `None` when nobody listens any more.
 async fn find<S: Store>(store: &S, known: &watch::Sender<Known>) -> Option<Option<Ledger>> {
+    let mut forbidden = 0;
     loop {
+        let mut wait = AGAIN;
         let error = match store.read().await {
             Ok(found) => return Some(found.map(|(ledger, _)| ledger)),
+            Err(error @ StoreError::Forbidden { .. }) if forbidden + 1 < FORBIDDEN_TRIES => {
+                forbidden += 1;
+                wait = FORBIDDEN_AGAIN;
+                error
+            }
             Err(error @ StoreError::Forbidden { .. }) => {
-                warn!("{error}; needed only where several StatefulSets have no ranges of ports");
+                warn!("{error}; needed where there are, or may be, several StatefulSets without ranges of ports");
                 return Some(None);
             }
             Err(error) => error,
@@ -123,13 +141,16 @@ async fn find<S: Store>(store: &S, known: &watch::Sender<Known>) -> Option<Optio
         if known.is_closed() {
             return None;
         }
-        sleep(jittered(AGAIN)).await;
+        sleep(jittered(wait)).await;
     }
 }
 
-/// A failure is said once, until it is over.
+/// That the ledger decides is said once, and a failure once, until it is over.
 fn say(known: &watch::Sender<Known>, agreed: &Agreed) {
     let before = known.borrow();
+    if !matches!(&*before, Known::Agreed(_)) {
+        info!("ports are those of the ledger");
+    }
     let failing = match &*before {
         Known::Agreed(before) => before.failure.as_ref(),
         _ => None,
@@ -144,10 +165,14 @@ fn say(known: &watch::Sender<Known>, agreed: &Agreed) {
 }
 
 #[cfg(test)]
+mod simulation;
+
+#[cfg(test)]
 mod tests {
     use std::sync::Mutex;
     use std::time::Duration;
 
+    use tokio::task::yield_now;
     use tokio::time::timeout;
 
     use super::*;
@@ -155,10 +180,10 @@ mod tests {
 
     /// A store whose answers the test decides.
     #[derive(Clone, Default)]
-    struct Shelf(Arc<Mutex<Contents>>);
+    pub struct Shelf(Arc<Mutex<Contents>>);
 
     #[derive(Default)]
-    struct Contents {
+    pub struct Contents {
         ledger: Option<Ledger>,
         version: u64,
         refuses: Option<StoreError>,
@@ -172,8 +197,30 @@ mod tests {
             shelf
         }
 
-        fn refuse(&self, error: Option<StoreError>) {
+        pub fn refuse(&self, error: Option<StoreError>) {
             self.0.lock().unwrap().refuses = error;
+        }
+
+        pub fn is_written(&self) -> bool {
+            self.0.lock().unwrap().ledger.is_some()
+        }
+
+        /// `a-0=9042 b-0=9049`
+        fn shown(&self) -> String {
+            let contents = self.0.lock().unwrap();
+            let entries = contents.ledger.iter().flat_map(|ledger| ledger.entries());
+            entries.map(|(id, claim)| format!("{id}={}", claim.port)).collect::<Vec<_>>().join(" ")
+        }
+
+        /// Waits until what is stored is told by this text.
+        async fn until(&self, expected: &str) {
+            let reached = async {
+                while self.shown() != expected {
+                    sleep(Duration::from_millis(100)).await;
+                }
+            };
+            let reached = timeout(Duration::from_secs(600), reached).await.is_ok();
+            assert!(reached, "{} in place of {expected}", self.shown());
         }
     }
 
@@ -181,6 +228,7 @@ mod tests {
         type Version = u64;
 
         async fn read(&self) -> Result<Option<(Ledger, u64)>, StoreError> {
+            yield_now().await;
             let contents = self.0.lock().unwrap();
             match &contents.refuses {
                 Some(error) => Err(error.clone()),
@@ -189,7 +237,7 @@ mod tests {
         }
 
         async fn create(&self, ledger: &Ledger) -> Result<(), StoreError> {
-            if self.0.lock().unwrap().ledger.is_some() {
+            if self.is_written() {
                 return Err(StoreError::Conflict);
             }
             self.replace(ledger, &0).await
@@ -209,8 +257,16 @@ mod tests {
         }
     }
 
-    fn forbidden() -> StoreError {
+    pub fn forbidden() -> StoreError {
         StoreError::Forbidden("get of ConfigMap gateway/ports is forbidden".to_owned())
+    }
+
+    /// Prefers the port of its ordinal, of those from 9042 to 9055.
+    pub fn member(pod: &str) -> Member {
+        let (set, ordinal) = pod.rsplit_once('-').unwrap();
+        let ordinal: u32 = ordinal.parse().unwrap();
+        let prefers = u16::try_from(9042 + ordinal).ok().filter(|port| *port <= 9055);
+        Member { id: NodeId::new(pod), stateful_set: set.into(), ordinal, prefers }
     }
 
     struct Kept {
@@ -220,7 +276,13 @@ mod tests {
 
     impl Kept {
         fn start(shelf: &Shelf) -> Self {
-            let terms = Terms { range: PortRange::new(9042, 9049).unwrap(), quarantine: Duration::from_secs(86_400) };
+            Self::start_on(shelf, 9042)
+        }
+
+        /// With eight ports from this one on.
+        fn start_on(shelf: &Shelf, first: u32) -> Self {
+            let terms =
+                Terms { range: PortRange::new(first, first + 7).unwrap(), quarantine: Duration::from_secs(86_400) };
             let (wanted, wants) = watch::channel(Wanted::default());
             let (tell, known) = watch::channel(Known::Nothing("not asked".into()));
             tokio::spawn(keep(shelf.clone(), terms, wants, tell));
@@ -229,12 +291,6 @@ mod tests {
 
         /// `a-0 b-1`: pods, each of which prefers the port of its ordinal.
         fn want(&self, pods: &str) {
-            let member = |pod: &str| {
-                let (set, ordinal) = pod.rsplit_once('-').unwrap();
-                let ordinal: u32 = ordinal.parse().unwrap();
-                let prefers = u16::try_from(9042 + ordinal).ok();
-                Member { id: NodeId::new(pod), stateful_set: set.into(), ordinal, prefers }
-            };
             let present = pods.split_whitespace().map(member).collect();
             self.wanted.send_replace(Wanted { present, gone: Vec::new() });
         }
@@ -243,7 +299,7 @@ mod tests {
         async fn until(&mut self, expected: &str) {
             let told = |known: &Known| match known {
                 Known::Nothing(_) => "nothing".to_owned(),
-                Known::Ordinals => "ordinals".to_owned(),
+                Known::Ordinals(_) => "ordinals".to_owned(),
                 Known::Agreed(agreed) => {
                     let ports = agreed.ports.iter().map(|(id, port)| format!("{id}={port}"));
                     ports.chain(agreed.unplaced.keys().map(|id| format!("{id}=waits"))).collect::<Vec<_>>().join(" ")
@@ -256,12 +312,63 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_stateful_set_needs_no_ledger() {
+    async fn one_stateful_set_does_not_wait_for_a_ledger_and_is_written_into_it() {
         let shelf = Shelf::default();
         let mut kept = Kept::start(&shelf);
-        kept.want("a-0 a-1");
         kept.until("ordinals").await;
-        assert!(shelf.0.lock().unwrap().ledger.is_none());
+        shelf.refuse(Some(StoreError::Unavailable("away".to_owned())));
+        kept.want("a-0 a-1 a-99");
+        kept.until("ordinals").await;
+        // Beyond the range is no port.
+        shelf.refuse(None);
+        shelf.until("a-0=9042 a-1=9043").await;
+        kept.want("a-0 a-1 a-2 a-99");
+        shelf.until("a-0=9042 a-1=9043 a-2=9044").await;
+        assert!(matches!(&*kept.known.borrow(), Known::Ordinals(_)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_replica_that_has_just_started_knows_who_was_alone() {
+        let shelf = Shelf::default();
+        let mut old = Kept::start(&shelf);
+        old.want("b-0 b-1");
+        shelf.until("b-0=9042 b-1=9043").await;
+        let mut new = Kept::start(&shelf);
+        // What the old one has told and not written yet is that of its ordinal too.
+        new.want("a-0 a-1 a-2 b-0 b-1 b-2");
+        let both = "a-0=9049 a-1=9048 a-2=9047 b-0=9042 b-1=9043 b-2=9044";
+        new.until(both).await;
+        old.want("a-0 a-1 a-2 b-0 b-1 b-2");
+        old.until(both).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ports_of_one_set_follow_a_range_that_has_moved() {
+        let shelf = Shelf::default();
+        let kept = Kept::start(&shelf);
+        kept.want("b-0 b-1");
+        shelf.until("b-0=9042 b-1=9043").await;
+        drop(kept);
+        let mut kept = Kept::start_on(&shelf, 9043);
+        let moved = |pod: &str| Member { prefers: Some(if pod == "b-0" { 9043 } else { 9044 }), ..member(pod) };
+        kept.wanted.send_replace(Wanted { present: vec![moved("b-0"), moved("b-1")], gone: Vec::new() });
+        kept.until("ordinals").await;
+        shelf.until("b-0=9043 b-1=9044").await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_forbidden_for_a_moment_is_asked_again() {
+        let shelf = Shelf::holding(r#"{"version": 1, "nodes": {"b-0": {"port": 9049}}}"#);
+        shelf.refuse(Some(forbidden()));
+        let mut kept = Kept::start(&shelf);
+        kept.want("b-0");
+        let forbidden = |known: &Known| matches!(known, Known::Nothing(why) if why.contains("forbidden"));
+        timeout(Duration::from_secs(60), kept.known.wait_for(forbidden)).await.unwrap().unwrap();
+        shelf.refuse(None);
+        let told =
+            timeout(Duration::from_secs(60), kept.known.wait_for(|known| !matches!(known, Known::Nothing(_)))).await;
+        let told = told.unwrap().unwrap().clone();
+        assert!(matches!(&told, Known::Agreed(agreed) if agreed.ports[&NodeId::new("b-0")] == 9049), "{told:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,6 +5,9 @@
 //! compare-and-swap. Nothing here moves a port from an identity that has one, or gives it to another before the quarantine
 //! has ended. A replica sees late, and may see what is over: so absence alone changes nothing, only the explicit word that a
 //! node is gone starts a quarantine, and the sight of the node ends it.
+//!
+//! One StatefulSet alone needs no ledger, its ports follow from its ordinals ([`Ledger::follows_ordinals`]); that they do is
+//! written all the same, so that whoever begins to look when there is a second one knows whose they are.
 
 pub mod agreement;
 
@@ -123,12 +126,49 @@ impl Ledger {
         &self.entries
     }
 
+    /// True where each of these has the port that it prefers and nobody need be asked: they are of one StatefulSet, and the
+    /// ledger speaks of no other and says nothing else.
+    pub fn follows_ordinals(&self, present: &[Member], range: &PortRange) -> bool {
+        let Some(set) = only_set(present) else { return present.is_empty() };
+        if !self.is_of(set) || self.is_void(present, range) {
+            return self.is_of(set);
+        }
+        let owned: BTreeSet<u16> = self.entries.values().map(|claim| claim.port).collect();
+        present.iter().all(|member| match self.entries.get(&member.id) {
+            Some(claim) => Some(claim.port) == member.prefers,
+            None => member.prefers.is_none_or(|port| !owned.contains(&port)),
+        })
+    }
+
+    /// The StatefulSet of `present` most of whose pods have the ports of their ordinals: the one that was alone once; else
+    /// the first by name. Here everyone prefers the port of its ordinal.
+    pub fn first_of<'a>(&self, present: &'a [Member]) -> Option<&'a Arc<str>> {
+        let mut counts: BTreeMap<&Arc<str>, usize> = BTreeMap::new();
+        for member in present {
+            let port = self.entries.get(&member.id).map(|claim| claim.port);
+            *counts.entry(&member.stateful_set).or_default() += usize::from(port.is_some() && port == member.prefers);
+        }
+        counts.into_iter().rev().max_by_key(|(_, count)| *count).map(|(set, _)| set)
+    }
+
+    /// It speaks of pods of this StatefulSet alone.
+    fn is_of(&self, set: &str) -> bool {
+        self.entries.keys().all(|id| id.0.rsplit_once('-').is_some_and(|(of, _)| of == set))
+    }
+
+    /// One StatefulSet has the ports of a range that is no longer the one that is bound: it has those of its ordinals in the new
+    /// one, as it would have without a ledger.
+    fn is_void(&self, present: &[Member], range: &PortRange) -> bool {
+        let outside = |member: &Member| self.entries.get(&member.id).is_some_and(|claim| !range.contains(claim.port));
+        present.iter().any(outside) && only_set(present).is_some_and(|set| self.is_of(set))
+    }
+
     /// The ledger after a look at the cluster: whoever is present is there and has a port, a quarantine begins for whoever is
     /// gone (and not present), and those that are over end. Members that are neither stay as they are. A quarantine counts
     /// from the last sight of the node that whoever writes has had: the store may not have been told of it.
     pub fn settle(&self, view: &View, terms: &Terms, now: SystemTime) -> Settled {
         let members: BTreeMap<&NodeId, &Member> = view.present.iter().map(|member| (&member.id, member)).collect();
-        let mut ledger = self.clone();
+        let mut ledger = if self.is_void(&view.present, &terms.range) { Self::default() } else { self.clone() };
         for (id, claim) in &mut ledger.entries {
             claim.left = match claim.left {
                 Some(left) if !members.contains_key(id) => Some(view.seen.get(id).map_or(left, |seen| left.max(*seen))),
@@ -139,7 +179,7 @@ impl Ledger {
         for id in ledger.over(terms.quarantine, now) {
             ledger.entries.remove(&id);
         }
-        let new = members.values().filter(|member| !self.entries.contains_key(&member.id)).copied().collect();
+        let new = members.values().filter(|member| !ledger.entries.contains_key(&member.id)).copied().collect();
         let mut unplaced = ledger.place(new, &terms.range);
         let (first, last) = (terms.range.first(), terms.range.last());
         for (id, claim) in ledger.entries.iter().filter(|(id, _)| members.contains_key(id)) {
@@ -207,6 +247,12 @@ impl Ledger {
     fn give(&mut self, member: &Member, port: u16) {
         self.entries.insert(member.id.clone(), Claim { port, left: None });
     }
+}
+
+/// The StatefulSet of all of these; `None` where they are of several, or nobody.
+pub fn only_set(members: &[Member]) -> Option<&Arc<str>> {
+    let (first, others) = members.split_first()?;
+    others.iter().all(|other| other.stateful_set == first.stateful_set).then_some(&first.stateful_set)
 }
 
 #[cfg(test)]

@@ -158,7 +158,8 @@ impl<S: Store> Agreement<S> {
     fn look(&mut self, present: &[Member], gone: &[NodeId], now: SystemTime) -> View {
         let entries = self.ledger.entries();
         // A ledger that was removed is made again as it was: a port of old comes before the one that is preferred.
-        let known = |id: &NodeId| entries.get(id).map(|claim| claim.port);
+        let void = self.ledger.is_void(present, &self.terms.range);
+        let known = |id: &NodeId| entries.get(id).filter(|_| !void).map(|claim| claim.port);
         let with_known = |member: &Member| Member { prefers: known(&member.id).or(member.prefers), ..member.clone() };
         let members: Vec<Member> = present.iter().map(with_known).collect();
         let here: BTreeSet<&NodeId> = present.iter().map(|member| &member.id).collect();
@@ -185,7 +186,6 @@ impl<S: Store> Agreement<S> {
     }
 
     /// What is known to be stored.
-    #[cfg(test)]
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
     }
