@@ -108,6 +108,7 @@ pub struct Source {
     /// Why nobody is known yet.
     why: Why,
     relist: Arc<Notify>,
+    relist_pods: Arc<Notify>,
     watches: JoinSet<()>,
     /// The selector of the Pods that are watched, and the watch.
     pods: Option<(String, AbortHandle)>,
@@ -150,6 +151,7 @@ impl Source {
             api_away: false,
             why: Why::new("discovery", readiness),
             relist: Arc::default(),
+            relist_pods: Arc::default(),
             watches,
             pods: None,
             oddities,
@@ -222,7 +224,13 @@ impl Source {
     fn hear_pods(&mut self, news: News<PodObject>) {
         match news {
             News::Seen(seen) => self.fold.see_pod(seen),
-            News::Failed(ApiError::Forbidden { .. }) => self.oddities.of_pods(true),
+            News::Failed(ApiError::Forbidden { .. }) => {
+                self.oddities.of_pods(true);
+                // When they may be watched again they are listed first: the history does not tell who was there all along.
+                if self.fold.forget_pods() {
+                    self.relist_pods.notify_one();
+                }
+            }
             // An apiserver that has just started forbids everything for a moment: what it says for good is said again.
             News::Heard => self.oddities.of_pods(false),
             News::Failed(_) => {}
@@ -242,6 +250,7 @@ impl Source {
         self.pods = service.selector.map(|selector| {
             let labels = selector.clone();
             let watch = Watch::<Pod>::labelled(&self.cluster, &self.namespace, labels, "pods", &self.metrics);
+            self.relist_pods = watch.relist();
             (selector, self.watches.spawn(watch.run(tell_pods.clone(), PodObject::new)))
         });
     }

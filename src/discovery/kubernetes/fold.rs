@@ -204,6 +204,14 @@ impl Fold {
         }
     }
 
+    /// Pods may not be watched any longer: what they said last is no testimony. False where they had said nothing.
+    pub fn forget_pods(&mut self) -> bool {
+        let heard = self.pods.lists() > 0;
+        self.pods = Listing::default();
+        self.objects.clear();
+        heard
+    }
+
     /// Concludes who is a member and where. `answers` says whether a node's probe is answered now. True when the endpoints
     /// should be listed again before something is believed.
     pub fn settle(&mut self, now: SystemTime, answers: impl Fn(&NodeId) -> bool) -> bool {

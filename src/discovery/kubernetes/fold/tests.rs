@@ -233,6 +233,22 @@ fn a_pod_says_sooner_than_its_slices_where_it_is() {
 }
 
 #[test]
+fn pods_that_may_not_be_watched_any_longer_testify_no_more() {
+    let mut world = World::listed(&[("a", A)]);
+    world.list_pods(&[("cassandra-0", "u0", &["10.1.0.1"]), ("cassandra-1", "u0", &["10.1.0.2"])]);
+    assert!(world.fold.forget_pods());
+    assert!(!world.fold.forget_pods());
+    world.settle();
+    world.check("cassandra-0 10.1.0.1:9042, cassandra-1 10.1.0.2:9042");
+    world.apply("a", &["cassandra-0=10.1.0.1"]);
+    world.check("cassandra-0 10.1.0.1:9042, cassandra-1 away");
+    world.pass(3600);
+    world.check("cassandra-0 10.1.0.1:9042, cassandra-1 away");
+    world.list_pods(&[("cassandra-0", "u0", &["10.1.0.1"]), ("cassandra-1", "u0", &["10.1.0.2"])]);
+    world.check("cassandra-0 10.1.0.1:9042, cassandra-1 10.1.0.2:9042");
+}
+
+#[test]
 fn slices_say_it_where_the_pods_watch_lags() {
     let mut world = World::listed(&[("a", &["cassandra-0=10.1.0.1"])]);
     world.list_pods(&[("cassandra-0", "u0", &["10.1.0.1"])]);

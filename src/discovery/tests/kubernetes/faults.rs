@@ -249,6 +249,26 @@ async fn nodes_are_found_where_pods_may_not_be_watched() {
 }
 
 #[tokio::test]
+async fn pods_that_are_forbidden_later_testify_no_more_until_they_are_listed_again() {
+    let mut scene = Scene::of([51, 11], 2).await;
+    let mut running = scene.started(QUICK).await;
+    running.until_watching("pods", true).await;
+    let lists = scene.api.requests(Kind::Pods, Verb::List).len();
+    for verb in [Verb::List, Verb::Watch] {
+        scene.api.break_with(Kind::Pods, verb, Fault::Forbidden);
+    }
+    scene.api.end_watches(Kind::Pods);
+    running.until_failures("pods", "forbidden", 1.0).await;
+    // Its Pod is still there, as far as anybody knows.
+    scene.nodes[1] = None;
+    scene.api.put(Kind::Slices, "cassandra-x1", scene.slice(&[0]));
+    running.until("away", |topology| !topology.node_at_port(9043).unwrap().present).await;
+    scene.api.mend();
+    scene.api.until_asked_in_all(Kind::Pods, Verb::List, lists + 1).await;
+    running.until("its Pod says that it is there", |topology| topology.node_at_port(9043).unwrap().present).await;
+}
+
+#[tokio::test]
 async fn an_api_that_is_away_takes_nothing_away() {
     let mut scene = Scene::of([51, 10], 3).await;
     let mut running = scene.started(QUICK).await;
