@@ -206,6 +206,7 @@ impl Source {
     }
 
     fn hear_slices(&mut self, news: News<Slice>) {
+        let heard = !matches!(news, News::Failed(_));
         match news {
             News::Seen(seen) => {
                 self.api_away = false;
@@ -218,6 +219,10 @@ impl Source {
                 self.why.note(&error);
                 self.api_away = true;
             }
+        }
+        // Nothing else is news of the cluster, least of all that time has passed.
+        if heard && self.fold.is_listed() {
+            self.metrics.discovery_heard();
         }
     }
 
@@ -331,9 +336,6 @@ impl Source {
                 _ => None,
             });
             snapshot.save(placed, topology.advertised);
-        }
-        if self.fold.is_listed() && !self.api_away {
-            self.metrics.discovery_heard();
         }
         self.inputs.send(Input::Nodes(found)).await?;
         self.why.end();

@@ -104,8 +104,13 @@ async fn a_start_while_the_api_is_away_serves_and_tells_what_the_snapshot_knows(
 async fn the_staleness_shows_that_the_api_is_away() {
     let mut scene = Scene::of([54, 4], 2).await;
     let mut running = scene.started(QUICK).await;
+    running.until_watching("endpointslices", true).await;
     let before = running.metric(REFRESHED);
-    until(|| running.metric(REFRESHED) > before, || "it is said again and again".to_owned()).await;
+    let told = || {
+        scene.api.bookmark(Kind::Slices);
+        running.metric(REFRESHED) > before
+    };
+    until(told, || "a bookmark is news".to_owned()).await;
     scene.api.kill();
     running.until_failures("endpointslices", "connection", 3.0).await;
     let stale = running.metric(REFRESHED);
@@ -116,6 +121,30 @@ async fn the_staleness_shows_that_the_api_is_away() {
     assert_eq!(running.metric(REFRESHED), stale);
     scene.api.start_again().await;
     until(|| running.metric(REFRESHED) > stale, || "it is heard again".to_owned()).await;
+}
+
+#[tokio::test]
+async fn the_staleness_grows_while_a_watch_is_silent() {
+    let timing = Timing { silence: Duration::from_secs(4), ..QUICK };
+    let mut scene = Scene::of([54, 11], 2).await;
+    let mut running = scene.started(timing).await;
+    running.until_watching("endpointslices", true).await;
+    let before = running.metric(REFRESHED);
+    scene.api.break_with(Kind::Slices, Verb::Watch, Fault::Stalls);
+    scene.api.end_watches(Kind::Slices);
+    // Its beginning is the last that is heard of it.
+    until(|| running.metric(REFRESHED) > before, || "the watch has begun".to_owned()).await;
+    let (stale, watches) = (running.metric(REFRESHED), scene.api.requests(Kind::Slices, Verb::Watch).len());
+    scene.nodes[1] = None;
+    running.until_state(9043, NodeState::Down).await;
+    scene.nodes[1] = Some(FakeNode::start(&scene.ring, scene.address(1)).await);
+    running.until_state(9043, NodeState::Up).await;
+    // Many times `still_true`.
+    tokio::time::sleep(timing.still_true * 20).await;
+    let now = running.metric(REFRESHED);
+    assert!(now == stale || scene.api.requests(Kind::Slices, Verb::Watch).len() > watches, "{stale} {now}");
+    scene.api.until_asked_in_all(Kind::Slices, Verb::Watch, watches + 1).await;
+    until(|| running.metric(REFRESHED) > stale, || "another one has begun".to_owned()).await;
 }
 
 #[tokio::test]
