@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
 use tokio::net::UdpSocket;
@@ -13,9 +14,13 @@ use super::node::{FakeNode, ring};
 use super::*;
 use crate::topology::{Hidden, HiddenReason, NodeId};
 
-/// Answers A by what is in `zone`, with TTL 0; what is not there does not exist. Of a name with no address it says nothing.
+/// Answers A by what is in `zone`, with TTL 0 unless another is set; what is not there does not exist. Of a name with no address it says nothing.
 pub(super) struct NameServer {
     zone: Arc<Mutex<HashMap<&'static str, Vec<Ipv4Addr>>>>,
+    /// In seconds.
+    ttl: Arc<AtomicU8>,
+    /// The names of all questions so far, of both families.
+    asked: Arc<Mutex<Vec<String>>>,
     pub names: Names,
     task: AbortHandle,
 }
@@ -31,12 +36,16 @@ impl NameServer {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let server = socket.local_addr().unwrap();
         let zone = Arc::new(Mutex::new(HashMap::new()));
-        let shared = Arc::clone(&zone);
+        let (ttl, asked) = (Arc::<AtomicU8>::default(), Arc::<Mutex<Vec<String>>>::default());
+        let (shared, valid, log) = (Arc::clone(&zone), Arc::clone(&ttl), Arc::clone(&asked));
         let task = tokio::spawn(async move {
             let mut query = [0; 512];
             loop {
                 let (length, from) = socket.recv_from(&mut query).await.unwrap();
-                if let Some(reply) = reply(&query[..length], &shared.lock().unwrap()) {
+                let name = name(&query);
+                log.lock().unwrap().push(name.clone());
+                let ttl = valid.load(Ordering::Relaxed);
+                if let Some(reply) = reply(&query[..length], &name, &shared.lock().unwrap(), ttl) {
                     let _ = socket.try_send_to(&reply, from);
                 }
             }
@@ -45,7 +54,16 @@ impl NameServer {
         connection.port = server.port();
         let server = NameServerConfig::new(server.ip(), true, vec![connection]);
         let names = Names::Servers(ResolverConfig::from_name_servers(vec![server]));
-        Self { zone, names, task: task.abort_handle() }
+        Self { zone, ttl, asked, names, task: task.abort_handle() }
+    }
+
+    pub fn set_ttl(&self, seconds: u8) {
+        self.ttl.store(seconds, Ordering::Relaxed);
+    }
+
+    /// How often this name was asked for, in both families together.
+    pub fn asked(&self, name: &str) -> usize {
+        self.asked.lock().unwrap().iter().filter(|asked| *asked == name).count()
     }
 
     pub fn set(&self, name: &'static str, addresses: &[[u8; 4]]) {
@@ -53,17 +71,24 @@ impl NameServer {
     }
 }
 
-/// RFC 1035 §4.1: the header, the question as it was, and an answer for each address.
-fn reply(query: &[u8], zone: &HashMap<&str, Vec<Ipv4Addr>>) -> Option<Vec<u8>> {
+/// Of the question, in small letters.
+fn name(query: &[u8]) -> String {
     let (mut labels, mut at) = (Vec::new(), 12);
     while query[at] != 0 {
         let end = at + 1 + usize::from(query[at]);
         labels.push(std::str::from_utf8(&query[at + 1..end]).unwrap().to_ascii_lowercase());
         at = end;
     }
+    labels.join(".")
+}
+
+/// RFC 1035 §4.1: the header, the question as it was, and an answer for each address.
+fn reply(query: &[u8], name: &str, zone: &HashMap<&str, Vec<Ipv4Addr>>, ttl: u8) -> Option<Vec<u8>> {
+    // As long as its text, with a length in place of each dot, one more, and the root.
+    let at = 12 + name.len() + 1;
     let question = &query[12..at + 5];
     let asks_a = query[at + 2] == 1;
-    let found = zone.get(labels.join(".").as_str());
+    let found = zone.get(name);
     if found.is_some_and(Vec::is_empty) {
         return None;
     }
@@ -71,7 +96,7 @@ fn reply(query: &[u8], zone: &HashMap<&str, Vec<Ipv4Addr>>) -> Option<Vec<u8>> {
     let status = if found.is_some() { 0x80 } else { 0x83 };
     let mut reply = [&query[..2], &[0x81, status, 0, 1, 0, answers.len() as u8, 0, 0, 0, 0], question].concat();
     for address in answers {
-        reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4]);
+        reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, ttl, 0, 4]);
         reply.extend(address.octets());
     }
     Some(reply)

@@ -1,9 +1,13 @@
 //! While the API is away, refuses, or has nothing to say: what is served, what clients are told, and what `/readyz` says.
 
+use std::time::SystemTime;
+
 use super::super::dns::NameServer;
 use super::super::fake_api::Fault;
 use super::*;
-use crate::config::Advertise;
+use crate::config::{Advertise, ClientTls};
+use crate::proxy::tls::ClientAcceptor;
+use crate::topology::Node;
 
 const NAMES: [&str; 2] = ["cassandra-0.cassandra.db.svc.cluster.local", "cassandra-1.cassandra.db.svc.cluster.local"];
 const REFRESHED: &str = "cqlgate_discovery_refreshed_timestamp_seconds";
@@ -125,26 +129,21 @@ async fn the_staleness_shows_that_the_api_is_away() {
 
 #[tokio::test]
 async fn the_staleness_grows_while_a_watch_is_silent() {
-    let timing = Timing { silence: Duration::from_secs(4), ..QUICK };
     let mut scene = Scene::of([54, 11], 2).await;
-    let mut running = scene.started(timing).await;
+    let mut running = scene.started(QUICK).await;
     running.until_watching("endpointslices", true).await;
-    let before = running.metric(REFRESHED);
     scene.api.break_with(Kind::Slices, Verb::Watch, Fault::Stalls);
+    let ended = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
     scene.api.end_watches(Kind::Slices);
     // Its beginning is the last that is heard of it.
-    until(|| running.metric(REFRESHED) > before, || "the watch has begun".to_owned()).await;
-    let (stale, watches) = (running.metric(REFRESHED), scene.api.requests(Kind::Slices, Verb::Watch).len());
+    scene.api.until_asked(Kind::Slices, Verb::Watch, 1).await;
+    until(|| running.metric(REFRESHED) > ended, || "the watch has begun".to_owned()).await;
+    let stale = running.metric(REFRESHED);
+    // What probes see is no news of the API, and time is none.
     scene.nodes[1] = None;
     running.until_state(9043, NodeState::Down).await;
-    scene.nodes[1] = Some(FakeNode::start(&scene.ring, scene.address(1)).await);
-    running.until_state(9043, NodeState::Up).await;
-    // Many times `still_true`.
-    tokio::time::sleep(timing.still_true * 20).await;
-    let now = running.metric(REFRESHED);
-    assert!(now == stale || scene.api.requests(Kind::Slices, Verb::Watch).len() > watches, "{stale} {now}");
-    scene.api.until_asked_in_all(Kind::Slices, Verb::Watch, watches + 1).await;
-    until(|| running.metric(REFRESHED) > stale, || "another one has begun".to_owned()).await;
+    tokio::time::sleep(QUICK.still_true * 20).await;
+    assert_eq!(running.metric(REFRESHED), stale);
 }
 
 #[tokio::test]
@@ -158,6 +157,89 @@ async fn dns_that_lags_is_counted_and_the_watch_is_followed() {
     let disagreements = || running.metric("cqlgate_discovery_dns_disagreements_total");
     until(|| disagreements() >= 1.0, || "no disagreement".to_owned()).await;
     assert_eq!(running.node(9042).address, scene.address(0));
+}
+
+#[tokio::test]
+async fn a_name_is_asked_for_when_its_pod_moves_and_not_before_its_ttl_otherwise() {
+    let scene = Scene::of([54, 12], 2).await;
+    let server = NameServer::start().await;
+    server.set_ttl(60);
+    for (name, ordinal) in NAMES.into_iter().zip(0..) {
+        server.set(name, &[octets(scene.address(ordinal))]);
+    }
+    let mut running = scene.start_by(server.names.clone(), QUICK, &in_kubernetes(""));
+    running.until_state(9042, NodeState::Up).await;
+    running.until_state(9043, NodeState::Up).await;
+    let asked = || NAMES.map(|name| server.asked(name));
+    // Both families of both.
+    until(|| asked().iter().all(|count| *count >= 2), || format!("{:?}", asked())).await;
+    let before = asked();
+    // Longer than the shortest time that counts as a TTL.
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    assert_eq!(asked(), before);
+    let moved = SocketAddr::from(([127, 54, 12, 102], 9742));
+    scene.ring.lock().unwrap().members[1].address = moved;
+    let _node = FakeNode::start(&scene.ring, moved).await;
+    server.set(NAMES[1], &[octets(moved)]);
+    scene.api.put(Kind::Pods, "cassandra-1", pod("u1b", moved));
+    let pods = [(0, "u0".to_owned(), scene.address(0)), (1, "u1b".to_owned(), moved)];
+    scene.api.put(Kind::Slices, "cassandra-x1", slice(&pods));
+    // Some seconds, of the 50 and more that the TTL would take.
+    until(|| asked()[1] >= before[1] + 2, || format!("{before:?}, now {:?}", asked())).await;
+    assert_eq!(asked()[0], before[0]);
+}
+
+/// A self-signed certificate that carries one name, in `folder`.
+fn certified(folder: &std::path::Path, name: &str) -> ClientTls {
+    let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+    let write = |end: &str, text: String| {
+        let path = folder.join(format!("{name}.{end}"));
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    ClientTls { certificate: write("crt", made.cert.pem()), key: write("key", made.signing_key.serialize_pem()) }
+}
+
+#[tokio::test]
+async fn tls_to_a_node_wants_the_name_of_its_pod() {
+    const OTHER: &str = "cassandra-1.other.db.svc.cluster.local";
+    let mut scene = Scene::of([54, 13], 2).await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut trusted = String::new();
+    for (ordinal, name) in [NAMES[0], OTHER].into_iter().enumerate() {
+        let tls = certified(folder.path(), name);
+        trusted += &std::fs::read_to_string(&tls.certificate).unwrap();
+        scene.nodes[ordinal] = None;
+        let acceptor = ClientAcceptor::from_config(&tls).unwrap();
+        scene.nodes[ordinal] = Some(FakeNode::start_tls(&scene.ring, scene.address(ordinal as u8), acceptor).await);
+    }
+    let ca = folder.path().join("ca.crt");
+    std::fs::write(&ca, trusted).unwrap();
+    let text = format!(
+        "probe: {{interval: 50ms}}\ntls: {{nodes: {{ca: {}}}}}\n\
+         discovery: {{kubernetes: {{service: cassandra, namespace: db}}}}\n",
+        ca.display()
+    );
+    let config = config(&text);
+    let server = NameServer::start().await;
+    let mut running = scene.start_by(server.names.clone(), QUICK, &config);
+    let node = running.until_state(9042, NodeState::Up).await;
+    assert_eq!(&*node.host_name(), NAMES[0]);
+    running.until_metric("cqlgate_dial_failures_total{node=\"cassandra-1\",reason=\"tls\"}").await;
+    assert_eq!(running.node(9043).state, NodeState::Pending);
+    // As a client's connection is relayed.
+    let connector = NodeConnector::from_config(config.node_tls.as_ref().unwrap()).unwrap();
+    let dial = async |node: &Node, host: &str| {
+        let tcp = tokio::net::TcpStream::connect(node.address).await.unwrap();
+        connector.connect(tcp, host).await.map(drop).map_err(|error| error.to_string())
+    };
+    assert_eq!(dial(&node, &node.host_name()).await, Ok(()));
+    // It carries the name alone.
+    let error = dial(&node, &node.address.ip().to_string()).await.unwrap_err();
+    assert!(error.contains("not valid for name") && error.contains(NAMES[0]), "{error}");
+    let node = running.node(9043);
+    let error = dial(&node, &node.host_name()).await.unwrap_err();
+    assert!(error.contains("not valid for name") && error.contains(NAMES[1]) && error.contains(OTHER), "{error}");
 }
 
 #[tokio::test]
