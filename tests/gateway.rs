@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a test's helpers may fail loudly
 
+#[path = "common/certificates.rs"]
+mod certificates;
 #[path = "common/client.rs"]
 mod client;
 #[path = "gateway/ends.rs"]
@@ -10,6 +12,8 @@ mod ends;
 mod gate;
 #[path = "gateway/paging.rs"]
 mod paging;
+#[path = "gateway/secured.rs"]
+mod secured;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -23,8 +27,9 @@ use cqlgate::cql::primitives::{Writer, inet_cell};
 use cqlgate::demo::node::{Fault, Options};
 use cqlgate::topology::{NodeState, Topology};
 use socket2::SockRef;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use certificates::Authority;
 use client::{Client, DIALECTS, PATIENCE, Row, error, rows};
 use gate::Gate;
 
@@ -37,7 +42,7 @@ fn endpoint(row: &Row, address: &str, port: &str) -> SocketAddr {
 }
 
 /// What a client on `port` is told to dial: its own row's address and those of all peers.
-async fn told(client: &mut Client) -> (SocketAddr, BTreeSet<SocketAddr>) {
+async fn told<S: AsyncRead + AsyncWrite + Unpin>(client: &mut Client<S>) -> (SocketAddr, BTreeSet<SocketAddr>) {
     let local = client.rows("SELECT * FROM system.local WHERE key='local'").await;
     let peers = client.rows("SELECT * FROM system.peers_v2").await;
     let peers = peers.iter().map(|row| endpoint(row, "native_address", "native_port")).collect();
@@ -268,38 +273,62 @@ fn schema_change() -> Vec<u8> {
     body
 }
 
-/// The node reads 50 KB of requests, answers with a frame of 20 bytes and resets while the client still writes: what the
-/// node said last reaches the client.
-#[tokio::test]
-async fn a_final_frame_is_delivered_150_times_of_150() {
-    let gate = Gate::start().await;
+/// The node reads 50 KB of requests, answers with a frame of 20 bytes and ends while the client still writes: what the node said
+/// last reaches the client, whoever of them comes over TLS.
+async fn check_final_frames(clients_tls: bool, nodes_tls: bool, reset: bool) {
+    let authority = Authority::new();
+    let options = if nodes_tls { secured::nodes(&authority) } else { Options::loopback(3, 0) };
+    let yaml = secured::yaml(clients_tls.then_some(&authority), nodes_tls.then_some(&authority));
+    let gate = Gate::start_with(options, if clients_tls || nodes_tls { &yaml } else { "" }).await;
     let mut delivered = 0;
     for _ in 0..150 {
-        let mut client = Client::connect(gate.port(0), V4).await;
-        gate.cluster.node(0).plan(Fault::ErrorThenReset { after: 50_000, text: "12345".to_owned() });
-        let text = format!("SELECT v FROM demo.kv WHERE k = '{}'", "k".repeat(450));
-        let request = client.encode(1, Opcode::QUERY, &request::encode_query(Version::V4, &text));
-        let received = {
-            let (mut read, mut write) = client.stream.split();
-            let writing = async {
-                // Until the connection is gone.
-                while write.write_all(&request).await.is_ok() {}
-                std::future::pending::<()>().await;
-            };
-            let mut bytes = Vec::new();
-            let reading = read.read_to_end(&mut bytes);
-            tokio::select! {
-                _ = tokio::time::timeout(PATIENCE, reading) => {}
-                () = writing => {}
-            }
-            bytes
+        gate.cluster.node(0).plan(Fault::ErrorThenEnd { after: 50_000, text: "12345".to_owned(), reset });
+        let received = if clients_tls {
+            last_words(Client::over(secured::connect(&gate, 0, &authority).await.unwrap(), V4)).await
+        } else {
+            last_words(Client::dial(gate.port(0), V4).await.unwrap()).await
         };
         let header = Header::peek(&received);
         if header.is_some_and(|header| header.opcode == Opcode::ERROR && received.len() == 20) {
             delivered += 1;
         }
     }
-    assert_eq!(delivered, 150);
+    assert_eq!(delivered, 150, "TLS to clients: {clients_tls}, to nodes: {nodes_tls}, reset: {reset}");
+}
+
+/// What `client` receives while it writes one request after the other, until its connection is gone.
+async fn last_words<S: AsyncRead + AsyncWrite + Unpin>(mut client: Client<S>) -> Vec<u8> {
+    assert_eq!(client.startup(&[]).await.unwrap().0, Opcode::READY);
+    let text = format!("SELECT v FROM demo.kv WHERE k = '{}'", "k".repeat(450));
+    let request = client.encode(1, Opcode::QUERY, &request::encode_query(Version::V4, &text));
+    let (mut read, mut write) = tokio::io::split(client.stream);
+    let writing = async {
+        while write.write_all(&request).await.is_ok() {}
+        std::future::pending::<()>().await;
+    };
+    let mut bytes = Vec::new();
+    tokio::select! {
+        _ = tokio::time::timeout(PATIENCE, read.read_to_end(&mut bytes)) => {}
+        () = writing => {}
+    }
+    bytes
+}
+
+#[tokio::test]
+async fn a_final_frame_is_delivered_150_times_of_150() {
+    check_final_frames(false, false, true).await;
+}
+
+#[tokio::test]
+async fn a_final_frame_is_delivered_over_tls() {
+    check_final_frames(true, false, true).await;
+    check_final_frames(true, true, true).await;
+}
+
+#[tokio::test]
+async fn a_final_frame_before_a_clean_end_is_delivered() {
+    check_final_frames(false, false, false).await;
+    check_final_frames(true, true, false).await;
 }
 
 /// The client reads slowly and writes on: what the node said before it closed is still on its way when the gateway is done.

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +20,7 @@ use crate::cql::compression::Compression;
 use crate::cql::frame::{Flags, HEADER_LEN, Header, Opcode, Version};
 use crate::cql::message::{Error, error_code};
 use crate::cql::primitives::{DecodeError, Reader};
+use crate::proxy::stream::Stream;
 
 /// How long a connection that was closed with FIN discards what the client still writes.
 const LINGER: Duration = Duration::from_secs(2);
@@ -57,7 +57,7 @@ enum Stage {
 struct Connection {
     node: Arc<Shared>,
     number: u64,
-    stream: TcpStream,
+    stream: Stream,
     wire: Wire,
     stage: Stage,
     keyspace: Option<String>,
@@ -68,10 +68,16 @@ struct Connection {
     refused: bool,
 }
 
-/// Serves `stream` until either side ends it; `stop` resets it.
-pub(super) async fn serve(node: Arc<Shared>, stream: TcpStream, stop: CancellationToken) {
+/// Serves `tcp` until either side ends it; `stop` resets it.
+pub(super) async fn serve(node: Arc<Shared>, tcp: TcpStream, stop: CancellationToken) {
     static NUMBER: AtomicU64 = AtomicU64::new(1);
-    let _ = stream.set_nodelay(true);
+    let _ = tcp.set_nodelay(true);
+    let accepted = tokio::select! {
+        () = stop.cancelled() => return,
+        accepted = accept(&node, tcp) => accepted,
+    };
+    // A failed handshake is that one connection's.
+    let Ok(stream) = accepted else { return };
     let mut connection = Connection {
         number: NUMBER.fetch_add(1, Ordering::Relaxed),
         node,
@@ -97,11 +103,18 @@ pub(super) async fn serve(node: Arc<Shared>, stream: TcpStream, stop: Cancellati
             let rest = tokio::io::copy(&mut connection.stream, &mut nowhere);
             let _ = tokio::time::timeout(LINGER, rest).await;
         }
-        End::Reset => _ = SockRef::from(&connection.stream).set_linger(Some(Duration::ZERO)),
+        End::Reset => connection.stream.reset_on_close(),
     }
     if connection.stage == Stage::Ready {
         connection.tell(Seen::Closed);
     }
+}
+
+/// The TLS handshake where there is one; a silent node does not answer that either.
+async fn accept(node: &Shared, tcp: TcpStream) -> io::Result<Stream> {
+    let Some(acceptor) = &node.tls else { return Ok(Stream::Plain(tcp)) };
+    let _ = node.silent.subscribe().wait_for(|silent| !silent).await;
+    Ok(Stream::Tls(Box::new(acceptor.accept(tcp).await?.into())))
 }
 
 impl Connection {
@@ -146,7 +159,12 @@ impl Connection {
 
     async fn write(&mut self, frames: &[Vec<u8>]) -> Result<(), End> {
         let bytes = self.wire.pack(frames);
-        Ok(self.stream.write_all(&bytes).await?)
+        self.send(&bytes).await
+    }
+
+    async fn send(&mut self, bytes: &[u8]) -> Result<(), End> {
+        self.stream.write_all(bytes).await?;
+        Ok(self.stream.flush().await?)
     }
 
     async fn answer_all(&mut self) -> Result<(), End> {
@@ -169,17 +187,18 @@ impl Connection {
                 Some(Fault::CutResponse { after }) => {
                     frames.push(self.answer(header, &body)?);
                     let bytes = self.wire.pack(&frames);
-                    self.stream.write_all(bytes.get(..after).unwrap_or(&bytes)).await?;
+                    self.send(bytes.get(..after).unwrap_or(&bytes)).await?;
                     return Err(End::Close);
                 }
-                Some(Fault::ErrorThenReset { after, text }) => {
+                Some(Fault::ErrorThenEnd { after, text, reset }) => {
                     let have = HEADER_LEN + body.len() + self.wire.input.len();
-                    return self.error_then_reset(header, have, after, &text).await;
+                    self.last_error(header, have, after, &text).await?;
+                    return Err(if reset { End::Reset } else { End::Close });
                 }
             }
             if let Some((version, compression)) = self.settled.take() {
                 // The answer to STARTUP goes out as the request came in: segments begin behind it.
-                self.stream.write_all(&std::mem::take(&mut frames).concat()).await?;
+                self.send(&std::mem::take(&mut frames).concat()).await?;
                 self.wire.establish(version, compression);
             }
             if self.refused {
@@ -190,8 +209,8 @@ impl Connection {
         self.write(&frames).await
     }
 
-    /// Reads `after` bytes of requests, answers the first of them with an ERROR and resets. The client may be writing still.
-    async fn error_then_reset(&mut self, header: Header, have: usize, after: usize, text: &str) -> Result<(), End> {
+    /// Reads `after` bytes of requests and answers the first of them with an ERROR. The client may be writing still.
+    async fn last_error(&mut self, header: Header, have: usize, after: usize, text: &str) -> Result<(), End> {
         let mut read = have;
         while read < after {
             self.wire.input.clear();
@@ -202,8 +221,7 @@ impl Connection {
         }
         let body = Error { code: error_code::SERVER_ERROR, message: text }.encode();
         let frame = self.wire.frame(header.version & 0x7f, header.stream, 0, Opcode::ERROR, &body);
-        self.write(&[frame]).await?;
-        Err(End::Reset)
+        self.write(&[frame]).await
     }
 
     /// Whether a request is a statement on `demo.kv`: what faults wait for, so that probes pass.

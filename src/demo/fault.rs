@@ -9,8 +9,9 @@ use crate::cql::frame::Opcode;
 /// One wrong answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Reads `after` bytes of requests, answers the first with ERROR 0x0000 and `text`, resets the connection.
-    ErrorThenReset { after: usize, text: String },
+    /// Reads `after` bytes of requests, answers the first with ERROR 0x0000 and `text`, then resets the connection or closes it
+    /// with FIN.
+    ErrorThenEnd { after: usize, text: String, reset: bool },
     /// Writes the first `after` bytes of the response, then closes with FIN.
     CutResponse { after: usize },
     /// Answers with this message, whatever was asked; `flags` and the body's prefixes must agree.

@@ -6,6 +6,7 @@
 //! that make it stop, fall silent, move, or answer wrongly. It must never be taken for a database: rows are in memory only.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,9 +23,11 @@ use super::answer::Prepared;
 use super::cluster::Facts;
 use super::connection;
 use super::fault::Faults;
+use crate::config::ClientTls;
 use crate::cql::compression::Compression;
 use crate::cql::frame::{Opcode, Version};
 use crate::cql::message::event::{Event, NodeChange};
+use crate::proxy::tls::ClientAcceptor;
 
 pub use super::cluster::Member;
 pub use super::fault::Fault;
@@ -42,13 +45,15 @@ pub struct Options {
     pub addresses: Vec<SocketAddr>,
     /// Name and password, when clients must log in.
     pub credentials: Option<(String, String)>,
+    /// The certificate of every node, when clients must come over TLS.
+    pub tls: Option<ClientTls>,
 }
 
 impl Options {
     /// `count` nodes on 127.0.0.11, .12 …, all at `port`.
     pub fn loopback(count: u8, port: u16) -> Self {
         let address = |n| SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11 + n)), port);
-        Self { addresses: (0..count).map(address).collect(), credentials: None }
+        Self { addresses: (0..count).map(address).collect(), credentials: None, tls: None }
     }
 }
 
@@ -87,16 +92,22 @@ pub(super) struct Pushed {
 }
 
 /// What a node's connections share.
-#[derive(Debug)]
 pub(super) struct Shared {
     pub index: usize,
     pub facts: Facts,
     pub faults: Faults,
     pub credentials: Option<(String, String)>,
+    pub tls: Option<ClientAcceptor>,
     pub arrivals: broadcast::Sender<Arrival>,
     pub pushed: broadcast::Sender<Pushed>,
     pub silent: watch::Sender<bool>,
     prepared: Mutex<HashMap<Vec<u8>, Arc<Prepared>>>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("index", &self.index).finish_non_exhaustive()
+    }
 }
 
 impl Shared {
@@ -128,8 +139,9 @@ impl Cluster {
     /// Starts every node; all are up when it returns.
     ///
     /// # Errors
-    /// When an address cannot be bound.
+    /// When an address cannot be bound, or the certificate cannot be used.
     pub async fn start(options: Options) -> io::Result<Self> {
+        let tls = options.tls.as_ref().map(ClientAcceptor::from_config).transpose().map_err(io::Error::other)?;
         let arrivals = broadcast::Sender::new(ARRIVALS);
         let mut listeners = Vec::new();
         for address in options.addresses {
@@ -157,6 +169,7 @@ impl Cluster {
                     facts: facts.clone(),
                     faults: Faults::default(),
                     credentials: options.credentials.clone(),
+                    tls: tls.clone(),
                     arrivals: arrivals.clone(),
                     pushed: broadcast::Sender::new(EVENTS),
                     silent: watch::Sender::new(false),

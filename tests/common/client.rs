@@ -12,7 +12,7 @@ use cqlgate::cql::message::{Event, encode_register, encode_startup};
 use cqlgate::cql::primitives::{Reader, Value, Writer};
 use cqlgate::cql::rows::{Prepared, Rows};
 use cqlgate::cql::segment::{self, Layout, SegmentHeader};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -37,8 +37,8 @@ pub const DIALECTS: [Dialect; 8] = [
 /// One row by its columns' names; nulls are left out.
 pub type Row = BTreeMap<String, Vec<u8>>;
 
-pub struct Client {
-    pub stream: TcpStream,
+pub struct Client<S = TcpStream> {
+    pub stream: S,
     dialect: Dialect,
     established: bool,
     input: Vec<u8>,
@@ -46,13 +46,12 @@ pub struct Client {
     next_stream: i16,
 }
 
-impl Client {
+impl Client<TcpStream> {
     /// Connects without a word.
     pub async fn dial(address: SocketAddr, dialect: Dialect) -> io::Result<Self> {
         let stream = timeout(PATIENCE, TcpStream::connect(address)).await??;
         stream.set_nodelay(true)?;
-        let (input, frames) = (Vec::new(), Vec::new());
-        Ok(Self { stream, dialect, established: false, input, frames, next_stream: 0 })
+        Ok(Self::over(stream, dialect))
     }
 
     /// Connects and gets READY.
@@ -66,6 +65,14 @@ impl Client {
         let (opcode, body) = client.startup(options).await.unwrap();
         assert_eq!(opcode, Opcode::READY, "{}", String::from_utf8_lossy(&body));
         client
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    /// Over a connection that is there, without a word.
+    pub fn over(stream: S, dialect: Dialect) -> Self {
+        let (input, frames) = (Vec::new(), Vec::new());
+        Self { stream, dialect, established: false, input, frames, next_stream: 0 }
     }
 
     /// STARTUP; what follows is in segments where the version has them.
@@ -98,7 +105,11 @@ impl Client {
     pub async fn send(&mut self, opcode: Opcode, body: &[u8]) -> io::Result<i16> {
         self.next_stream += 1;
         let bytes = self.encode(self.next_stream, opcode, body);
-        timeout(PATIENCE, self.stream.write_all(&bytes)).await??;
+        timeout(PATIENCE, async {
+            self.stream.write_all(&bytes).await?;
+            self.stream.flush().await
+        })
+        .await??;
         Ok(self.next_stream)
     }
 

@@ -10,6 +10,8 @@ use cqlgate::gateway::{self, Running};
 use cqlgate::metrics::Metrics;
 use cqlgate::telemetry::{self, LogLevel};
 use cqlgate::topology::{NodeState, Topology};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::client::PATIENCE;
@@ -30,31 +32,48 @@ impl Gate {
     pub async fn start_by_contact_point() -> Self {
         let cluster = Cluster::start(Options::loopback(3, 0)).await.unwrap();
         let discovery = format!("  contact_points: [\"{}\"]\n", cluster.node(0).address());
-        Self::before(cluster, 3, &discovery, "").await
+        Self::before(cluster, 3, &discovery, "", 3, |_| {}).await
     }
 
     /// Listed nodes; `yaml`: further keys of the configuration.
     pub async fn start_with(options: Options, yaml: &str) -> Self {
-        Self::start_listed(options, |_| true, yaml).await
+        let count = options.addresses.len();
+        Self::start_listed(options, |_| true, yaml, count).await
+    }
+
+    /// The same where no node will be up.
+    pub async fn start_in_vain(options: Options, yaml: &str) -> Self {
+        Self::start_listed(options, |_| true, yaml, 0).await
+    }
+
+    /// Listed nodes, and what no key of the file says.
+    pub async fn start_changed(options: Options, yaml: &str, change: impl FnOnce(&mut Config)) -> Self {
+        let cluster = Cluster::start(options).await.unwrap();
+        let (discovery, count) = listed(&cluster, |_| true);
+        Self::before(cluster, count, &discovery, yaml, count, change).await
     }
 
     /// Nodes that are listed but for one, which has no port.
     pub async fn start_without(unlisted: usize, options: Options) -> Self {
-        Self::start_listed(options, |index| index != unlisted, "").await
+        let count = options.addresses.len() - 1;
+        Self::start_listed(options, |index| index != unlisted, "", count).await
     }
 
-    async fn start_listed(options: Options, is_listed: impl Fn(usize) -> bool, yaml: &str) -> Self {
+    async fn start_listed(options: Options, is_listed: impl Fn(usize) -> bool, yaml: &str, up: usize) -> Self {
         let cluster = Cluster::start(options).await.unwrap();
-        let (mut discovery, mut count) = ("  nodes:\n".to_owned(), 0);
-        for (index, node) in cluster.nodes().iter().enumerate().filter(|(index, _)| is_listed(*index)) {
-            discovery += &format!("    - {{name: node-{index}, address: \"{}\"}}\n", node.address());
-            count += 1;
-        }
-        Self::before(cluster, count, &discovery, yaml).await
+        let (discovery, count) = listed(&cluster, is_listed);
+        Self::before(cluster, count, &discovery, yaml, up, |_| {}).await
     }
 
-    /// The gateway in front of `cluster`, of which `count` nodes get a port.
-    async fn before(cluster: Cluster, count: usize, discovery: &str, yaml: &str) -> Self {
+    /// The gateway in front of `cluster`, of which `count` nodes get a port and `up` are waited for.
+    async fn before(
+        cluster: Cluster,
+        count: usize,
+        discovery: &str,
+        yaml: &str,
+        up: usize,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
         let text =
             format!("advertise: 127.0.0.1\nprobe: {{interval: 100ms, silence: 2s}}\ndiscovery:\n{discovery}{yaml}");
         let mut config = Config::parse("test", &text, Path::new("")).unwrap().config;
@@ -62,10 +81,11 @@ impl Gate {
         config.listen.address = [127, 0, 0, 1].into();
         (config.listen.first, config.listen.last) = (0, u16::try_from(count - 1).unwrap());
         config.admin = ([127, 0, 0, 1], 0).into();
+        change(&mut config);
         let metrics = Metrics::new();
         let running = gateway::start(config, Arc::clone(&metrics), log_level()).await.unwrap();
         let gate = Self { cluster, running, metrics };
-        gate.until(|topology| topology.nodes.iter().filter(|node| node.state == NodeState::Up).count() == count).await;
+        gate.until(|topology| topology.nodes.iter().filter(|node| node.state == NodeState::Up).count() == up).await;
         gate
     }
 
@@ -83,10 +103,72 @@ impl Gate {
         timeout(PATIENCE, topology.wait_for(|topology| is(topology))).await.unwrap().unwrap();
     }
 
+    /// What the admin address answers: status and body.
+    pub async fn get(&self, path: &str) -> (u16, String) {
+        get(self.running.admin, path).await
+    }
+
+    /// Waits until the admin address answers so; `part` is in the body.
+    pub async fn until_said(&self, path: &str, status: u16, part: &str) {
+        let mut last = None;
+        let said = async {
+            loop {
+                let (now, body) = self.get(path).await;
+                if now == status && body.contains(part) {
+                    return;
+                }
+                last = Some((now, body));
+                tokio::task::yield_now().await;
+            }
+        };
+        let said = timeout(PATIENCE, said).await;
+        said.unwrap_or_else(|_| panic!("{path} never was {status} with {part}: {last:?}"));
+    }
+
+    /// Waits until the series, a line of `/metrics` without its value, has counted to `least`.
+    pub async fn until_counted(&self, series: &str, least: u64) {
+        let counted = || {
+            let text = self.metrics.render().unwrap();
+            let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+            line.map_or(0, |value| value.parse::<u64>().unwrap())
+        };
+        let so = async {
+            while counted() < least {
+                tokio::task::yield_now().await;
+            }
+        };
+        let so = timeout(PATIENCE, so).await;
+        so.unwrap_or_else(|_| panic!("{series} is {}, not {least}", counted()));
+    }
+
     pub fn state(&self, index: usize) -> NodeState {
         let topology = self.running.topology.borrow();
         topology.node_at_port(self.port(index).port()).unwrap().state
     }
+}
+
+/// `nodes:` of the configuration, and how many there are.
+fn listed(cluster: &Cluster, is_listed: impl Fn(usize) -> bool) -> (String, usize) {
+    let (mut discovery, mut count) = ("  nodes:\n".to_owned(), 0);
+    for (index, node) in cluster.nodes().iter().enumerate().filter(|(index, _)| is_listed(*index)) {
+        discovery += &format!("    - {{name: node-{index}, address: \"{}\"}}\n", node.address());
+        count += 1;
+    }
+    (discovery, count)
+}
+
+/// One request to an admin address: status and body.
+pub async fn get(admin: SocketAddr, path: &str) -> (u16, String) {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n");
+    let mut answer = String::new();
+    let asked = async {
+        let mut stream = TcpStream::connect(admin).await?;
+        stream.write_all(request.as_bytes()).await?;
+        stream.read_to_string(&mut answer).await
+    };
+    timeout(PATIENCE, asked).await.unwrap().unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
 
 /// Logs are the process's: set up once, quiet.
