@@ -8,8 +8,12 @@ mod certificates;
 mod client;
 #[path = "gateway/ends.rs"]
 mod ends;
+#[path = "gateway/drivers.rs"]
+mod drivers;
 #[path = "common/gate.rs"]
 mod gate;
+#[path = "gateway/limits.rs"]
+mod limits;
 #[path = "gateway/paging.rs"]
 mod paging;
 #[path = "gateway/secured.rs"]
