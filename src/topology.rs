@@ -222,6 +222,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_client_is_told_the_family_it_came_by_or_the_only_one() {
+        let (v4, v6) = ("203.0.113.10", "2001:db8::10");
+        for (ipv4, ipv6, came_by, told) in [
+            (Some(v4), Some(v6), "10.0.0.1", Some(v4)),
+            (Some(v4), Some(v6), "2001:db8::99", Some(v6)),
+            (Some(v4), Some(v6), "::1", Some(v6)),
+            // An IPv4 client of a socket for both families.
+            (Some(v4), Some(v6), "::ffff:10.0.0.1", Some(v4)),
+            (Some(v4), None, "2001:db8::99", Some(v4)),
+            (None, Some(v6), "10.0.0.1", Some(v6)),
+            (None, Some(v6), "::ffff:10.0.0.1", Some(v6)),
+            (None, None, "10.0.0.1", None),
+        ] {
+            let advertised = Advertised {
+                ipv4: ipv4.map(|address| address.parse().unwrap()),
+                ipv6: ipv6.map(|address| address.parse().unwrap()),
+            };
+            let told = told.map(|address| address.parse::<IpAddr>().unwrap());
+            assert_eq!(advertised.for_family(came_by.parse().unwrap()), told, "{advertised:?} over {came_by}");
+        }
+    }
+
+    #[test]
     fn a_reused_address_belongs_to_the_node_that_lives_there() {
         let old = "10.0.0.1:9042".parse().unwrap();
         let a = Node { address: "10.0.0.9:9042".parse().unwrap(), ..Node::example("a", 9042, "10.0.0.9:9042") };

@@ -21,9 +21,10 @@ mod secured;
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use cqlgate::config::Advertise;
 use cqlgate::cql::frame::{Flags, Header, Opcode, Version};
 use cqlgate::cql::message::event::{Event, NodeChange};
 use cqlgate::cql::message::{encode_plain_auth_response, error_code, request};
@@ -552,6 +553,35 @@ async fn a_driver_without_ports_sees_one_node() {
         let (own, peers) = told(&mut client).await;
         assert_eq!((own, peers), (gate.port(1), BTreeSet::new()), "{name}");
         assert_eq!(client.rows("SELECT * FROM system.peers").await.len(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_client_over_ipv6_is_told_ipv6() {
+    if let Err(error) = tokio::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).await {
+        eprintln!("skipped: this machine has no ::1 ({error})");
+        return;
+    }
+    let (ipv4, ipv6) = (Ipv4Addr::new(203, 0, 113, 10), "2001:db8::10".parse().unwrap());
+    // Both families reach one listener; the accepted socket's own decides.
+    let gate = Gate::start_changed(Options::loopback(3, 0), "", |config| {
+        config.listen.address = Ipv6Addr::UNSPECIFIED.into();
+        config.advertise = Advertise::Addresses { ipv4: Some(ipv4), ipv6: Some(ipv6) };
+    })
+    .await;
+    for dialect in DIALECTS {
+        for (dialled, told_of) in
+            [(IpAddr::from(Ipv6Addr::LOCALHOST), IpAddr::from(ipv6)), (Ipv4Addr::LOCALHOST.into(), ipv4.into())]
+        {
+            let at = |index| SocketAddr::new(told_of, gate.port(index).port());
+            let mut client = Client::connect(SocketAddr::new(dialled, gate.port(0).port()), dialect).await;
+            assert_eq!(told(&mut client).await, (at(0), BTreeSet::from([at(1), at(2)])), "{dialled} {dialect:?}");
+            client.register().await;
+            gate.cluster.stop(2).await;
+            assert_eq!(client.event().await, format!("DOWN {}", at(2)));
+            gate.cluster.start_again(2).await.unwrap();
+            gate.until(|topology| topology.nodes.iter().all(|node| node.state == NodeState::Up)).await;
+        }
     }
 }
 

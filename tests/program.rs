@@ -2,13 +2,23 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests
 
+#[path = "common/client.rs"]
+#[allow(dead_code)] // a few of its verbs are enough here
+mod client;
+
+use std::collections::BTreeSet;
 use std::fs;
-use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
-use std::thread::yield_now;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread::{self, yield_now};
 use std::time::{Duration, Instant};
+
+use client::{Client, Row, rows};
+use cqlgate::cql::frame::{Opcode, Version};
+use cqlgate::cql::primitives::inet_cell;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -25,6 +35,12 @@ fn check(arguments: &[&str], status: i32, output: &str, error: &str) {
     assert!(err.contains(error), "{arguments:?} does not say {error}:\n{err}");
 }
 
+/// A loopback address that no other process has.
+fn own_address(test: u8) -> String {
+    let id = std::process::id();
+    format!("127.{}.{}.{test}", 64 + (id >> 8) % 128, id % 256)
+}
+
 /// A gateway that runs; killed if the test ends before it does.
 struct Gateway {
     child: Child,
@@ -35,8 +51,7 @@ struct Gateway {
 impl Gateway {
     /// On ports 9042 to 9044 of a loopback address that no other process has, in front of nodes that refuse.
     fn start(test: u8) -> Self {
-        let id = std::process::id();
-        let address = format!("127.{}.{}.{test}", 64 + (id >> 8) % 128, id % 256);
+        let address = own_address(test);
         let folder = tempfile::tempdir().unwrap();
         let file: PathBuf = folder.path().join("gateway.yaml");
         let text = format!(
@@ -63,8 +78,7 @@ impl Gateway {
     }
 
     fn signal(&self, name: &str) {
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap().success());
+        signal(&self.child, name);
     }
 }
 
@@ -73,6 +87,11 @@ impl Drop for Gateway {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn signal(child: &Child, name: &str) {
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap().success());
 }
 
 /// Asks until there is an answer.
@@ -154,5 +173,90 @@ fn ends_well_when_asked_to() {
     until(|| (gateway.get("/readyz").0 == 200).then_some(()));
     gateway.signal("TERM");
     let status = until(|| gateway.child.try_wait().unwrap());
+    assert_eq!(status.code(), Some(0));
+}
+
+/// `cqlgate demo` on ports of an address of its own, and the lines that it prints; killed if the test ends before it does.
+struct Demo {
+    child: Child,
+    lines: Receiver<String>,
+    ports: [SocketAddr; 3],
+}
+
+impl Demo {
+    /// Prints its whole banner before this returns.
+    fn start(test: u8) -> Self {
+        let address = own_address(test);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cqlgate"));
+        command.args(["demo", "--listen", &format!("{address}:9042-9044"), "--admin", &format!("{address}:9180")]);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let (printed, lines) = channel();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        // Ends with the program's output.
+        thread::spawn(move || output.lines().map_while(Result::ok).all(|line| printed.send(line).is_ok()));
+        let ports = [9042, 9043, 9044].map(|port| SocketAddr::new(address.parse().unwrap(), port));
+        let demo = Self { child, lines, ports };
+        for port in ports {
+            demo.until_printed(&format!("  {port}  ─▶  simulated node 127.0.0.1"));
+        }
+        demo.until_printed(&format!("  cqlsh {address} 9042"));
+        demo.until_printed("Rows are kept in memory only. Ctrl-C ends it. What arrives:");
+        demo
+    }
+
+    /// The next line with `part`.
+    fn until_printed(&self, part: &str) -> String {
+        loop {
+            let line = self.lines.recv_timeout(DEADLINE).unwrap_or_else(|error| panic!("no line has {part}: {error}"));
+            if line.contains(part) {
+                return line;
+            }
+        }
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn endpoint(row: &Row, address: &str, port: &str) -> SocketAddr {
+    let number = i32::from_be_bytes(row.get(port).unwrap().as_slice().try_into().unwrap());
+    SocketAddr::new(inet_cell(row.get(address).unwrap()).unwrap(), u16::try_from(number).unwrap())
+}
+
+/// The README's first command.
+#[tokio::test]
+async fn demo_shows_three_nodes_and_a_table_until_it_is_stopped() {
+    let mut demo = Demo::start(3);
+    let all = BTreeSet::from(demo.ports);
+    let mut host_ids = BTreeSet::new();
+    for (index, port) in demo.ports.into_iter().enumerate() {
+        let dialect = (Version::V5, None);
+        let mut client = Client::connect_as(port, dialect, &[("DRIVER_NAME", "a test's own")]).await;
+        let local = client.rows("SELECT * FROM system.local").await.remove(0);
+        let peers = client.rows("SELECT * FROM system.peers_v2").await;
+        assert_eq!(endpoint(&local, "rpc_address", "rpc_port"), port);
+        let mut named: BTreeSet<_> = peers.iter().map(|row| endpoint(row, "native_address", "native_port")).collect();
+        named.insert(port);
+        assert_eq!(named, all);
+        host_ids.insert(local.get("host_id").unwrap().clone());
+        // Written through one port, read through the next.
+        let insert = client.prepare("INSERT INTO demo.kv (k, v) VALUES (?, ?)").await;
+        client.execute(&insert, &[&format!("key {index}"), &format!("value {index}")], false).await.unwrap();
+        let mut next = Client::connect(demo.ports[(index + 1) % 3], dialect).await;
+        let select = next.prepare("SELECT v FROM demo.kv WHERE k = ?").await;
+        let (opcode, body) = next.execute(&select, &[&format!("key {index}")], false).await.unwrap();
+        assert_eq!(opcode, Opcode::RESULT);
+        assert_eq!(rows(&body).remove(0).get("v").unwrap(), format!("value {index}").as_bytes());
+        // It shows what arrives, and on which port.
+        let line = demo.until_printed("connected   a test's own, v5");
+        assert!(line.trim_start().starts_with(&port.port().to_string()), "{line}");
+    }
+    assert_eq!(host_ids.len(), 3);
+    signal(&demo.child, "TERM");
+    let status = until(|| demo.child.try_wait().unwrap());
     assert_eq!(status.code(), Some(0));
 }

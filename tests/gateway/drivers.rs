@@ -9,6 +9,9 @@ use cqlgate::cql::frame::Opcode;
 use cqlgate::cql::message::request::flag;
 use cqlgate::cql::primitives::{Value, Writer, inet_cell, inet_cell_bytes};
 
+use cqlgate::config::{ViewName, Views};
+use cqlgate::rewrite::view::{self, DriverFamily};
+
 use crate::client::{Client, Row, rows};
 use crate::gate::Gate;
 use crate::{V4, error};
@@ -260,4 +263,45 @@ async fn a_query_gets_the_columns_that_a_driver_profits_from_and_a_prepared_stat
             assert_eq!(names(&rows(&body)[0]), names(&plain[0]), "{driver}: EXECUTE of {text}");
         }
     }
+}
+
+/// Every DRIVER_NAME that drivers' sources have or had, what clients of that name are shown, and into which tables' answers
+/// `native_address` and `native_port` are injected.
+#[test]
+fn each_drivers_name_has_its_view_and_its_injection() {
+    const ALL: &str = "NodePorts";
+    const ONE: &str = "SingleNode";
+    let views = Views { default: ViewName::NodePorts, rules: Vec::new() };
+    for (name, shown, local, peers) in [
+        ("Apache Cassandra Java Driver", ALL, false, true),
+        ("DataStax Java driver for Apache Cassandra(R)", ALL, false, true),
+        ("Java Driver", ALL, true, true),
+        ("ScyllaDB Java Driver", ALL, false, true),
+        ("DataStax Python Driver", ALL, false, true),
+        ("Apache Cassandra Python Driver", ALL, false, true),
+        ("ScyllaDB Python Driver", ALL, true, true),
+        ("DataStax C# Driver for Apache Cassandra", ALL, false, false),
+        ("cdrs-tokio", ALL, false, true),
+        ("ScyllaDB GoCQL Driver", ALL, true, true),
+        ("github.com/scylladb/gocql", ALL, true, true),
+        ("github.com/gocql/gocql", ONE, false, false),
+        ("github.com/apache/cassandra-gocql-driver", ONE, false, false),
+        ("github.com/apache/cassandra-gocql-driver/v2", ONE, false, false),
+        ("DataStax Node.js Driver for Apache Cassandra", ONE, false, false),
+        ("Apache Cassandra Node.js Driver", ONE, false, false),
+        ("DataStax C/C++ Driver for Apache Cassandra and DataStax Products", ONE, false, false),
+        ("DataStax PHP Driver", ONE, false, false),
+        ("ScyllaDB Rust Driver", ONE, false, false),
+        ("scylladb-nodejs-rs-driver", ONE, false, false),
+        ("ScyllaDB Cpp-RS Driver", ONE, false, false),
+        ("something new", ALL, false, false),
+    ] {
+        // Names are cased as somebody felt on the day.
+        for name in [name.to_owned(), name.to_lowercase(), name.to_uppercase()] {
+            let injection = DriverFamily::of(Some(&name)).injection();
+            let found = (format!("{:?}", view::select(Some(&name), &views)), injection.local, injection.peers);
+            assert_eq!(found, (shown.to_owned(), local, peers), "{name}");
+        }
+    }
+    assert!(!DriverFamily::of(None).injection().any());
 }
