@@ -10,12 +10,16 @@ mod client;
 mod ends;
 #[path = "gateway/drivers.rs"]
 mod drivers;
+#[path = "common/families.rs"]
+mod families;
 #[path = "common/gate.rs"]
 mod gate;
 #[path = "gateway/limits.rs"]
 mod limits;
 #[path = "gateway/paging.rs"]
 mod paging;
+#[path = "gateway/scraped.rs"]
+mod scraped;
 #[path = "gateway/secured.rs"]
 mod secured;
 

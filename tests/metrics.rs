@@ -2,12 +2,17 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests
 
+#[path = "common/families.rs"]
+mod families;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cqlgate::metrics::{
     ClosedBy, DialFailure, EventAction, EventKind, HiddenRow, Metrics, Refused, RefusedRequest, State, Table,
+    WatchFailure,
 };
+use families::{FAMILIES, OF_DISCOVERY, PROCESS};
 use prometheus_parse::{Scrape, Value};
 
 /// Metrics in which every family has a series.
@@ -35,6 +40,8 @@ fn everything() -> Arc<Metrics> {
     metrics.rows_hidden(HiddenRow::NoPort, 2);
     metrics.event(EventKind::Up, EventAction::Passed);
     metrics.contact_point_failed(DialFailure::Refused);
+    metrics.watch_connected("pods").set(1);
+    metrics.watch_failed("pods", WatchFailure::Gone);
     metrics.discovery_refreshed.set(1.5e9);
     metrics
 }
@@ -62,6 +69,26 @@ fn a_parser_reads_every_line() {
     assert_eq!(values["cqlgate_to_node_bytes_total"], &Value::Counter((1_u64 << 40) as f64));
     assert_eq!(values["cqlgate_connections_open"], &Value::Gauge(3.0));
     assert_eq!(values["cqlgate_rows_hidden_total"], &Value::Counter(2.0));
+}
+
+#[test]
+fn every_family_is_listed_by_name_type_and_labels() {
+    let text = everything().render().unwrap();
+    let typed: BTreeSet<(&str, &str)> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
+        .filter(|(name, _)| name.starts_with("cqlgate_"))
+        .collect();
+    let listed = || FAMILIES.iter().chain(OF_DISCOVERY);
+    assert_eq!(typed, listed().map(|&(name, kind, _)| (name, kind)).collect());
+    assert!(PROCESS.iter().all(|(name, kind, _)| text.contains(&format!("# TYPE {name} {kind}\n"))), "{text}");
+    let scrape = parse(&text);
+    for (name, _, labels) in listed() {
+        let sample = scrape.samples.iter().find(|sample| sample.metric == *name);
+        let found: BTreeSet<&str> =
+            sample.unwrap_or_else(|| panic!("{name} has no series")).labels.keys().map(String::as_str).collect();
+        assert_eq!(found, labels.iter().copied().collect(), "{name}");
+    }
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Runs a statement: which rows a SELECT is answered with, and what a write does to `demo.kv`.
+//! Runs a statement: which rows a SELECT is answered with (`WHERE` and `IN` compare cells with values of the column's type, then
+//! `LIMIT` and the page cut what is left), and what a write does to `demo.kv`.
 
 use uuid::Uuid;
 

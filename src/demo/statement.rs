@@ -1,4 +1,5 @@
-//! The few statement shapes that the node knows. No CQL parser: what has another shape is answered with [`KNOWN`].
+//! The few statement shapes that the node knows, read word by word: names, terms, `WHERE`, `IN`, `LIMIT`. Far from a parser of CQL,
+//! whose types, functions and operators it has none of: what has another shape is answered with [`KNOWN`].
 //!
 //! ```text
 //! SELECT * | column [AS alias], … FROM table [WHERE column = term | column IN (term, …) [AND …]] [LIMIT term] [ALLOW FILTERING]
