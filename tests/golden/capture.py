@@ -153,8 +153,7 @@ def negotiation(ring, header):
 
 def events(ring, header):
     """Node 3 stops and returns, node 4 joins and leaves, node 3 returns at another address; node 1's clients watch."""
-    watch = [Talk(ring.nodes[0].address, version, compression, timeout=90)
-             for version, compression in ((3, "none"), (4, "none"), (4, "lz4"), (4, "snappy"), (5, "none"), (5, "lz4"))]
+    watch = [Talk(ring.nodes[0].address, version, compression, timeout=90) for version, compression in CELLS]
 
     def see(*texts):
         for talk in watch:
