@@ -282,8 +282,8 @@ fn schema_change() -> Vec<u8> {
     body
 }
 
-/// The node reads 50 KB of requests, answers with a frame of 20 bytes and ends while the client still writes: what the node said
-/// last reaches the client, whoever of them comes over TLS.
+/// The node reads 50 KB of requests, answers with a frame of 20 bytes and resets, or closes over unread input, while the client
+/// still writes: what the node said last reaches the client, over TLS or not.
 async fn check_final_frames(clients_tls: bool, nodes_tls: bool, reset: bool) {
     let authority = Authority::new();
     let options = if nodes_tls { secured::nodes(&authority) } else { Options::loopback(3, 0) };
@@ -335,8 +335,9 @@ async fn a_final_frame_is_delivered_over_tls() {
 }
 
 #[tokio::test]
-async fn a_final_frame_before_a_clean_end_is_delivered() {
+async fn a_final_frame_before_a_plain_close_is_delivered() {
     check_final_frames(false, false, false).await;
+    check_final_frames(true, false, false).await;
     check_final_frames(true, true, false).await;
 }
 

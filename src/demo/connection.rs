@@ -193,7 +193,8 @@ impl Connection {
                 Some(Fault::ErrorThenEnd { after, text, reset }) => {
                     let have = HEADER_LEN + body.len() + self.wire.input.len();
                     self.last_error(header, have, after, &text).await?;
-                    return Err(if reset { End::Reset } else { End::Close });
+                    // Closing over unread input is a reset too, the kernel's.
+                    return Err(if reset { End::Reset } else { End::Client });
                 }
             }
             if let Some((version, compression)) = self.settled.take() {

@@ -9,8 +9,8 @@ use crate::cql::frame::Opcode;
 /// One wrong answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Reads `after` bytes of requests, answers the first with ERROR 0x0000 and `text`, then resets the connection or closes it
-    /// with FIN.
+    /// Reads `after` bytes of requests, answers the first with ERROR 0x0000 and `text`, then resets the connection, as with
+    /// SO_LINGER 0, or only closes it, over whatever it has not read.
     ErrorThenEnd { after: usize, text: String, reset: bool },
     /// Writes the first `after` bytes of the response, then closes with FIN.
     CutResponse { after: usize },

@@ -1,7 +1,7 @@
 //! Every limit on a socket: what reaches it is closed in time, and nothing else is.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cqlgate::config::Config;
 use cqlgate::cql::frame::Opcode;
@@ -118,7 +118,7 @@ async fn drain_accepts_during_its_delay_and_closes_what_is_left_at_its_deadline(
     let mut busy = Client::connect(port, V4).await;
     let Gate { cluster, running, metrics } = gate;
     let admin = running.admin;
-    let draining = tokio::spawn(running.drain());
+    let (began, draining) = (Instant::now(), tokio::spawn(running.drain()));
     let not_ready = async {
         while gate::get(admin, "/readyz").await.0 != 503 {
             tokio::task::yield_now().await;
@@ -131,6 +131,7 @@ async fn drain_accepts_during_its_delay_and_closes_what_is_left_at_its_deadline(
     cluster.node(0).silence(true);
     busy.send(Opcode::QUERY, &request::encode_query(V4.0, "SELECT * FROM demo.kv")).await.unwrap();
     assert_eq!(late.end().await, io::ErrorKind::UnexpectedEof, "between two frames, with nothing in flight");
+    assert!(began.elapsed() >= Duration::from_secs(3), "closed within the delay");
     assert_eq!(check_is_closed(&mut busy).await, io::ErrorKind::ConnectionReset);
     tokio::time::timeout(PATIENCE, draining).await.unwrap().unwrap();
     assert!(TcpStream::connect(port).await.is_err());
