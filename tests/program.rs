@@ -232,10 +232,16 @@ fn endpoint(row: &Row, address: &str, port: &str) -> SocketAddr {
 async fn demo_shows_three_nodes_and_a_table_until_it_is_stopped() {
     let mut demo = Demo::start(3);
     let all = BTreeSet::from(demo.ports);
+    let dialect = (Version::V5, None);
+    let mut clients = Vec::new();
+    for port in demo.ports {
+        clients.push(Client::connect_as(port, dialect, &[("DRIVER_NAME", "a test's own")]).await);
+        // It shows what arrives, and on which port; later lines may be too many for it.
+        let line = demo.until_printed("connected   a test's own, v5");
+        assert!(line.trim_start().starts_with(&port.port().to_string()), "{line}");
+    }
     let mut host_ids = BTreeSet::new();
-    for (index, port) in demo.ports.into_iter().enumerate() {
-        let dialect = (Version::V5, None);
-        let mut client = Client::connect_as(port, dialect, &[("DRIVER_NAME", "a test's own")]).await;
+    for (index, (port, mut client)) in demo.ports.into_iter().zip(clients).enumerate() {
         let local = client.rows("SELECT * FROM system.local").await.remove(0);
         let peers = client.rows("SELECT * FROM system.peers_v2").await;
         assert_eq!(endpoint(&local, "rpc_address", "rpc_port"), port);
@@ -251,9 +257,6 @@ async fn demo_shows_three_nodes_and_a_table_until_it_is_stopped() {
         let (opcode, body) = next.execute(&select, &[&format!("key {index}")], false).await.unwrap();
         assert_eq!(opcode, Opcode::RESULT);
         assert_eq!(rows(&body).remove(0).get("v").unwrap(), format!("value {index}").as_bytes());
-        // It shows what arrives, and on which port.
-        let line = demo.until_printed("connected   a test's own, v5");
-        assert!(line.trim_start().starts_with(&port.port().to_string()), "{line}");
     }
     assert_eq!(host_ids.len(), 3);
     signal(&demo.child, "TERM");
