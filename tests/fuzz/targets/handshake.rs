@@ -95,8 +95,8 @@ fn written(choices: &mut Choices<'_>) -> (bool, Vec<u8>) {
 fn play(script: &Script, pieces: &[usize]) -> Outcome {
     let (mut handshake, mut out) = (Handshake::default(), Outcome::default());
     let mut undecided = [Vec::new(), Vec::new()];
-    // The versions of the STARTUPs that the node has seen.
-    let mut asked = Vec::new();
+    // The version of a STARTUP that waits for its answer.
+    let mut asked = None;
     let mut pieces = pieces.iter().cycle();
     for (from_node, bytes) in script {
         let mut rest = &bytes[..];
@@ -104,10 +104,14 @@ fn play(script: &Script, pieces: &[usize]) -> Outcome {
             let (piece, more) = rest.split_at(rest.len().min(*pieces.next().unwrap_or(&usize::MAX)));
             rest = more;
             undecided[usize::from(*from_node)].extend_from_slice(piece);
-            // An answer may set free what the client wrote.
-            while step(&mut handshake, true, &mut undecided[1], &mut asked, &mut out)
-                | step(&mut handshake, false, &mut undecided[0], &mut asked, &mut out)
-            {}
+            // An answer may set free what the client wrote, all of which goes out before the next one is looked at: whether the
+            // node says two things in one piece or in two must not matter.
+            loop {
+                while step(&mut handshake, false, &mut undecided[0], &mut asked, &mut out) {}
+                if !step(&mut handshake, true, &mut undecided[1], &mut asked, &mut out) {
+                    break;
+                }
+            }
             if out.refused || out.settled.is_some() {
                 return out;
             }
@@ -117,7 +121,7 @@ fn play(script: &Script, pieces: &[usize]) -> Outcome {
 }
 
 /// One question about one side's bytes; false when nothing more can be decided.
-fn step(handshake: &mut Handshake, node: bool, bytes: &mut Vec<u8>, asked: &mut Vec<u8>, out: &mut Outcome) -> bool {
+fn step(handshake: &mut Handshake, node: bool, bytes: &mut Vec<u8>, asked: &mut Option<u8>, out: &mut Outcome) -> bool {
     if out.refused || out.settled.is_some() || bytes.is_empty() || (!node && !handshake.reads_client()) {
         return false;
     }
@@ -136,7 +140,7 @@ fn step(handshake: &mut Handshake, node: bool, bytes: &mut Vec<u8>, asked: &mut 
         Next::Established(length, settled) => {
             let version = bytes[0] & 0x7f;
             assert!(node && Version::from_byte(version) == Some(settled.session.version), "another version");
-            assert!(asked.is_empty() || asked.last() == Some(&version), "a version that was not asked for");
+            assert!(asked.is_none_or(|asked| asked == version), "a version that was not asked for");
             out.settled = Some(settled);
             (length, bytes[..length].to_vec())
         }
@@ -148,8 +152,10 @@ fn step(handshake: &mut Handshake, node: bool, bytes: &mut Vec<u8>, asked: &mut 
     };
     assert!(consumed > 0, "a step that consumes nothing");
     out.old |= node && matches!(bytes[0] & 0x7f, 1 | 2);
-    if !node && !handshake.reads_client() {
-        asked.push(bytes[0]);
+    if handshake.reads_client() {
+        *asked = None;
+    } else if !node {
+        *asked = Some(bytes[0]);
     }
     bytes.drain(..consumed);
     if node {
