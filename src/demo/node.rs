@@ -2,8 +2,8 @@
 //!
 //! A [`Cluster`] is a few [`Node`]s on loopback addresses that tell of each other in `system.local`, `system.peers` and
 //! `system.peers_v2`, have the schema tables of a real node (`captured/`), share the rows of one table `demo.kv (k text
-//! PRIMARY KEY, v text)`, and speak v3, v4 and v5 with LZ4 and Snappy. `cqlgate demo` shows it; tests drive it by verbs
-//! that make it stop, fall silent, move, or answer wrongly. It must never be taken for a database: rows are in memory only.
+//! PRIMARY KEY, v text)`, and speak v3, v4 and v5 with LZ4 and Snappy, over TLS where they have a certificate. `cqlgate demo`
+//! shows it; tests drive it by verbs that make it stop, fall silent, move, or answer wrongly. It must never be taken for a database: rows are in memory only.
 
 use std::collections::HashMap;
 use std::fmt;

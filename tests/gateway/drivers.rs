@@ -5,14 +5,14 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
-use cqlgate::cql::frame::Opcode;
+use cqlgate::cql::frame::{Opcode, Version};
 use cqlgate::cql::message::request::flag;
 use cqlgate::cql::primitives::{Value, Writer, inet_cell, inet_cell_bytes};
 
 use cqlgate::config::{ViewName, Views};
 use cqlgate::rewrite::view::{self, DriverFamily};
 
-use crate::client::{Client, Row, rows};
+use crate::client::{Client, DIALECTS, Dialect, Row, rows};
 use crate::gate::Gate;
 use crate::{V4, error};
 
@@ -125,12 +125,12 @@ const WITHOUT_PORTS: [&str; 5] = [NODE_JS, CPP, GOCQL, GOCQL_2, SCYLLA_RUST];
 /// Columns by which nodes know each other: they stay.
 const INTERNODE: [&str; 3] = ["peer", "broadcast_address", "listen_address"];
 
-async fn connect(gate: &Gate, driver: &str) -> Client {
-    Client::connect_as(gate.port(0), V4, &[("DRIVER_NAME", driver)]).await
+async fn connect(gate: &Gate, driver: &str, dialect: Dialect) -> Client {
+    Client::connect_as(gate.port(0), dialect, &[("DRIVER_NAME", driver)]).await
 }
 
 /// The answers' rows; an answer of another kind is named.
-async fn ask(client: &mut Client, by: By, text: &str, peer: IpAddr, peer_port: i32) -> Vec<Vec<Row>> {
+async fn ask(client: &mut Client, dialect: Dialect, by: By, text: &str, peer: (IpAddr, i32)) -> Vec<Vec<Row>> {
     let mut answers = Vec::new();
     match by {
         Query => answers.push(client.query(text).await.unwrap()),
@@ -139,10 +139,15 @@ async fn ask(client: &mut Client, by: By, text: &str, peer: IpAddr, peer_port: i
             let mut writer = Writer::new(&mut message);
             let names_a_port = text.contains(":port");
             // native_protocol_v4.spec §4.1.4: values with names.
-            writer.long_string(text).u16(1).u8(flag::VALUES | flag::NAMES).u16(1 + u16::from(names_a_port));
-            writer.string("address").value(Value::Bytes(inet_cell_bytes(peer).as_ref()));
+            writer.long_string(text).u16(1);
+            match dialect.0 {
+                Version::V5 => writer.i32((flag::VALUES | flag::NAMES).into()),
+                _ => writer.u8(flag::VALUES | flag::NAMES),
+            };
+            writer.u16(1 + u16::from(names_a_port));
+            writer.string("address").value(Value::Bytes(inet_cell_bytes(peer.0).as_ref()));
             if names_a_port {
-                writer.string("port").value(Value::Bytes(&peer_port.to_be_bytes()));
+                writer.string("port").value(Value::Bytes(&peer.1.to_be_bytes()));
             }
             answers.push(client.ask(Opcode::QUERY, &message).await.unwrap());
         }
@@ -205,16 +210,16 @@ async fn every_query_that_drivers_are_known_to_send_is_answered_with_what_they_m
     let port = i32::from_be_bytes(peer["peer_port"].as_slice().try_into().unwrap());
     for (label, by, drivers, text) in QUERIES {
         let text = text.replace("<peer>", &address.to_string()).replace("<port>", &port.to_string());
-        for driver in *drivers {
-            let what = format!("{label} of {driver}");
-            let mut client = connect(&gate, driver).await;
+        for (driver, dialect) in drivers.iter().flat_map(|driver| DIALECTS.map(|dialect| (driver, dialect))) {
+            let what = format!("{label} of {driver} in {dialect:?}");
+            let mut client = connect(&gate, driver, dialect).await;
             let expected = match () {
                 () if text.contains("system.local") => 1,
                 () if WITHOUT_PORTS.contains(driver) => 0,
                 () if text.contains("WHERE peer") => 1,
                 () => 2,
             };
-            for rows in ask(&mut client, *by, &text, address, port).await {
+            for rows in ask(&mut client, dialect, *by, &text, (address, port)).await {
                 assert_eq!(rows.len(), expected, "{what}");
                 for row in &rows {
                     check(row, &gate, &what);
@@ -251,7 +256,7 @@ async fn a_query_gets_the_columns_that_a_driver_profits_from_and_a_prepared_stat
         (CDRS, peers, true),
         (CSHARP, peers, false),
     ] {
-        let mut client = connect(&gate, driver).await;
+        let mut client = connect(&gate, driver, V4).await;
         let plain = Client::connect(gate.cluster.node(0).address(), V4).await.rows(text).await;
         let queried = client.rows(text).await;
         let added: BTreeSet<_> = names(&queried[0]).difference(&names(&plain[0])).cloned().collect();
