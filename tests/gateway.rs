@@ -6,10 +6,10 @@
 mod certificates;
 #[path = "common/client.rs"]
 mod client;
-#[path = "gateway/ends.rs"]
-mod ends;
 #[path = "gateway/drivers.rs"]
 mod drivers;
+#[path = "gateway/ends.rs"]
+mod ends;
 #[path = "common/families.rs"]
 mod families;
 #[path = "common/gate.rs"]
