@@ -211,6 +211,7 @@ impl AnyHeader {
     fn looks_like_cql(self) -> bool {
         let opens = matches!(self.opcode, Opcode::OPTIONS | Opcode::STARTUP) && self.length <= MAX_SETUP_BODY;
         match self.version {
+            0 => false,
             3..=6 => self.opcode.0 <= 0x1f,
             _ => opens,
         }
@@ -257,9 +258,9 @@ mod tests {
             let options = frame(version, Opcode::OPTIONS, &[]);
             assert_eq!(Handshake::default().client(&options), Next::Forward(options.len()), "{version}");
         }
-        for bytes in
-            [&b"GET / HTTP/1.1\r\n\r\n"[..], b"SSH-2.0-OpenSSH_9.6\r\n", &[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3]]
-        {
+        let no_version = frame(0, Opcode::OPTIONS, &[]);
+        let hello = [0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3];
+        for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"SSH-2.0-OpenSSH_9.6\r\n", &hello, &no_version] {
             let next = Handshake::default().client(bytes);
             assert!(matches!(next, Next::Refuse { why: Refusal::NotCql, .. }), "{next:?}");
         }
