@@ -8,6 +8,8 @@
 //! existed for a while has the node left. All such times are of hearing the API: while it is away nothing is concluded from
 //! what it does not say, and when it is heard again they begin anew.
 
+mod identity;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -18,6 +20,7 @@ use crate::topology::NodeId;
 use super::listing::{Changed, Listing, Seen};
 use super::objects::{Endpoint, PodObject, Slice};
 use super::timing::Timing;
+use identity::{named, split};
 
 /// A pod of a StatefulSet behind the Service, and where it lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -375,30 +378,6 @@ fn member(id: &NodeId, endpoint: &Endpoint, port: u16, object: Option<&Object>) 
         hostname: endpoint.hostname.clone(),
         zone: endpoint.zone.clone(),
     })
-}
-
-/// The identity of an endpoint and its port, or why it has none.
-fn named(endpoint: &Endpoint, port: Option<u16>) -> Result<(NodeId, u16), String> {
-    let name = endpoint.pod.as_deref().or(endpoint.hostname.as_deref());
-    let Some(name) = name else {
-        return Err("the endpoint names no pod: nothing but its address tells it from others".to_owned());
-    };
-    if split(name).is_none() {
-        return Err(format!("pod {name} has no ordinal: it is not of a StatefulSet"));
-    }
-    let port = port.ok_or_else(|| format!("the endpoint of pod {name} has no port of the configured name"))?;
-    Ok((NodeId::new(name), port))
-}
-
-/// A StatefulSet's pod is its name, a hyphen and the ordinal in decimal (StatefulSet documentation, "Ordinal Index").
-fn split(pod: &str) -> Option<(&str, u32)> {
-    let (set, ordinal) = pod.rsplit_once('-')?;
-    let plain = ordinal == "0" || !ordinal.starts_with('0');
-    let digits = ordinal.bytes().all(|b| b.is_ascii_digit());
-    if set.is_empty() || !plain || !digits {
-        return None;
-    }
-    Some((set, ordinal.parse().ok()?))
 }
 
 #[cfg(test)]
