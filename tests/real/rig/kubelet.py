@@ -65,7 +65,8 @@ class Kubelet:
 
     def place(self, pod, address, zone="a"):
         """The controller's next pod of that name gets a machine and an address. It is not ready."""
-        until(f"the controller makes {pod}", lambda: self.pending(pod), 30)
+        # Its informers wait for up to half a minute after an apiserver that was away.
+        until(f"the controller makes {pod}", lambda: self.pending(pod), 120)
         target = {"kind": "Node", "name": self.machine(zone)}
         # Bound before it has an address: a pod without a machine is in no slice, and the retry takes seconds.
         self.api.ask("POST", self.path(f"{pod}/binding"), {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod}, "target": target})
