@@ -112,6 +112,8 @@ pub struct Source {
     watches: JoinSet<()>,
     /// The selector of the Pods that are watched, and the watch.
     pods: Option<(String, AbortHandle)>,
+    /// Since when Pods have been forbidden.
+    pods_forbidden: Option<Instant>,
     oddities: Oddities,
 }
 
@@ -154,6 +156,7 @@ impl Source {
             relist_pods: Arc::default(),
             watches,
             pods: None,
+            pods_forbidden: None,
             oddities,
         };
         source.follow(answers).await;
@@ -230,14 +233,20 @@ impl Source {
         match news {
             News::Seen(seen) => self.fold.see_pod(seen),
             News::Failed(ApiError::Forbidden { .. }) => {
+                let since = *self.pods_forbidden.get_or_insert_with(Instant::now);
+                if since.elapsed() < self.cluster.timing.forbidden {
+                    return;
+                }
                 self.oddities.of_pods(true);
                 // When they may be watched again they are listed first: the history does not tell who was there all along.
                 if self.fold.forget_pods() {
                     self.relist_pods.notify_one();
                 }
             }
-            // An apiserver that has just started forbids everything for a moment: what it says for good is said again.
-            News::Heard => self.oddities.of_pods(false),
+            News::Heard => {
+                self.pods_forbidden = None;
+                self.oddities.of_pods(false);
+            }
             News::Failed(_) => {}
         }
     }

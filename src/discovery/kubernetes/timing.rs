@@ -23,6 +23,8 @@ pub struct Timing {
     /// So long after the first list that lacks a node which answers, a second one is believed. One server that knows only half,
     /// such as one that has just started, says the same twice within this time.
     pub doubt: Duration,
+    /// Pods that are forbidden for so long are meant to be: an API server that has just started forbids everything for a moment.
+    pub forbidden: Duration,
     /// Without a Pod of its name for so long, a node has left: a StatefulSet replaces a pod within seconds.
     pub left: Duration,
     /// The same where Pods may not be watched: a pod that is not scheduled for hours and one that was scaled away look alike.
@@ -41,6 +43,7 @@ impl Default for Timing {
             longest_wait: Duration::from_secs(10),
             apart: Duration::from_secs(1),
             doubt: Duration::from_secs(60),
+            forbidden: Duration::from_secs(10),
             left: Duration::from_secs(60),
             left_unseen: Duration::from_secs(24 * 60 * 60),
         }

@@ -24,6 +24,7 @@ const QUICK: Timing = Timing {
     longest_wait: Duration::from_millis(200),
     apart: Duration::from_millis(20),
     doubt: Duration::from_secs(60),
+    forbidden: Duration::from_millis(100),
     left: Duration::from_secs(60),
     left_unseen: Duration::from_secs(24 * 60 * 60),
 };

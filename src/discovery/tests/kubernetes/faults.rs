@@ -269,6 +269,24 @@ async fn pods_that_are_forbidden_later_testify_no_more_until_they_are_listed_aga
 }
 
 #[tokio::test]
+async fn pods_that_are_forbidden_for_a_moment_testify_all_the_same() {
+    let timing = Timing { forbidden: Duration::from_secs(600), ..QUICK };
+    let mut scene = Scene::of([51, 12], 2).await;
+    let mut running = scene.started(timing).await;
+    running.until_watching("pods", true).await;
+    scene.api.break_with(Kind::Pods, Verb::Watch, Fault::Forbidden);
+    scene.api.end_watches(Kind::Pods);
+    running.until_failures("pods", "forbidden", 1.0).await;
+    scene.api.put(Kind::Slices, "cassandra-x1", scene.slice(&[0]));
+    // The last waits are far longer than what the slice needs.
+    running.until_failures("pods", "forbidden", 8.0).await;
+    assert!(running.node(9043).present);
+    scene.api.mend();
+    running.until_watching("pods", true).await;
+    check_goes_on(&mut scene, &mut running).await;
+}
+
+#[tokio::test]
 async fn an_api_that_is_away_takes_nothing_away() {
     let mut scene = Scene::of([51, 10], 3).await;
     let mut running = scene.started(QUICK).await;
