@@ -14,7 +14,7 @@ use crate::telemetry;
 #[derive(Clone, Debug, Args)]
 #[command(group = clap::ArgGroup::new("source").required(true).args(["config", "contact_point"]))]
 pub struct RunArgs {
-    /// The configuration file; takes the place of every other flag.
+    /// The configuration file; cannot be combined with other flags.
     #[arg(long, value_name = "FILE", conflicts_with_all = FLAGS)]
     config: Option<PathBuf>,
     /// A node of the cluster, from which the others are found; may be given several times. Without a port, 9042.

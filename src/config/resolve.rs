@@ -133,7 +133,7 @@ impl File {
             }
             (None, Some(points), None) => {
                 if points.is_empty() {
-                    found.problem("discovery.contact_points", "is empty");
+                    found.problem("discovery.contact_points", "is empty: give at least one node of the cluster");
                 }
                 let state_file = discovery.state_file.as_ref().map(|path| base.join(path));
                 if let Some(path) = &state_file {
@@ -171,7 +171,7 @@ impl File {
     fn resolve_nodes(&self, nodes: &[file::ListedNode], found: &mut Findings) -> Vec<ListedNode> {
         let (listen, ports) = (self.listen, self.listen.ports());
         if nodes.is_empty() {
-            found.problem("discovery.nodes", "is empty");
+            found.problem("discovery.nodes", "is empty: list at least one node");
         }
         if nodes.len() > ports {
             let plural = if ports == 1 { "" } else { "s" };

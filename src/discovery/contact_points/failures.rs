@@ -37,7 +37,7 @@ impl Failures {
         if self.said.contains(&text) || self.said.len() >= MAX_FAILURES {
             return;
         }
-        warn!(node = whom, error, "no control connection");
+        warn!(node = whom, error, "no control connection; trying again");
         self.said.push(text);
     }
 
