@@ -15,7 +15,6 @@ use conversations::{
 use cqlgate::cql::frame::{Opcode, Version};
 use cqlgate::cql::message::{Event, NodeChange, encode_register};
 use cqlgate::cql::primitives::{Value, Writer};
-use cqlgate::cql::segment::MAX_PAYLOAD;
 use cqlgate::cql::session::Session;
 use cqlgate::rewrite::conversation::Conversation;
 use cqlgate::topology::Node;
@@ -65,18 +64,17 @@ fn ordinary(c: &mut Criterion) {
             let frames: Vec<_> = (0..FRAMES as i16).map(|it| frame(session, direction, it, opcode, body)).collect();
             on_wire(session, &frames.concat())
         };
-        let mut scratch = vec![0; MAX_PAYLOAD];
         for (what, skip) in [("requests", false), ("requests that skip metadata", true)] {
             let wire = frames(0, Opcode::EXECUTE, &execute(session, skip));
             let mut talk = conversation(session, 3);
             group.bench_function(format!("{what}, {name}"), |b| {
-                b.iter(|| drive(&wire, |bytes| talk.request(bytes, &mut scratch)));
+                b.iter(|| drive(&wire, |bytes, work| talk.request(bytes, work)));
             });
         }
         let wire = frames(0x80, Opcode::RESULT, &answer());
         let mut talk = conversation(session, 3);
         group.bench_function(format!("responses, {name}"), |b| {
-            b.iter(|| drive(&wire, |bytes| talk.response(bytes, &mut scratch)));
+            b.iter(|| drive(&wire, |bytes, work| talk.response(bytes, work)));
         });
     }
     group.finish();
@@ -89,11 +87,10 @@ fn rows(c: &mut Criterion) {
             let nodes: Vec<Node> = (1..=count).map(node).collect();
             let wire = long_on_wire(session, &frame(session, 0x80, 1, Opcode::RESULT, &peers("peers_v2", &nodes)));
             let mut talk = conversation(session, count + 1);
-            let mut scratch = vec![0; MAX_PAYLOAD];
             group.throughput(Throughput::Elements(u64::from(count)));
             group.bench_function(format!("{count} rows, {name}"), |b| {
                 b.iter(|| {
-                    drive(&wire, |bytes| talk.response(bytes, &mut scratch));
+                    drive(&wire, |bytes, work| talk.response(bytes, work));
                     black_box(talk.take_facts());
                 });
             });
@@ -106,9 +103,8 @@ fn events(c: &mut Criterion) {
     let mut group = c.benchmark_group("events");
     group.throughput(Throughput::Elements(2));
     let mut talk = conversation(V4, 3);
-    let mut scratch = vec![0; MAX_PAYLOAD];
     let register = frame(V4, 0, 1, Opcode::REGISTER, &encode_register(&["STATUS_CHANGE", "TOPOLOGY_CHANGE"]));
-    drive(&register, |bytes| talk.request(bytes, &mut scratch));
+    drive(&register, |bytes, work| talk.request(bytes, work));
     let event = |change| {
         let event = Event::Node { change, address: node(1).address };
         frame(V4, 0x80, -1, Opcode::EVENT, &event.encode())
@@ -116,7 +112,7 @@ fn events(c: &mut Criterion) {
     let wire = [event(NodeChange::Down), event(NodeChange::Up)].concat();
     group.bench_function("DOWN and UP of one node", |b| {
         b.iter(|| {
-            drive(&wire, |bytes| talk.response(bytes, &mut scratch));
+            drive(&wire, |bytes, work| talk.response(bytes, work));
             black_box(talk.take_facts());
         });
     });

@@ -14,7 +14,6 @@ use std::time::{Duration, SystemTime};
 use conversations::{CpuTime, Criterion, V4, V5_LZ4, conversation, drive, frame, long_on_wire, node, peers, topology};
 use cqlgate::cql::frame::Opcode;
 use cqlgate::cql::message::encode_register;
-use cqlgate::cql::segment::MAX_PAYLOAD;
 use cqlgate::discovery::{Endpoint, Fold, Seen, Slice};
 use cqlgate::topology::diff::diff;
 use cqlgate::topology::input::{DeadReason, Found, Identity, Input, Placement};
@@ -193,17 +192,16 @@ fn clients(c: &mut Criterion) {
     let down = changed(&up, NodeState::Down, 2);
     group.bench_function("diff of two snapshots", |b| b.iter(|| black_box(diff(&up, &down))));
     let up_again = changed(&down, NodeState::Up, 2);
-    let mut scratch = vec![0; MAX_PAYLOAD];
     let register = frame(V4, 0, 1, Opcode::REGISTER, &encode_register(&["STATUS_CHANGE", "TOPOLOGY_CHANGE"]));
     group.bench_function("a client registers", |b| {
         b.iter_batched_ref(
             || conversation(V4, up.clone()),
-            |talk| drive(&register, |bytes| talk.request(bytes, &mut scratch)),
+            |talk| drive(&register, |bytes, work| talk.request(bytes, work)),
             BatchSize::SmallInput,
         );
     });
     let mut talk = conversation(V4, up.clone());
-    drive(&register, |bytes| talk.request(bytes, &mut scratch));
+    drive(&register, |bytes, work| talk.request(bytes, work));
     group.bench_function("a registered client is told DOWN, then UP", |b| {
         b.iter(|| {
             assert!(!black_box(talk.announce(&down)).is_empty());
@@ -223,10 +221,9 @@ fn rows(c: &mut Criterion) {
                 let wire = frame(session, 0x80, 1, Opcode::RESULT, &peers(table, &nodes()));
                 let wire = long_on_wire(session, &wire);
                 let mut talk = conversation(session, topology.clone());
-                let mut scratch = vec![0; MAX_PAYLOAD];
                 group.bench_function(format!("1,000 of {table}, {known}, {name}"), |b| {
                     b.iter(|| {
-                        drive(&wire, |bytes| talk.response(bytes, &mut scratch));
+                        drive(&wire, |bytes, work| talk.response(bytes, work));
                         black_box(talk.take_facts());
                     });
                 });

@@ -21,20 +21,39 @@ pub mod streams;
 pub mod system_tables;
 pub mod view;
 pub mod walk;
+pub mod work;
 
 pub use conversation::{Conversation, Surroundings};
+pub use work::Work;
 
-/// What shall happen to the next bytes.
+/// What shall happen to the next bytes: `pass` of them go on as they are, and then this.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Nothing can be decided before this many bytes (counted from the first undecided one) are there.
+pub struct Step {
+    pub pass: usize,
+    pub then: Then,
+}
+
+/// What follows the bytes that pass.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Then {
+    /// Nothing more can be decided before this many bytes (counted behind those that pass) are there.
     Wait { need: usize },
-    /// This many bytes pass as they are.
-    Pass(usize),
-    /// This many bytes are consumed; these are written in their place.
-    Replace(usize, Vec<u8>),
+    /// The work of this turn is used up: others are due, then the same undecided bytes are asked about again, also when they
+    /// are none.
+    Yield,
+    /// This many bytes are consumed, `made` goes out in their place; then the rest is asked about.
+    Replace { consumed: usize, made: Vec<u8> },
+    /// The client asks to be let in; nothing is consumed. Ask again after [`Conversation::let_in`].
+    Login(Login),
     /// The connection ends.
     Fail(Failure),
+}
+
+/// Who asks to be let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Login {
+    /// The name in SASL PLAIN; `None` where the mechanism is another. The password is not kept.
+    pub user: Option<String>,
 }
 
 /// Why a conversation cannot go on, and the last frame that the client gets.

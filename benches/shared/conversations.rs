@@ -1,5 +1,6 @@
 //! What the benches share: a clock of the thread's own time, a conversation with some nodes behind it, frames for it.
 
+use std::cell::RefCell;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,11 +10,11 @@ use cqlgate::cql::frame::{Flags, Header, Opcode, Version, encode_frame};
 use cqlgate::cql::primitives::{Value, Writer, inet_cell_bytes};
 use cqlgate::cql::segment::{Layout, MAX_PAYLOAD, append_lz4_segment, append_segment};
 use cqlgate::cql::session::Session;
-use cqlgate::rewrite::Step;
 use cqlgate::rewrite::conversation::{Client, Conversation, Surroundings};
 use cqlgate::rewrite::statements::OrdinaryStatements;
 use cqlgate::rewrite::view::NodePorts;
 use cqlgate::rewrite::view::drivers::Injection;
+use cqlgate::rewrite::{Step, Then, Work};
 use cqlgate::topology::{Advertised, HostId, Node, Topology};
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use rustix::time::{ClockId, clock_gettime};
@@ -82,21 +83,31 @@ pub fn conversation(session: Session, topology: Arc<Topology>) -> Conversation {
     };
     around.statements.learn(&STATEMENT_ID);
     let family = [127, 0, 0, 1].into();
-    let client = Client { session, view: &NodePorts, attached: 9042, family, injection: Injection::default() };
+    let client =
+        Client { session, view: &NodePorts, attached: 9042, family, injection: Injection::default(), logged_in: true };
     Conversation::new(client, Arc::new(around))
 }
 
 /// Does what the relay does with every step, except for the writing.
-pub fn drive(wire: &[u8], mut ask: impl FnMut(&[u8]) -> Step) {
+pub fn drive(wire: &[u8], mut ask: impl FnMut(&[u8], &mut Work<'_>) -> Step) {
+    thread_local! {
+        static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; MAX_PAYLOAD]);
+    }
+    SCRATCH.with_borrow_mut(|scratch| drive_with(wire, scratch, &mut ask));
+}
+
+fn drive_with(wire: &[u8], scratch: &mut [u8], ask: &mut impl FnMut(&[u8], &mut Work<'_>) -> Step) {
     let mut at = 0;
     while at < wire.len() {
-        match ask(black_box(&wire[at..])) {
-            Step::Pass(length) => at += length,
-            Step::Replace(length, bytes) => {
-                black_box(bytes);
-                at += length;
+        let Step { pass, then } = ask(black_box(&wire[at..]), &mut Work::new(scratch));
+        at += pass;
+        match then {
+            Then::Replace { consumed, made } => {
+                black_box(made);
+                at += consumed;
             }
-            step => panic!("{step:?}"),
+            Then::Wait { .. } | Then::Yield => {}
+            then => panic!("{then:?}"),
         }
     }
 }

@@ -338,5 +338,6 @@ fn describe(settled: &Settled, node: &Node, family: std::net::IpAddr, shared: &S
         attached: node.port,
         family,
         injection: DriverFamily::of(driver_name).injection(),
+        logged_in: true,
     }
 }

@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::hold::{self, HoldBudget, Permit};
-use crate::rewrite::{Failure, Step};
+use crate::rewrite::{Failure, Step, Then};
 use std::sync::Arc;
 
 /// Reads of one direction in one poll, and bytes, before others get their turn.
@@ -166,17 +166,17 @@ impl Direction {
         let mut at = 0;
         self.need = 0;
         while let Some(rest) = input.get(at..).filter(|rest| !rest.is_empty()) {
-            let (step, held_elsewhere) = ask(rest);
-            match step {
-                Step::Pass(len) => {
-                    self.write(cx, destination, rest.get(..len).unwrap_or(rest)).map_err(Progress::WriteFailed)?;
-                    at += len;
-                }
-                Step::Replace(len, bytes) => {
+            let (Step { pass, then }, held_elsewhere) = ask(rest);
+            if pass > 0 {
+                self.write(cx, destination, rest.get(..pass).unwrap_or(rest)).map_err(Progress::WriteFailed)?;
+                at += pass;
+            }
+            match then {
+                Then::Replace { consumed, made } => {
                     let owed = self.spill.len();
-                    self.write(cx, destination, &bytes).map_err(Progress::WriteFailed)?;
+                    self.write(cx, destination, &made).map_err(Progress::WriteFailed)?;
                     self.made += self.spill.len() - owed;
-                    at += len;
+                    at += consumed;
                     self.elsewhere = held_elsewhere;
                     if !self.reserve(budget) {
                         self.held = input.get(at..).unwrap_or_default().to_vec();
@@ -184,11 +184,12 @@ impl Direction {
                         return Err(Progress::NoRoom);
                     }
                 }
-                Step::Wait { need } => {
-                    self.need = need.max(rest.len() + 1);
+                Then::Wait { need } => {
+                    self.need = need.max(rest.len() - pass + 1);
                     break;
                 }
-                Step::Fail(failure) => return Err(Progress::Failed(failure)),
+                Then::Yield | Then::Login(_) => break,
+                Then::Fail(failure) => return Err(Progress::Failed(failure)),
             }
         }
         let undecided = input.get(at..).unwrap_or_default();
@@ -319,7 +320,7 @@ mod tests {
         // There is less room than that.
         let budget = HoldBudget::new(MADE / 2);
         let mut direction = Direction::default();
-        let made = |len| Step::Replace(len, vec![0; MADE]);
+        let made = |consumed| Step { pass: 0, then: Then::Replace { consumed, made: vec![0; MADE] } };
         let mut cx = Context::from_waker(Waker::noop());
         assert!(Pin::new(&mut node).poll_write(&mut cx, b"frame").is_ready());
         let mut taken = 0;
@@ -340,7 +341,10 @@ mod tests {
         let (mut destination, _client) = tokio::io::duplex(1024);
         let budget = HoldBudget::new(MADE);
         let mut direction = Direction::default();
-        let progress = poll(&mut direction, (&mut source, &mut destination), &budget, Step::Pass);
+        let progress = poll(&mut direction, (&mut source, &mut destination), &budget, |pass| Step {
+            pass,
+            then: Then::Wait { need: 1 },
+        });
         assert!(matches!(progress, Progress::Blocked), "{progress:?}");
         assert!(!direction.is_flushed());
         assert_eq!(budget.held(), 0);

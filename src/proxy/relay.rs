@@ -30,8 +30,8 @@ use super::listener::Shared;
 use super::stream::Stream;
 use crate::cql::segment::MAX_PAYLOAD;
 use crate::metrics::NodeMetrics;
-use crate::rewrite::Conversation;
 use crate::rewrite::conversation::Fact;
+use crate::rewrite::{Conversation, Work};
 use crate::topology::Topology;
 
 use end::End;
@@ -150,7 +150,7 @@ impl Relay {
         let node = node.as_mut()?;
         let room = Room { scratch, budget: &shared.budget };
         let progress = requests.poll(cx, client, node, room, |bytes| {
-            let step = conversation.request(bytes, decoded);
+            let step = conversation.request(bytes, &mut Work::new(decoded));
             (step, conversation.requests_held())
         });
         match progress {
@@ -212,7 +212,7 @@ impl Relay {
         let node = node.as_mut()?;
         let room = Room { scratch, budget: &shared.budget };
         let progress = responses.poll(cx, node, client, room, |bytes| {
-            let step = conversation.response(bytes, decoded);
+            let step = conversation.response(bytes, &mut Work::new(decoded));
             (step, conversation.responses_held())
         });
         if self.phase == Phase::ClientEnded && self.responses.written() > 0 {

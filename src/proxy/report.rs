@@ -20,7 +20,7 @@ impl Shared {
                 tracing::warn!(port, %reason, "a system table's answer cannot be rewritten; the connection is closed");
             }
             Fact::Redescribed => self.metrics.statements_redescribed.inc(),
-            Fact::Registered(_) => {}
+            Fact::Registered(_) | Fact::LoggedIn | Fact::LoginRefused { .. } => {}
             Fact::Event { kind, action } => self.metrics.event(event_kind(kind), event_action(action)),
         }
     }

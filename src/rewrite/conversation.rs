@@ -4,7 +4,6 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::Step;
 use super::events::{Announcer, Outcome, RegisteredTypes};
 use super::requests::Requests;
 use super::responses::{Responses, told_as};
@@ -15,6 +14,7 @@ use super::view::View;
 use super::view::drivers::Injection;
 use super::walk::frames::FrameWalk;
 use super::walk::segments::{self, SegmentWalk};
+use super::{Step, Work};
 use crate::cql::frame::{EVENT_STREAM, Flags, Header, Opcode, Version, encode_frame};
 use crate::cql::message::{self, Event, NodeChange};
 use crate::cql::segment::Layout;
@@ -44,6 +44,12 @@ pub enum Fact {
         plain: bool,
     },
     Unrewritable(Unrewritable),
+    /// The node let the client in.
+    LoggedIn,
+    /// The node refused the client's login, with this error code.
+    LoginRefused {
+        code: i32,
+    },
     /// An EXECUTE's Skip_metadata was cleared.
     Redescribed,
     /// The client registered for events: this is a control connection.
@@ -109,6 +115,8 @@ pub struct Client {
     pub family: IpAddr,
     /// The columns that the driver profits from.
     pub injection: Injection,
+    /// The node asked for no login.
+    pub logged_in: bool,
 }
 
 /// One direction's walk.
@@ -169,7 +177,7 @@ impl Conversation {
     }
 
     /// What shall happen to the next bytes from the client.
-    pub fn request(&mut self, bytes: &[u8], scratch: &mut [u8]) -> Step {
+    pub fn request(&mut self, bytes: &[u8], work: &mut Work<'_>) -> Step {
         let mut judge = Requests {
             session: self.client.session,
             around: &self.around,
@@ -181,7 +189,7 @@ impl Conversation {
         };
         let step = match &mut self.requests {
             Walk::Frames(walk) => walk.step(&mut judge, bytes),
-            Walk::Segments(walk) => walk.step(&mut judge, bytes, scratch),
+            Walk::Segments(walk) => walk.step(&mut judge, bytes, work.scratch),
         };
         if let Some(Fact::Registered(types)) = self.facts.last() {
             let topology = (self.around.topology)();
@@ -192,7 +200,7 @@ impl Conversation {
     }
 
     /// What shall happen to the next bytes from the node.
-    pub fn response(&mut self, bytes: &[u8], scratch: &mut [u8]) -> Step {
+    pub fn response(&mut self, bytes: &[u8], work: &mut Work<'_>) -> Step {
         let mut judge = Responses {
             session: self.client.session,
             around: &self.around,
@@ -207,7 +215,7 @@ impl Conversation {
         };
         match &mut self.responses {
             Walk::Frames(walk) => walk.step(&mut judge, bytes),
-            Walk::Segments(walk) => walk.step(&mut judge, bytes, scratch),
+            Walk::Segments(walk) => walk.step(&mut judge, bytes, work.scratch),
         }
     }
 
@@ -235,6 +243,9 @@ impl Conversation {
     pub fn is_control(&self) -> bool {
         self.announcer.is_some()
     }
+
+    /// The client may log in; see [`super::Then::Login`].
+    pub fn let_in(&mut self) {}
 
     /// Requests that are not answered yet.
     pub fn in_flight(&self) -> u64 {

@@ -6,7 +6,7 @@
 pub mod frames;
 pub mod segments;
 
-use super::{Failure, Step, Why};
+use super::{Failure, Step, Then, Why};
 use crate::cql::frame::Header;
 
 /// Who decides about frames. It may be asked again about a frame after `More` and after `Hold` (until the frame is there
@@ -66,9 +66,9 @@ pub enum Rewrite {
     Fail(Failure),
 }
 
-/// `Pass` what lies before the undecided byte at `at`, or `Wait` when nothing does.
-fn pass_or_wait(at: usize, need: usize) -> Step {
-    if at > 0 { Step::Pass(at) } else { Step::Wait { need } }
+/// The `at` bytes before the next undecided one pass; then `need` more are wanted.
+fn wait(at: usize, need: usize) -> Step {
+    Step { pass: at, then: Then::Wait { need } }
 }
 
 #[cfg(test)]

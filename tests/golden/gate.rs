@@ -13,7 +13,7 @@ use cqlgate::rewrite::handshake::{Handshake, Next};
 use cqlgate::rewrite::statements::OrdinaryStatements;
 use cqlgate::rewrite::view::drivers::Injection;
 use cqlgate::rewrite::view::{NodePorts, View};
-use cqlgate::rewrite::{Conversation, Step, Surroundings};
+use cqlgate::rewrite::{Conversation, Step, Surroundings, Then, Work};
 use cqlgate::topology::{Advertised, HostId, Node, Topology};
 
 use super::golden::{Conversation as Golden, Exchange, Side};
@@ -135,6 +135,7 @@ impl Gate {
                             attached: self.attached,
                             family: IpAddr::from([127, 0, 0, 1]),
                             injection: self.injection,
+                            logged_in: true,
                         };
                         self.conversation = Some(Conversation::new(client, self.around.clone()));
                         (len, bytes[..len].to_vec())
@@ -148,17 +149,26 @@ impl Gate {
             }
             Some(conversation) => {
                 let step = match from {
-                    Side::Client => conversation.request(bytes, &mut self.scratch),
-                    Side::Node => conversation.response(bytes, &mut self.scratch),
+                    Side::Client => conversation.request(bytes, &mut Work::new(&mut self.scratch)),
+                    Side::Node => conversation.response(bytes, &mut Work::new(&mut self.scratch)),
                 };
-                match step {
-                    Step::Wait { need } => return self.wait(from, need),
-                    Step::Pass(len) => (len, bytes[..len].to_vec()),
-                    Step::Replace(len, written) => (len, written),
-                    Step::Fail(failure) => {
+                let Step { pass, then } = step;
+                let mut written = bytes[..pass].to_vec();
+                match then {
+                    Then::Wait { need } if pass == 0 => return self.wait(from, need),
+                    Then::Wait { .. } | Then::Yield => (pass, written),
+                    Then::Replace { consumed, made } => {
+                        written.extend(made);
+                        (pass + consumed, written)
+                    }
+                    Then::Login(_) => {
+                        conversation.let_in();
+                        (pass, written)
+                    }
+                    Then::Fail(failure) => {
                         self.to_client.extend(failure.reply.unwrap_or_default());
                         self.ended = Some(format!("{:?}", failure.why));
-                        return false;
+                        (pass, written)
                     }
                 }
             }

@@ -6,9 +6,9 @@ use crate::cql::frame::{HEADER_LEN, Opcode};
 use crate::cql::message::{encode_register, request};
 use crate::cql::primitives::Writer;
 use crate::cql::segment::{MAX_PAYLOAD, SegmentHeader};
-use crate::rewrite::Why;
 use crate::rewrite::handshake::{Handshake, Next, Settled};
 use crate::rewrite::view::NodePorts;
+use crate::rewrite::{Then, Why};
 use crate::topology::{Advertised, Node};
 
 const V3: Session = Session { version: Version::V3, compression: None };
@@ -52,6 +52,7 @@ impl Talk {
             attached: 9042,
             family: "127.0.0.1".parse().unwrap(),
             injection: Injection::default(),
+            logged_in: true,
         };
         Self { session, conversation: Conversation::new(client, Arc::clone(around)) }
     }
@@ -60,7 +61,7 @@ impl Talk {
     fn request(&mut self, opcode: Opcode, stream: i16, body: &[u8]) -> Vec<u8> {
         let wire = on_wire(self.session, 0, opcode, stream, body);
         let conversation = &mut self.conversation;
-        let out = drive(&wire, |bytes, scratch| conversation.request(bytes, scratch)).unwrap();
+        let out = drive(&wire, |bytes, work| conversation.request(bytes, work)).unwrap();
         off_wire(self.session, &out)
     }
 
@@ -68,26 +69,28 @@ impl Talk {
     fn response(&mut self, opcode: Opcode, stream: i16, body: &[u8]) -> Result<Vec<u8>, Why> {
         let wire = on_wire(self.session, 0x80, opcode, stream, body);
         let conversation = &mut self.conversation;
-        let out = drive(&wire, |bytes, scratch| conversation.response(bytes, scratch))?;
+        let out = drive(&wire, |bytes, work| conversation.response(bytes, work))?;
         Ok(off_wire(self.session, &out))
     }
 }
 
 /// Feeds bytes one by one: the hardest way for the one who must decide.
-fn drive(wire: &[u8], mut ask: impl FnMut(&[u8], &mut [u8]) -> Step) -> Result<Vec<u8>, Why> {
+fn drive(wire: &[u8], mut ask: impl FnMut(&[u8], &mut Work<'_>) -> Step) -> Result<Vec<u8>, Why> {
     let mut scratch = vec![0; MAX_PAYLOAD];
     let (mut held, mut out) = (Vec::new(), Vec::new());
     for &byte in wire {
         held.push(byte);
         while !held.is_empty() {
-            match ask(&held, &mut scratch) {
-                Step::Wait { .. } => break,
-                Step::Pass(len) => out.extend(held.drain(..len)),
-                Step::Replace(len, bytes) => {
-                    held.drain(..len);
-                    out.extend(bytes);
+            let Step { pass, then } = ask(&held, &mut Work::new(&mut scratch));
+            out.extend(held.drain(..pass));
+            match then {
+                Then::Wait { .. } => break,
+                Then::Replace { consumed, made } => {
+                    held.drain(..consumed);
+                    out.extend(made);
                 }
-                Step::Fail(failure) => return Err(failure.why),
+                Then::Fail(failure) => return Err(failure.why),
+                Then::Yield | Then::Login(_) => {}
             }
         }
     }
@@ -307,11 +310,13 @@ fn a_query_with_a_long_text_and_a_long_value_streams() {
             while to < wire.len() * 3 / 4 {
                 to += 20_000;
                 while from + need < to {
-                    match conversation.request(&wire[from..to], &mut scratch) {
-                        Step::Wait { need: more } => need = more,
-                        Step::Pass(len) => (from, need) = (from + len, 0),
+                    let Step { pass, then } = conversation.request(&wire[from..to], &mut Work::new(&mut scratch));
+                    from += pass;
+                    need = match then {
+                        Then::Wait { need } => need,
+                        Then::Yield => 0,
                         other => panic!("{session:?} {text}: {other:?}"),
-                    }
+                    };
                 }
             }
             assert!(from > 80_000, "{session:?} {text}: {from} of {to} passed");
@@ -325,12 +330,14 @@ fn a_long_compressed_query_that_need_not_change_passes_byte_for_byte() {
         for text in ["x".repeat(500_000), noise(500_000)] {
             let mut conversation = Talk::with(session, &surroundings()).conversation;
             let wire = on_wire(session, 0, Opcode::QUERY, 1, &query(session.version, &text, 0x20));
-            assert_eq!(conversation.request(&wire, &mut []), Step::Pass(wire.len()), "{session:?}");
+            let step = conversation.request(&wire, &mut Work::new(&mut []));
+            assert_eq!(step.pass, wire.len(), "{session:?}");
             // One that declares more text than it has is for the node to refuse.
             let mut body = query(session.version, &text, 0x20);
             body[..4].copy_from_slice(&0x7fff_ffff_u32.to_be_bytes());
             let wire = on_wire(session, 0, Opcode::QUERY, 1, &body);
-            assert_eq!(conversation.request(&wire, &mut []), Step::Pass(wire.len()), "{session:?}");
+            let step = conversation.request(&wire, &mut Work::new(&mut []));
+            assert_eq!(step.pass, wire.len(), "{session:?}");
         }
     }
 }
@@ -346,8 +353,8 @@ fn a_request_too_long_to_be_changed_gets_the_protocols_own_error() {
     });
     let refused_on_wire = |session: Session, wire: &[u8]| {
         let mut conversation = Talk::with(session, &around).conversation;
-        let step = conversation.request(wire, &mut vec![0; MAX_PAYLOAD]);
-        let Step::Fail(failure) = step else { panic!("{session:?}: {step:?}") };
+        let step = conversation.request(wire, &mut Work::new(&mut vec![0; MAX_PAYLOAD]));
+        let Then::Fail(failure) = step.then else { panic!("{session:?}: {step:?}") };
         assert_eq!(failure.why, Why::HeldFrameTooLong, "{session:?}");
         let reply = failure.reply.unwrap();
         let error = off_wire(session, &reply);
@@ -495,9 +502,9 @@ fn passes(talk: &mut Talk, from_node: bool, flags: u8, opcode: Opcode, stream: i
     let (session, conversation) = (talk.session, &mut talk.conversation);
     let direction = if from_node { 0x80 } else { 0 };
     let wire = on_wire_flagged(session, direction, flags, opcode, stream, body);
-    let out = drive(&wire, |bytes, scratch| match from_node {
-        true => conversation.response(bytes, scratch),
-        false => conversation.request(bytes, scratch),
+    let out = drive(&wire, |bytes, work| match from_node {
+        true => conversation.response(bytes, work),
+        false => conversation.request(bytes, work),
     });
     assert_eq!(out, Ok(wire), "{session:?} {opcode:?} with flags {flags:#x}");
 }
@@ -590,7 +597,7 @@ fn what_no_frame_can_be_made_of_ends_the_connection() {
     let mut talk = Talk::with(V4, &surroundings());
     let request = on_wire(V4, 0, Opcode::QUERY, 1, &[]);
     let conversation = &mut talk.conversation;
-    let failed = drive(&request, |bytes, scratch| conversation.response(bytes, scratch));
+    let failed = drive(&request, |bytes, work| conversation.response(bytes, work));
     assert_eq!(failed, Err(Why::WrongDirection));
 }
 
@@ -608,7 +615,8 @@ fn a_request_over_the_limit_gets_the_protocols_own_error() {
             }
             _ => header.encode().to_vec(),
         };
-        let Step::Fail(failure) = conversation.request(&start, &mut vec![0; MAX_PAYLOAD]) else { panic!() };
+        let step = conversation.request(&start, &mut Work::new(&mut vec![0; MAX_PAYLOAD]));
+        let Then::Fail(failure) = step.then else { panic!() };
         assert_eq!(failure.why, Why::FrameTooLong);
         let body = off_wire(session, &failure.reply.unwrap());
         let error = message::Error::parse(&body).unwrap();

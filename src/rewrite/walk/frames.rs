@@ -1,8 +1,8 @@
 //! v3 and v4: frames follow each other with nothing around them.
 
-use super::{Clear, Judge, Rewrite, Verdict, pass_or_wait};
+use super::{Clear, Judge, Rewrite, Verdict, wait};
 use crate::cql::frame::{HEADER_LEN, Header};
-use crate::rewrite::{Step, Why};
+use crate::rewrite::{Failure, Step, Then, Why};
 
 /// Where one direction of a v3 or v4 connection stands. It holds no bytes of the stream.
 #[derive(Debug, Default)]
@@ -11,21 +11,16 @@ pub struct FrameWalk {
     skip: u64,
     /// A byte among them, counted from here, of which bits are cleared.
     clear: Option<(u64, u8)>,
-    /// A step that waits for the bytes before it to be passed.
-    decided: Option<Box<Step>>,
 }
 
 impl FrameWalk {
     /// True between two frames.
     pub fn at_boundary(&self) -> bool {
-        self.skip == 0 && self.decided.is_none()
+        self.skip == 0
     }
 
     /// What shall happen to `bytes`, the undecided rest of the stream.
     pub fn step<J: Judge>(&mut self, judge: &mut J, bytes: &[u8]) -> Step {
-        if let Some(step) = self.decided.take() {
-            return *step;
-        }
         let mut at = 0;
         loop {
             match self.skip_ahead(bytes, at) {
@@ -33,14 +28,14 @@ impl FrameWalk {
                 Err(step) => return step,
             }
             if self.skip > 0 {
-                return pass_or_wait(at, 1);
+                return wait(at, 1);
             }
             let rest = bytes.get(at..).unwrap_or_default();
             let Some(header) = Header::peek(rest) else {
-                return pass_or_wait(at, HEADER_LEN);
+                return wait(at, HEADER_LEN);
             };
             if let Some(failure) = judge.refuse(header) {
-                return self.after(at, Step::Fail(failure));
+                return fail(at, failure);
             }
             let whole = header.frame_len();
             let arrived = rest.len().min(usize::try_from(whole).unwrap_or(usize::MAX));
@@ -51,12 +46,12 @@ impl FrameWalk {
                     let need = (HEADER_LEN + need.max(body.len() + 1)) as u64;
                     let need = usize::try_from(need.min(whole)).unwrap_or(usize::MAX);
                     if arrived as u64 == whole {
-                        return self.after(at, Step::Fail(Why::Malformed.into()));
+                        return fail(at, Why::Malformed.into());
                     }
                     if need > judge.held_limit() {
-                        return self.after(at, Step::Fail(judge.too_long_to_hold(header)));
+                        return fail(at, judge.too_long_to_hold(header));
                     }
-                    return pass_or_wait(at, need);
+                    return wait(at, need);
                 }
                 Verdict::Pass => self.skip = whole,
                 Verdict::Clear(Clear { offset, bits }) => {
@@ -66,30 +61,21 @@ impl FrameWalk {
                 Verdict::Hold => {
                     let need = match usize::try_from(whole) {
                         Ok(need) if need <= judge.held_limit() => need,
-                        _ => return self.after(at, Step::Fail(judge.too_long_to_hold(header))),
+                        _ => return fail(at, judge.too_long_to_hold(header)),
                     };
                     let Some(frame) = rest.get(..need) else {
-                        return pass_or_wait(at, need);
+                        return wait(at, need);
                     };
                     match judge.rewrite(header, frame) {
                         Rewrite::Keep => self.skip = whole,
-                        Rewrite::Frame(frame) => return self.after(at, Step::Replace(need, frame)),
-                        Rewrite::Drop => return self.after(at, Step::Replace(need, Vec::new())),
-                        Rewrite::Fail(failure) => return self.after(at, Step::Fail(failure)),
+                        Rewrite::Frame(frame) => return replace(at, need, frame),
+                        Rewrite::Drop => return replace(at, need, Vec::new()),
+                        Rewrite::Fail(failure) => return fail(at, failure),
                     }
                 }
-                Verdict::Fail(failure) => return self.after(at, Step::Fail(failure)),
+                Verdict::Fail(failure) => return fail(at, failure),
             }
         }
-    }
-
-    /// `step`, once the `at` bytes before it have passed.
-    fn after(&mut self, at: usize, step: Step) -> Step {
-        if at == 0 {
-            return step;
-        }
-        self.decided = Some(Box::new(step));
-        Step::Pass(at)
     }
 
     /// Moves over bytes that are decided: `Ok(the next undecided byte)`, or the step that a byte to clear asks for.
@@ -102,17 +88,20 @@ impl FrameWalk {
                 let position = at + offset as usize;
                 let byte = bytes.get(position).copied().unwrap_or_default();
                 if byte & bits != 0 {
-                    if position > 0 {
-                        self.skip -= offset;
-                        self.clear = Some((0, bits));
-                        return Err(Step::Pass(position));
-                    }
-                    self.skip -= 1;
-                    return Err(Step::Replace(1, vec![byte & !bits]));
+                    self.skip -= offset + 1;
+                    return Err(replace(position, 1, vec![byte & !bits]));
                 }
             }
         }
         self.skip -= pass as u64;
         Ok(at + pass)
     }
+}
+
+fn replace(pass: usize, consumed: usize, made: Vec<u8>) -> Step {
+    Step { pass, then: Then::Replace { consumed, made } }
+}
+
+fn fail(pass: usize, failure: Failure) -> Step {
+    Step { pass, then: Then::Fail(failure) }
 }

@@ -4,11 +4,11 @@
 //! checksums with it, unless a frame inside must change; then only that segment (or run of segments) is built anew, after
 //! its checksum was verified: a corrupt payload is never signed again.
 
-use super::{Clear, Judge, Rewrite, Verdict, pass_or_wait};
+use super::{Clear, Judge, Rewrite, Verdict, wait};
 use crate::cql::frame::{HEADER_LEN, Header};
 use crate::cql::primitives::DecodeError;
 use crate::cql::segment::{self, Layout, SegmentHeader};
-use crate::rewrite::{Step, Why};
+use crate::rewrite::{Step, Then, Why};
 
 /// Where one direction of a v5 connection stands.
 #[derive(Debug)]
@@ -24,21 +24,19 @@ pub struct SegmentWalk {
     held: Vec<u8>,
     /// The held frame is needed whole.
     holding: bool,
-    /// A step that waits for the bytes before it to be passed.
-    decided: Option<Box<Step>>,
 }
 
-/// A step that ends the walk for now.
-type Ended<T> = Result<T, Step>;
+/// What ends the walk for now.
+type Ended<T> = Result<T, Then>;
 
 impl SegmentWalk {
     pub fn new(layout: Layout) -> Self {
-        Self { layout, raw: 0, skip: 0, clear: None, held: Vec::new(), holding: false, decided: None }
+        Self { layout, raw: 0, skip: 0, clear: None, held: Vec::new(), holding: false }
     }
 
     /// True between two frames and two segments.
     pub fn at_boundary(&self) -> bool {
-        self.raw == 0 && self.skip == 0 && self.held.is_empty() && self.decided.is_none()
+        self.raw == 0 && self.skip == 0 && self.held.is_empty()
     }
 
     /// Bytes that are, or will be, held here for a frame that spans segments.
@@ -51,25 +49,17 @@ impl SegmentWalk {
 
     /// What shall happen to `bytes`, the undecided rest of the stream. `scratch` is room for one decoded payload.
     pub fn step<J: Judge>(&mut self, judge: &mut J, bytes: &[u8], scratch: &mut [u8]) -> Step {
-        if let Some(step) = self.decided.take() {
-            return *step;
-        }
         let mut at = 0;
         loop {
             let pass = self.raw.min(bytes.len() - at);
             self.raw -= pass;
             at += pass;
             if self.raw > 0 {
-                return pass_or_wait(at, 1);
+                return wait(at, 1);
             }
             match self.segment(judge, bytes.get(at..).unwrap_or_default(), scratch) {
                 Ok(()) => {}
-                Err(Step::Wait { need }) => return pass_or_wait(at, need),
-                Err(step) if at == 0 => return step,
-                Err(step) => {
-                    self.decided = Some(Box::new(step));
-                    return Step::Pass(at);
-                }
+                Err(then) => return Step { pass: at, then },
             }
         }
     }
@@ -77,7 +67,7 @@ impl SegmentWalk {
     /// Decides about the segment at the start of `rest`: `Ok` when it passes (`raw` is set), else the step that it asks for.
     fn segment<J: Judge>(&mut self, judge: &mut J, rest: &[u8], scratch: &mut [u8]) -> Ended<()> {
         let Some(header) = SegmentHeader::peek(self.layout, rest).map_err(|_| fail(Why::HeaderChecksum))? else {
-            return Err(Step::Wait { need: self.layout.header_len() });
+            return Err(Then::Wait { need: self.layout.header_len() });
         };
         if header.content_len() == 0 {
             return Err(fail(Why::Malformed));
@@ -103,7 +93,7 @@ impl SegmentWalk {
     /// The payload of a segment that is there whole; `None` when its checksum is wrong.
     fn decode<'a>(&self, header: SegmentHeader, rest: &'a [u8], scratch: &'a mut [u8]) -> Ended<Option<&'a [u8]>> {
         let need = header.segment_len();
-        let Some(whole) = rest.get(..need) else { return Err(Step::Wait { need }) };
+        let Some(whole) = rest.get(..need) else { return Err(Then::Wait { need }) };
         let payload = match header.payload(whole) {
             Ok(payload) => payload,
             Err(DecodeError::Checksum { .. }) => return Ok(None),
@@ -124,7 +114,7 @@ impl SegmentWalk {
             let rest = payload.get(at..).unwrap_or_default();
             let header = Header::peek(rest).ok_or_else(|| fail(Why::Malformed))?;
             if let Some(failure) = judge.refuse(header) {
-                return Err(Step::Fail(failure));
+                return Err(Then::Fail(failure));
             }
             let len = usize::try_from(header.frame_len()).unwrap_or(usize::MAX);
             let frame = rest.get(..len).ok_or_else(|| fail(Why::Malformed))?;
@@ -134,13 +124,13 @@ impl SegmentWalk {
                 Verdict::Pass => {}
                 Verdict::Clear(clear) => replaced = cleared(frame, clear),
                 Verdict::More(_) => return Err(fail(Why::Malformed)),
-                Verdict::Fail(failure) => return Err(Step::Fail(failure)),
-                Verdict::Hold if len > judge.held_limit() => return Err(Step::Fail(judge.too_long_to_hold(header))),
+                Verdict::Fail(failure) => return Err(Then::Fail(failure)),
+                Verdict::Hold if len > judge.held_limit() => return Err(Then::Fail(judge.too_long_to_hold(header))),
                 Verdict::Hold => match judge.rewrite(header, frame) {
                     Rewrite::Keep => {}
                     Rewrite::Frame(frame) => replaced = Some(frame),
                     Rewrite::Drop => replaced = Some(Vec::new()),
-                    Rewrite::Fail(failure) => return Err(Step::Fail(failure)),
+                    Rewrite::Fail(failure) => return Err(Then::Fail(failure)),
                 },
             }
             match (&mut rebuilt, &replaced) {
@@ -159,7 +149,7 @@ impl SegmentWalk {
                 self.raw = segment.segment_len();
                 Ok(())
             }
-            Some(rebuilt) => Err(Step::Replace(segment.segment_len(), rebuilt.finish())),
+            Some(rebuilt) => Err(replace(segment.segment_len(), rebuilt.finish())),
         }
     }
 
@@ -176,19 +166,19 @@ impl SegmentWalk {
             return Err(fail(Why::Malformed));
         }
         if first && let Some(failure) = judge.refuse(header) {
-            return Err(Step::Fail(failure));
+            return Err(Then::Fail(failure));
         }
         let body = start.get(HEADER_LEN..).unwrap_or_default();
         let verdict = if self.holding { Verdict::Hold } else { judge.judge(header, body) };
         let clear = match verdict {
             Verdict::Pass => None,
             Verdict::Clear(clear) => Some(clear),
-            Verdict::Fail(failure) => return Err(Step::Fail(failure)),
+            Verdict::Fail(failure) => return Err(Then::Fail(failure)),
             Verdict::More(_) if start.len() == len => return Err(fail(Why::Malformed)),
             Verdict::More(need) if HEADER_LEN + need > judge.held_limit() => {
-                return Err(Step::Fail(judge.too_long_to_hold(header)));
+                return Err(Then::Fail(judge.too_long_to_hold(header)));
             }
-            Verdict::Hold if len > judge.held_limit() => return Err(Step::Fail(judge.too_long_to_hold(header))),
+            Verdict::Hold if len > judge.held_limit() => return Err(Then::Fail(judge.too_long_to_hold(header))),
             Verdict::Hold if start.len() == len => {
                 let frame = if first { part.to_vec() } else { std::mem::take(&mut self.held) };
                 self.holding = false;
@@ -196,18 +186,18 @@ impl SegmentWalk {
                     Rewrite::Keep => frame,
                     Rewrite::Frame(frame) => frame,
                     Rewrite::Drop => Vec::new(),
-                    Rewrite::Fail(failure) => return Err(Step::Fail(failure)),
+                    Rewrite::Fail(failure) => return Err(Then::Fail(failure)),
                 };
                 let mut rebuilt = Rebuilt::new(self.layout);
                 rebuilt.push(&written);
-                return Err(Step::Replace(segment.segment_len(), rebuilt.finish()));
+                return Err(replace(segment.segment_len(), rebuilt.finish()));
             }
             undecided => {
                 self.holding = undecided == Verdict::Hold;
                 if first {
                     self.held = part.to_vec();
                 }
-                return Err(Step::Replace(segment.segment_len(), Vec::new()));
+                return Err(replace(segment.segment_len(), Vec::new()));
             }
         };
         let decoded = start.len();
@@ -230,7 +220,7 @@ impl SegmentWalk {
                 self.held = Vec::new();
                 let mut out = Vec::with_capacity(start.len() + 64);
                 append_parts(&mut out, self.layout, &start);
-                Err(Step::Replace(segment.segment_len(), out))
+                Err(replace(segment.segment_len(), out))
             }
         }
     }
@@ -253,7 +243,7 @@ impl SegmentWalk {
                     self.skip -= len;
                     let mut out = Vec::with_capacity(payload.len() + 64);
                     append_parts(&mut out, self.layout, &payload);
-                    return Err(Step::Replace(segment.segment_len(), out));
+                    return Err(replace(segment.segment_len(), out));
                 }
             }
         }
@@ -325,6 +315,10 @@ pub fn in_segments(frames: &[u8], layout: Layout) -> Vec<u8> {
     rebuilt.finish()
 }
 
-fn fail(why: Why) -> Step {
-    Step::Fail(why.into())
+fn replace(consumed: usize, made: Vec<u8>) -> Then {
+    Then::Replace { consumed, made }
+}
+
+fn fail(why: Why) -> Then {
+    Then::Fail(why.into())
 }

@@ -12,7 +12,7 @@ use cqlgate::rewrite::conversation::Client;
 use cqlgate::rewrite::statements::OrdinaryStatements;
 use cqlgate::rewrite::view::drivers::Injection;
 use cqlgate::rewrite::view::{NodePorts, SingleNode};
-use cqlgate::rewrite::{Conversation, Step, Surroundings};
+use cqlgate::rewrite::{Conversation, Step, Surroundings, Then, Work};
 use cqlgate_fuzz::{Choices, topology, within};
 use libfuzzer_sys::fuzz_target;
 
@@ -131,6 +131,7 @@ fn play(session: Session, single_node: bool, script: &Script, pieces: &[usize]) 
             attached: 9042,
             family: [127, 0, 0, 1].into(),
             injection: Injection { local: true, peers: true },
+            logged_in: true,
         },
         around,
     );
@@ -146,34 +147,33 @@ fn play(session: Session, single_node: bool, script: &Script, pieces: &[usize]) 
             let side = usize::from(*from_node);
             undecided[side].extend_from_slice(piece);
             while !undecided[side].is_empty() {
-                let step = within(STEP_CAP, || {
+                let Step { pass, then } = within(STEP_CAP, || {
+                    let work = &mut Work::new(&mut scratch);
                     if *from_node {
-                        conversation.response(&undecided[side], &mut scratch)
+                        conversation.response(&undecided[side], work)
                     } else {
-                        conversation.request(&undecided[side], &mut scratch)
+                        conversation.request(&undecided[side], work)
                     }
                 });
                 drop(conversation.take_facts());
-                let consumed = match step {
-                    Step::Wait { need } => {
+                written[side].extend(undecided[side].drain(..pass));
+                match then {
+                    Then::Wait { need } => {
                         assert!(need > undecided[side].len(), "waits for bytes that are there");
                         break;
                     }
-                    Step::Pass(length) => {
-                        written[side].extend_from_slice(&undecided[side][..length]);
-                        length
+                    Then::Yield => {}
+                    Then::Replace { consumed, made } => {
+                        assert!(consumed > 0 || pass > 0, "a step that consumes nothing");
+                        undecided[side].drain(..consumed);
+                        written[side].extend(made);
                     }
-                    Step::Replace(length, bytes) => {
-                        written[side].extend(bytes);
-                        length
-                    }
-                    Step::Fail(_) => {
+                    Then::Login(_) => conversation.let_in(),
+                    Then::Fail(_) => {
                         let [to_node, to_client] = written;
                         return (to_node, to_client, true);
                     }
-                };
-                assert!(consumed > 0, "a step that consumes nothing");
-                undecided[side].drain(..consumed);
+                }
             }
         }
     }
