@@ -12,10 +12,14 @@
 
 pub mod conversation;
 pub mod events;
+pub mod exchange;
+pub mod fact;
 pub mod handshake;
 pub mod plain_selection;
+pub mod registration;
 pub mod requests;
 pub mod responses;
+mod statement;
 pub mod statements;
 pub mod streams;
 pub mod system_tables;
@@ -23,7 +27,9 @@ pub mod view;
 pub mod walk;
 pub mod work;
 
-pub use conversation::{Conversation, Surroundings};
+pub use conversation::Conversation;
+pub use exchange::{Client, Surroundings};
+pub use fact::Fact;
 pub use work::Work;
 
 /// What shall happen to the next bytes: `pass` of them go on as they are, and then this.
@@ -85,6 +91,8 @@ pub enum Why {
     Malformed,
     /// A response bit in a request, or none in a response.
     WrongDirection,
+    /// A request in another version than the handshake settled.
+    VersionChanged,
     /// A compressed body or segment that does not decompress.
     Compression,
     /// A system table's answer that cannot be rewritten; the raw bytes would show an internal address.
@@ -102,6 +110,7 @@ impl Why {
             Self::PayloadChecksum => "segment_payload_checksum",
             Self::Malformed => "malformed",
             Self::WrongDirection => "wrong_direction",
+            Self::VersionChanged => "version_changed",
             Self::Compression => "compression",
             Self::Unrewritable => "unrewritable",
             Self::MetadataMissing => "metadata_missing",

@@ -185,10 +185,10 @@ impl Topology {
         of_ip.copied().flatten().map_or(Mapped::Unknown, |native| self.map_native(native))
     }
 
-    /// Every native address:port that must not reach a client: present, former and gone, each once, in no order.
-    pub fn internal_addresses(&self) -> impl Iterator<Item = SocketAddr> + '_ {
-        let left = self.former.keys().filter(|address| !self.by_native.contains_key(address));
-        self.by_native.keys().chain(left).copied()
+    /// True for the IP of a native address that must not reach a client: a present, a former or a gone one.
+    pub fn is_internal(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.native_of_ip.contains_key(&address) || self.former_of_ip.contains_key(&address)
     }
 
     fn at(&self, index: Option<&usize>) -> Option<&Arc<Node>> {
@@ -273,7 +273,10 @@ mod tests {
         assert!(
             matches!(topology.map_native_ip("10.0.0.1".parse().unwrap()), Mapped::Current(node) if node.port == 9042)
         );
-        assert_eq!(topology.internal_addresses().count(), 3);
+        for internal in ["10.0.0.1", "::ffff:10.0.0.1", "10.0.0.7", "10.0.0.3"] {
+            assert!(topology.is_internal(internal.parse().unwrap()), "{internal}");
+        }
+        assert!(!topology.is_internal("10.0.0.4".parse().unwrap()));
     }
 
     #[test]

@@ -3,16 +3,15 @@
 //! An LZ4 body is the uncompressed length (four bytes, big endian) and one block; a Snappy body is one raw block, which
 //! begins with its length as a varint. v5 compresses segments instead (`segment.rs`).
 //!
-//! A whole body is decompressed only after its declared length was compared with the caller's limit. Where a body's table
-//! has to be known, `prefix` decodes just its first bytes into the caller's buffer: no allocation, on whatever part
-//! of the body has arrived.
+//! Bodies of requests and answers on their way are decoded by a [`Decoder`], as they arrive and no further than is wanted. A
+//! whole body is decompressed at once only after its declared length was compared with the caller's limit.
 
-mod prefix;
+mod decoder;
 
 use super::frame::MAX_BODY_LEN;
 use super::primitives::DecodeError;
 
-pub use prefix::Prefix;
+pub use decoder::{Decoded, Decoder};
 
 /// A compression that STARTUP can ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,14 +34,6 @@ impl Compression {
         }
     }
 
-    /// How long `body` says that it is uncompressed; needs only its first bytes. An empty body stays empty.
-    ///
-    /// # Errors
-    /// `Truncated` when the length itself is not there yet; `TooLong` over the protocol's 256 MiB.
-    pub fn declared_len(self, body: &[u8]) -> Result<usize, DecodeError> {
-        prefix::declared(self, body).map(|(length, _)| length)
-    }
-
     /// The whole of `body`, uncompressed.
     ///
     /// # Errors
@@ -50,16 +41,16 @@ impl Compression {
     /// become just as long as it declares.
     pub fn decompress(self, body: &[u8], limit: usize) -> Result<Vec<u8>, DecodeError> {
         let what = "compressed body";
-        let (length, block) = prefix::declared(self, body)?;
-        if length > limit {
-            return Err(DecodeError::TooLong { what, length: length as u64, limit: limit as u64 });
-        }
         if body.is_empty() {
             return Ok(Vec::new());
         }
+        let (length, used) = decoder::declared(self, body)?;
+        if length > limit {
+            return Err(DecodeError::TooLong { what, length: length as u64, limit: limit as u64 });
+        }
         let mut out = vec![0; length];
         let written = match self {
-            Self::Lz4 => lz4_flex::block::decompress_into(block, &mut out).ok(),
+            Self::Lz4 => lz4_flex::block::decompress_into(body.get(used..).unwrap_or_default(), &mut out).ok(),
             Self::Snappy => snap::raw::Decoder::new().decompress(body, &mut out).ok(),
         };
         if written == Some(length) { Ok(out) } else { Err(DecodeError::Malformed { what }) }
@@ -80,14 +71,6 @@ impl Compression {
             }
             Self::Snappy => snap::raw::Encoder::new().compress_vec(body).map_err(|_| too_long),
         }
-    }
-
-    /// Decodes as much of the uncompressed body as fits into `out`, from the part of `body` that has arrived.
-    ///
-    /// # Errors
-    /// Never `Truncated`: too little input, none included, is [`Prefix::NeedInput`]. `Malformed` and `TooLong` are final.
-    pub fn decompress_prefix(self, body: &[u8], out: &mut [u8]) -> Result<Prefix, DecodeError> {
-        prefix::decode(self, body, out)
     }
 }
 
@@ -132,7 +115,6 @@ mod tests {
         fn bodies_round_trip(body in prop::collection::vec(0u8..5, 0..3000)) {
             for compression in BOTH {
                 let compressed = compression.compress(&body).unwrap();
-                prop_assert_eq!(compression.declared_len(&compressed), Ok(body.len()));
                 prop_assert_eq!(compression.decompress(&compressed, body.len()), Ok(body.clone()));
             }
         }
@@ -141,7 +123,6 @@ mod tests {
         fn arbitrary_bodies_never_panic(body in prop::collection::vec(any::<u8>(), 0..300)) {
             for compression in BOTH {
                 let _ = compression.decompress(&body, 4096);
-                let _ = compression.decompress_prefix(&body, &mut [0; 64]);
             }
         }
     }

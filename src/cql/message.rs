@@ -1,20 +1,24 @@
 //! The few messages that are read or written: what the handshake says, EVENT, and the heads of requests.
 //!
 //! Nothing here is a general codec: a message that is not named here is never parsed. All bodies are uncompressed and
-//! without the prefixes of the frame flags (`rows::message_offset`, [`request::message_offset`]).
+//! without what the frame's flags put before them ([`MessageStart`]).
 
 pub mod event;
 pub mod request;
+pub mod start;
 
 use super::compression::Compression;
 use super::primitives::{DecodeError, Reader, Writer};
 
 pub use event::{Event, NodeChange};
+pub use start::MessageStart;
 
 /// Error codes that this program writes or looks for (native_protocol_v5.spec §9). An open set on the wire.
 pub mod error_code {
     pub const SERVER_ERROR: i32 = 0x0000;
     pub const PROTOCOL_ERROR: i32 = 0x000a;
+    /// A login was refused.
+    pub const BAD_CREDENTIALS: i32 = 0x0100;
     pub const OVERLOADED: i32 = 0x1001;
     pub const INVALID: i32 = 0x2200;
     pub const UNPREPARED: i32 = 0x2500;
@@ -114,9 +118,9 @@ impl<'a> Register<'a> {
         Ok(Self { event_types: Reader::new(message).string_list("REGISTER types")? })
     }
 
-    /// Whether it asks for `event_type`. Nodes take the names as they are, in upper case.
+    /// Whether it asks for `event_type`, in any case (apache/cassandra `transport/CBUtil.java`, `readEnumValue`).
     pub fn has(&self, event_type: &str) -> bool {
-        self.event_types.contains(&event_type)
+        self.event_types.iter().any(|asked| asked.eq_ignore_ascii_case(event_type))
     }
 }
 

@@ -34,6 +34,14 @@ impl DecodeError {
     pub fn is_truncated(self) -> bool {
         matches!(self, Self::Truncated { .. })
     }
+
+    /// How many bytes more would make a truncated field whole; 0 for every other error.
+    pub fn missing(self) -> usize {
+        match self {
+            Self::Truncated { need, have, .. } => need.saturating_sub(have).max(1),
+            _ => 0,
+        }
+    }
 }
 
 /// A `[value]`: length -1 is null, -2 is *not set* (native_protocol_v4.spec §3).

@@ -10,11 +10,12 @@ mod types;
 mod writer;
 
 use super::frame::Flags;
+use super::message::MessageStart;
 use super::primitives::{DecodeError, Reader};
 
-pub use parse::{Column, MAX_CELLS, MAX_COLUMNS, Rows};
+pub use parse::{Column, MAX_CELLS, MAX_COLUMNS, Rows, RowsHead};
 pub use prepared::Prepared;
-pub use types::{ColumnType, MAX_TYPE_DEPTH, NativeType, type_id};
+pub use types::{ColumnType, MAX_TYPE_DEPTH, MAX_TYPE_NODES, TypeKind, TypeNode, Types, type_id};
 pub use writer::{NewColumn, RowsWriter};
 
 /// Flags of a Rows metadata.
@@ -54,25 +55,12 @@ impl ResultKind {
     }
 }
 
-/// Where the message of a response's body begins: after the tracing id, the warnings and the custom payload, in this
-/// order, each when its flag is set. The specification (§2.2) names the order; apache/cassandra
-/// `transport/Envelope.java` and `Message.java` keep it.
+/// Where the message of a whole response's body begins ([`MessageStart`]).
 ///
 /// # Errors
 /// `Truncated` while `body` does not reach to the message.
-#[inline]
 pub fn message_offset(flags: Flags, body: &[u8]) -> Result<usize, DecodeError> {
-    let mut reader = Reader::new(body);
-    if flags.has(Flags::TRACING) {
-        reader.uuid("tracing id")?;
-    }
-    if flags.has(Flags::WARNING) {
-        reader.skip_string_list("warnings")?;
-    }
-    if flags.has(Flags::CUSTOM_PAYLOAD) {
-        reader.skip_bytes_map("custom payload")?;
-    }
-    Ok(reader.position())
+    MessageStart::of_response().find(flags, body)
 }
 
 /// What a RESULT says of the table its rows are of.
@@ -88,7 +76,9 @@ pub enum TableOf<'a> {
         keyspace: &'a str,
         table: &'a str,
     },
-    /// Columns of more than one table. No statement of Cassandra's gives this.
+    /// Each column names a table of its own: [`table_of_whole`] says whether it is one. No statement of Cassandra's gives this.
+    PerColumn,
+    /// Columns of more than one table.
     Several,
 }
 
@@ -107,7 +97,24 @@ pub fn table_of(message: &[u8]) -> Result<TableOf<'_>, DecodeError> {
     if head.has(metadata_flags::NO_METADATA) {
         return Ok(if head.column_count == 0 { TableOf::NoColumns } else { TableOf::NoMetadata });
     }
-    table_of_columns(&mut reader, &head)
+    Ok(match head.global {
+        Some((keyspace, table)) => TableOf::Table { keyspace, table },
+        None if head.column_count == 0 => TableOf::NoColumns,
+        None => TableOf::PerColumn,
+    })
+}
+
+/// The same of a whole message, also where each column names a table of its own.
+pub fn table_of_whole(message: &[u8]) -> Result<TableOf<'_>, DecodeError> {
+    match table_of(message)? {
+        TableOf::PerColumn => {
+            let mut reader = Reader::new(message);
+            ResultKind::read(&mut reader)?;
+            let head = MetadataHead::read(&mut reader)?;
+            table_of_columns(&mut reader, &head)
+        }
+        told => Ok(told),
+    }
 }
 
 /// The keyspace of a Rows result in its usual shape: one table for all columns, no paging state, no new metadata id. The
@@ -125,10 +132,11 @@ fn table_of_columns<'a>(reader: &mut Reader<'a>, head: &MetadataHead<'a>) -> Res
         return Ok(TableOf::Table { keyspace, table });
     }
     let mut found = None;
+    let mut nodes = types::MAX_TYPE_NODES;
     for _ in 0..head.column_count {
         let name = (reader.string("column keyspace")?, reader.string("column table")?);
         reader.short_bytes("column name")?;
-        ColumnType::read(reader)?;
+        ColumnType::read_within(reader, &mut nodes)?;
         match found {
             None => found = Some(name),
             Some(first) if first == name => {}

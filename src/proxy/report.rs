@@ -28,21 +28,18 @@ impl Shared {
     fn rewrote(&self, port: u16, incarnation: u64, report: Report, plain: bool) {
         match report.rewritten {
             Rewritten::Unchanged => {}
-            Rewritten::Frame(_) => self.metrics.rewritten(match report.table {
+            Rewritten::Frame => self.metrics.rewritten(match report.table {
                 SystemTable::Local => Table::Local,
                 SystemTable::Peers => Table::Peers,
                 SystemTable::PeersV2 => Table::PeersV2,
             }),
-            Rewritten::Refused(_) => self.metrics.request_refused(RefusedRequest::InternalAddress),
+            Rewritten::Refused => self.metrics.request_refused(RefusedRequest::InternalAddress),
+        }
+        for (reason, count) in report.hidden_besides {
+            self.metrics.rows_hidden(hidden_row(reason), count);
         }
         for row in report.hidden {
-            let reason = match row.reason {
-                None => HiddenRow::View,
-                Some(HiddenReason::NoPort) => HiddenRow::NoPort,
-                Some(HiddenReason::NotAnnounced) => HiddenRow::NotAnnounced,
-                Some(HiddenReason::NotResolved) => HiddenRow::NotResolved,
-            };
-            self.metrics.rows_hidden(reason, 1);
+            self.metrics.rows_hidden(hidden_row(row.reason), 1);
             if let Some(reason) = row.reason.filter(|_| plain) {
                 let hidden = Hidden { id: None, host_id: row.host_id, address: row.address, reason };
                 let _ = self.observations.try_send(Input::Hidden(hidden));
@@ -68,6 +65,15 @@ impl Shared {
             rack: local.rack,
         };
         let _ = self.observations.try_send(Input::Observed(Observation { port, incarnation, identity }));
+    }
+}
+
+fn hidden_row(reason: Option<HiddenReason>) -> HiddenRow {
+    match reason {
+        None => HiddenRow::View,
+        Some(HiddenReason::NoPort) => HiddenRow::NoPort,
+        Some(HiddenReason::NotAnnounced) => HiddenRow::NotAnnounced,
+        Some(HiddenReason::NotResolved) => HiddenRow::NotResolved,
     }
 }
 

@@ -5,35 +5,16 @@
 //! same state twice in a row. Nobody's raw address ever passes.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::cql::message::event::{STATUS_CHANGE, TOPOLOGY_CHANGE};
-use crate::cql::message::{Event, NodeChange, Register};
+use super::registration::RegisteredTypes;
+use super::view::View;
+use crate::cql::message::{Event, NodeChange};
 use crate::topology::{HostId, Mapped, Node, NodeState, Topology};
 
 /// Addresses of which a node spoke before the topology knew them, per connection.
 const MAX_UNKNOWN: usize = 64;
-
-/// The event types of REGISTER that speak of nodes; only these are ever added by the gateway.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RegisteredTypes {
-    pub status_change: bool,
-    pub topology_change: bool,
-}
-
-impl RegisteredTypes {
-    pub fn of(register: &Register<'_>) -> Self {
-        Self { status_change: register.has(STATUS_CHANGE), topology_change: register.has(TOPOLOGY_CHANGE) }
-    }
-
-    fn has(self, change: NodeChange) -> bool {
-        match change {
-            NodeChange::Up | NodeChange::Down => self.status_change,
-            NodeChange::NewNode | NodeChange::RemovedNode | NodeChange::MovedNode => self.topology_change,
-        }
-    }
-}
 
 /// What this client was told of one node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,7 +44,6 @@ pub enum Outcome {
 /// What one control connection was told.
 #[derive(Debug, Default)]
 pub struct Announcer {
-    types: RegisteredTypes,
     /// The nodes of the topology that the client was last brought up to, by port.
     known: Option<Arc<[Arc<Node>]>>,
     /// What it was told of a port's node, where that is something else than what rows said when `known` was new.
@@ -72,10 +52,8 @@ pub struct Announcer {
 }
 
 impl Announcer {
-    /// The client registered. What it can read in rows now counts as told.
-    pub fn register(&mut self, types: RegisteredTypes, topology: &Topology) {
-        self.types.status_change |= types.status_change;
-        self.types.topology_change |= types.topology_change;
+    /// The client registers. What it can read in rows now counts as told.
+    pub fn begin(&mut self, topology: &Topology) {
         self.known.get_or_insert_with(|| Arc::clone(&topology.nodes));
     }
 
@@ -84,17 +62,18 @@ impl Announcer {
     pub fn on_event(
         &mut self,
         event: &Event<'_>,
+        types: RegisteredTypes,
         topology: &Topology,
         told_as: impl Fn(&Node) -> Option<SocketAddr>,
     ) -> Outcome {
         let &Event::Node { change, address } = event else { return Outcome::Swallowed };
         match topology.map_native(address) {
             Mapped::Current(node) => match told_as(node) {
-                Some(as_address) => self.on_change(change, node, as_address),
+                Some(as_address) => outcome(self.on_change(change, node), types, as_address),
                 None => Outcome::Swallowed,
             },
             Mapped::Gone(node) if matches!(change, NodeChange::Down | NodeChange::RemovedNode) => match told_as(node) {
-                Some(as_address) => self.on_change(change, node, as_address),
+                Some(as_address) => outcome(self.on_change(change, node), types, as_address),
                 None => Outcome::Swallowed,
             },
             Mapped::Former(_) => Outcome::Swallowed,
@@ -118,14 +97,15 @@ impl Announcer {
         Outcome::Held
     }
 
-    fn on_change(&mut self, change: NodeChange, node: &Node, as_address: SocketAddr) -> Outcome {
+    /// The changes that a client is told which asked for all; `None` when the node's word is kept until the node is announced.
+    fn on_change(&mut self, change: NodeChange, node: &Node) -> Option<Vec<NodeChange>> {
         let told = told_of(&mut self.told, self.known.as_deref(), node.port);
         let is_up = node.state == NodeState::Up;
         let mut changes = Vec::new();
         match change {
             NodeChange::NewNode | NodeChange::Up if !is_up => {
                 told.spoken_of = true;
-                return Outcome::Held;
+                return None;
             }
             NodeChange::NewNode if !told.present => {
                 told.present = true;
@@ -154,18 +134,13 @@ impl Announcer {
         }
         told.incarnation = node.incarnation;
         told.host_id = node.host_id.or(told.host_id);
-        self.outcome(changes, as_address)
-    }
-
-    fn outcome(&self, changes: Vec<NodeChange>, as_address: SocketAddr) -> Outcome {
-        let told: Vec<_> =
-            changes.into_iter().filter(|&change| self.types.has(change)).map(|change| (change, as_address)).collect();
-        if told.is_empty() { Outcome::Swallowed } else { Outcome::Tell(told) }
+        Some(changes)
     }
 
     /// What the client is told because the topology changed: what the gateway knows first, and what was held.
     pub fn on_topology(
         &mut self,
+        types: RegisteredTypes,
         topology: &Topology,
         told_as: impl Fn(&Node) -> Option<SocketAddr>,
     ) -> Vec<(NodeChange, SocketAddr)> {
@@ -188,7 +163,7 @@ impl Announcer {
                 (None, before) => before.map(|before| Told::by_rows(before)).unwrap_or_default(),
             };
             let Some(as_address) = told_as(node) else { continue };
-            let changes = told.catch_up(node).into_iter().filter(|&change| self.types.has(change));
+            let changes = told.catch_up(node).into_iter().filter(|&change| types.has(change));
             events.extend(changes.map(|change| (change, as_address)));
             if told != Told::by_rows(node) {
                 self.told.insert(node.port, told);
@@ -196,6 +171,19 @@ impl Announcer {
         }
         events
     }
+}
+
+/// How a View tells of a node in events; `None` when it does not.
+pub fn told_as(view: &dyn View, attached: u16, advertised: IpAddr) -> impl Fn(&Node) -> Option<SocketAddr> + '_ {
+    move |node| view.tells_of(node, attached).then(|| view.endpoint(node, advertised))
+}
+
+/// What of these changes a client is told that registered for `types`.
+fn outcome(changes: Option<Vec<NodeChange>>, types: RegisteredTypes, as_address: SocketAddr) -> Outcome {
+    let Some(changes) = changes else { return Outcome::Held };
+    let told: Vec<_> =
+        changes.into_iter().filter(|&change| types.has(change)).map(|change| (change, as_address)).collect();
+    if told.is_empty() { Outcome::Swallowed } else { Outcome::Tell(told) }
 }
 
 /// What the client was told of the node of `port`, to be changed.

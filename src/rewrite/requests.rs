@@ -1,249 +1,291 @@
 //! What happens to a client's requests: nearly all pass.
 //!
-//! Three things are looked at. An answer that is asked to skip its metadata names no table, so the flag is cleared unless the
-//! statement is known to be ordinary. REGISTER makes the connection a control connection. The beginning of a QUERY says
-//! whether its answer can be learned from.
+//! Four things are looked at. An answer that is asked to skip its metadata names no table, so the flag is cleared unless the
+//! statement is known to be ordinary. REGISTER may make the connection a control connection. The beginning of a QUERY says
+//! whether its answer can be learned from. And who logs in may have to wait.
+//!
+//! What gateway and node might read differently is refused: nodes ignore the COMPRESSION flag in v5, and where no compression
+//! was agreed on.
 
-use std::ops::Range;
-
-use super::conversation::{Fact, Surroundings};
-use super::events::RegisteredTypes;
+use super::exchange::Exchange;
+use super::fact::Fact;
 use super::plain_selection;
-use super::streams::Streams;
-use super::walk::{Clear, Judge, Rewrite, Verdict};
-use super::{Failure, Why};
-use crate::cql::compression::{Compression, Prefix};
-use crate::cql::frame::{EVENT_STREAM, Flags, HEADER_LEN, Header, Opcode, Version, encode_frame};
-use crate::cql::message::request::{self, flag::SKIP_METADATA};
-use crate::cql::message::{Register, error_code};
-use crate::cql::primitives::{DecodeError, Reader};
-use crate::cql::session::Session;
+use super::registration::{MAX_REGISTER, RegisteredTypes};
+use super::statement::{Head, Looked, Skip};
+use super::streams::Note;
+use super::walk::{Clear, Judge, Verdict};
+use super::{Failure, Login, Why, Work};
+use crate::cql::compression::{Decoded, Decoder};
+use crate::cql::frame::{Header, Opcode, encode_frame};
+use crate::cql::message::request::flag::SKIP_METADATA;
+use crate::cql::message::{MessageStart, Register, request};
+use crate::cql::primitives::DecodeError;
 
-/// Decoded bytes of a compressed request that tell what it asks, if its text is short.
-const PREFIX: usize = 512;
+/// The longest body before the node let the client in: Kerberos tickets reach some ten KiB.
+const MAX_BEFORE_LOGIN: u32 = 64 * 1024;
 
-/// The judge of one step in the direction client → node.
-pub struct Requests<'a> {
-    pub session: Session,
-    pub around: &'a Surroundings,
-    pub streams: &'a mut Streams,
-    pub facts: &'a mut Vec<Fact>,
-    pub sent: &'a mut u64,
-    pub answered: u64,
-    /// Answers to QUERY may get columns injected, so they are remembered.
-    pub notes_queries: bool,
+/// The judge's own state in the direction client → node.
+#[derive(Debug, Default)]
+pub struct Requests {
+    /// What was found out about a QUERY or EXECUTE that is not decided.
+    looked: Option<Box<Looked>>,
 }
 
-impl Requests<'_> {
-    /// Requests that are counted: every frame with a stream of the client's.
-    fn pass(&mut self, header: Header) -> Verdict {
-        *self.sent += 1;
-        self.streams.reuse(header.stream);
+impl Requests {
+    /// Bytes that are held here.
+    pub fn held_bytes(&self) -> usize {
+        self.looked.as_ref().map_or(0, |looked| looked.held_bytes())
+    }
+}
+
+/// The judge of one step.
+pub struct RequestJudge<'a> {
+    pub requests: &'a mut Requests,
+    pub exchange: &'a mut Exchange,
+}
+
+impl RequestJudge<'_> {
+    fn pass(&mut self, header: Header, note: Note) -> Verdict {
+        self.exchange.ask(header, note);
         Verdict::Pass
     }
 
-    fn query(&mut self, header: Header, body: &[u8]) -> Verdict {
-        let head = match query_head(header.flags, header.length as usize, self.session.version, body) {
-            Ok(head) => head,
-            Err(error) if is_partial(header, body) && error.is_truncated() => {
-                return Verdict::More(body.len() + missing(error));
+    /// A QUERY or EXECUTE.
+    fn statement(&mut self, header: Header, body: &[u8], work: &mut Work<'_>) -> Verdict {
+        let mut looked = self.requests.looked.take().map_or_else(Looked::default, |looked| *looked);
+        let session = self.exchange.client.session;
+        let verdict = match session.compression.filter(|_| session.is_compressed(header)) {
+            None => self.plain(&mut looked, header, body),
+            Some(compression) => {
+                let mut decoder = looked.decoder.take().unwrap_or_else(|| Decoder::new(compression));
+                let verdict = self.compressed(&mut looked, &mut decoder, header, body, work);
+                looked.decoder = Some(decoder);
+                verdict
             }
-            Err(_) => return self.pass_query(header, &[]),
         };
-        if head.text.end <= plain_selection::LOOK && head.text.end > body.len() {
-            return Verdict::More(head.text.end);
+        if matches!(verdict, Verdict::Need(_) | Verdict::Later) {
+            self.requests.looked = Some(Box::new(looked));
         }
-        self.pass_query(header, head.text_in(body));
-        clear_skip(body, head.flags)
+        verdict
     }
 
-    /// A QUERY passes, whose text is this if it is short.
-    fn pass_query(&mut self, header: Header, text: &[u8]) -> Verdict {
-        let passed = self.pass(header);
-        if self.notes_queries {
-            self.streams.note_query(header.stream);
+    fn plain(&mut self, looked: &mut Looked, header: Header, body: &[u8]) -> Verdict {
+        let is_whole = body.len() == header.length as usize;
+        match self.head(looked, header, header.length as usize, body) {
+            Ok(head) => self.settle(header, body, &head),
+            Err(error) if !is_whole && error.is_truncated() => Verdict::Need(body.len() + error.missing()),
+            // The node will say so.
+            Err(_) => self.pass(header, Note::Plain),
         }
-        if plain_selection::is_plain(text)
-            && let Some(others) = self.sent.checked_sub(self.answered + 1)
-        {
-            self.streams.note_plain_selection(header.stream, others);
-        }
-        passed
     }
 
-    fn execute(&mut self, header: Header, body: &[u8]) -> Verdict {
-        let (id, offset, skips) = match execute_head(header, self.session.version, body) {
-            Ok(head) => head,
-            Err(error) if is_partial(header, body) && error.is_truncated() => {
-                return Verdict::More(body.len() + missing(error));
+    fn head(&self, looked: &mut Looked, header: Header, length: usize, body: &[u8]) -> Result<Head, DecodeError> {
+        looked.head(header, length, self.exchange.client.session.version, body)
+    }
+
+    /// The head of a statement is known: it passes, with its flag cleared if need be.
+    fn settle(&mut self, header: Header, body: &[u8], head: &Head) -> Verdict {
+        let (note, skip) = self.meaning(body, head);
+        self.exchange.ask(header, note);
+        match skip {
+            Skip::Stays => Verdict::Pass,
+            Skip::Cleared => {
+                if head.is_execute() {
+                    self.exchange.facts.push(Fact::Redescribed);
+                }
+                match u32::try_from(head.flags()) {
+                    Ok(offset) => Verdict::Clear(Clear { offset, bits: SKIP_METADATA }),
+                    Err(_) => Verdict::Pass,
+                }
             }
-            Err(_) => return self.pass(header),
-        };
-        self.pass(header);
-        if !skips || self.around.statements.contains(id) {
-            return Verdict::Pass;
         }
-        if let Ok(id) = id.try_into() {
-            self.streams.note_execute(header.stream, id);
-        }
-        self.facts.push(Fact::Redescribed);
-        clear_skip(body, offset)
     }
 
-    /// QUERY or EXECUTE whose body is compressed: its start is decoded, as far as the flags; it is held whole only when they
-    /// must change.
-    fn compressed(&mut self, header: Header, body: &[u8]) -> Verdict {
-        let Some(compression) = self.session.compression else { return self.pass(header) };
-        if body.is_empty() && is_partial(header, body) {
-            return Verdict::More(1);
-        }
-        let mut len = PREFIX;
-        let mut verdict = self.compressed_start(compression, header, body, &mut [0; PREFIX]);
-        while let Err(needed) = verdict {
-            if needed > self.around.held_frame {
-                return Verdict::Fail(self.too_long_to_hold(header));
+    /// What a statement's answer will mean, and whether it may be asked to skip its metadata.
+    fn meaning(&self, body: &[u8], head: &Head) -> (Note, Skip) {
+        match head {
+            Head::Query { text, flags } => {
+                let text = body.get(text.clone()).filter(|text| text.len() <= plain_selection::LOOK);
+                let note = if plain_selection::is_plain(text.unwrap_or_default()) {
+                    Note::PlainSelection
+                } else if self.exchange.client.injection.any() {
+                    Note::Query
+                } else {
+                    Note::Plain
+                };
+                // The flags of a long one have not arrived: cleared they are in any case.
+                let skips = body.get(*flags).is_none_or(|flags| flags & SKIP_METADATA != 0);
+                (note, if skips { Skip::Cleared } else { Skip::Stays })
             }
-            len = needed.max(4 * len).min(self.around.held_frame);
-            verdict = self.compressed_start(compression, header, body, &mut vec![0; len]);
+            Head::Execute { id, skips: false, .. } if id.is_empty() => (Note::Plain, Skip::Stays),
+            Head::Execute { skips: false, .. } => (Note::Plain, Skip::Stays),
+            Head::Execute { id, .. } => {
+                let id = body.get(id.clone()).unwrap_or_default();
+                if self.exchange.around.statements.contains(id) {
+                    return (Note::Skipping, Skip::Stays);
+                }
+                (id.try_into().map_or(Note::Plain, Note::Described), Skip::Cleared)
+            }
         }
-        verdict.unwrap_or_else(|_| self.pass(header))
     }
 
-    /// The verdict by the decoded start of a body, or how much longer than `start` it must be.
-    fn compressed_start(
+    /// A statement whose body is compressed: it is decoded as far as its flags; it is needed whole only when they must change.
+    fn compressed(
         &mut self,
-        compression: Compression,
+        looked: &mut Looked,
+        decoder: &mut Decoder,
         header: Header,
         body: &[u8],
-        start: &mut [u8],
-    ) -> Result<Verdict, usize> {
-        let Ok(prefix) = compression.decompress_prefix(body, start) else { return Ok(self.pass(header)) };
-        let decoded = start.get(..prefix.written()).unwrap_or_default();
-        let needed = if header.opcode == Opcode::EXECUTE {
-            match execute_head(header, self.session.version, decoded) {
-                Ok((id, _, skips)) if skips && !self.around.statements.contains(id) => return Ok(Verdict::Hold),
-                Ok(_) => return Ok(self.pass(header)),
-                Err(error) => decoded.len().saturating_add(missing(error)),
-            }
-        } else {
-            let length = compression.declared_len(body).unwrap_or(usize::MAX);
-            match query_head(header.flags, length, self.session.version, decoded) {
-                Ok(head) => match decoded.get(head.flags) {
-                    Some(flags) if flags & SKIP_METADATA != 0 => return Ok(Verdict::Hold),
-                    Some(_) => return Ok(self.pass_query(header, head.text_in(decoded))),
-                    None => head.flags.saturating_add(1),
+        work: &mut Work<'_>,
+    ) -> Verdict {
+        let is_whole = body.len() == header.length as usize;
+        loop {
+            let length = decoder.declared().unwrap_or(usize::MAX);
+            let wanted = match self.head(looked, header, length, decoder.decoded()) {
+                Ok(head) if head.flags() < decoder.decoded().len() => match self.meaning(decoder.decoded(), &head) {
+                    (note, Skip::Stays) => return self.pass(header, note),
+                    (_, Skip::Cleared) if !is_whole => return Verdict::Need(header.length as usize),
+                    (_, Skip::Cleared) if length > self.exchange.around.held_frame => {
+                        return Verdict::Fail(self.too_long_to_hold(header));
+                    }
+                    (_, Skip::Cleared) if decoder.decoded().len() == length => {
+                        return self.cleared(decoder, header, &head);
+                    }
+                    (_, Skip::Cleared) => length,
                 },
-                Err(error) => decoded.len().saturating_add(missing(error)),
+                Ok(head) => head.flags().saturating_add(1),
+                Err(error) if error.is_truncated() && decoder.decoded().len() < length => {
+                    decoder.decoded().len().saturating_add(error.missing())
+                }
+                // The node will say so.
+                Err(_) => return self.pass(header, Note::Plain),
+            };
+            if wanted > self.exchange.around.held_frame {
+                return Verdict::Fail(self.too_long_to_hold(header));
             }
-        };
-        match prefix {
-            // What has arrived is decoded again and again: it grows in proportion, so that this costs no more than once.
-            Prefix::NeedInput { .. } if is_partial(header, body) => {
-                let most = self.around.held_frame.saturating_sub(HEADER_LEN);
-                Ok(Verdict::More((body.len() + body.len() / 4).min(most).max(body.len() + 1)))
+            match work.decode(decoder, body, is_whole, wanted) {
+                Ok(Decoded::NeedInput) if !is_whole => return Verdict::Need(body.len() + 1),
+                Ok(Decoded::NeedInput) | Err(_) => return Verdict::Fail(self.not_decompressed(header)),
+                Ok(_) if decoder.decoded().len() < wanted.min(decoder.declared().unwrap_or(wanted)) => {
+                    return Verdict::Later;
+                }
+                Ok(_) => {}
             }
-            Prefix::Full { .. } if needed > start.len() => Err(needed),
-            // Malformed, if it is whole: the node will say so.
-            _ => Ok(Verdict::Hold),
         }
     }
 
-    /// A compressed request that may skip metadata, whole: decompressed, judged again, and sent on uncompressed if changed.
-    fn rewrite_compressed(&mut self, header: Header, frame: &[u8]) -> Rewrite {
-        let Some(compression) = self.session.compression else { return Rewrite::Keep };
-        let body = frame.get(HEADER_LEN..).unwrap_or_default();
-        let mut body = match compression.decompress(body, self.around.held_frame) {
+    /// The statement goes on with its flag cleared, compressed as it came.
+    fn cleared(&mut self, decoder: &mut Decoder, header: Header, head: &Head) -> Verdict {
+        let mut body = std::mem::replace(decoder, Decoder::new(decoder.compression())).into_decoded();
+        // The verdict of the head is made anew: what it notes belongs to the request that goes out now.
+        let compression = decoder.compression();
+        self.settle(header, &body, head);
+        if let Some(flags) = body.get_mut(head.flags()) {
+            *flags &= !SKIP_METADATA;
+        }
+        match compression.compress(&body) {
+            Ok(body) => Verdict::Replace(encode_frame(header, &body)),
+            Err(_) => Verdict::Fail(self.too_long_to_hold(header)),
+        }
+    }
+
+    /// The whole body of a short request, decompressed if it must be.
+    fn short(&self, header: Header, body: &[u8], limit: u32) -> Result<Vec<u8>, Verdict> {
+        if body.len() < header.length as usize {
+            return Err(Verdict::Need(header.length as usize));
+        }
+        let session = self.exchange.client.session;
+        match session.compression.filter(|_| session.is_compressed(header)) {
+            None => Ok(body.to_vec()),
+            Some(compression) => {
+                compression.decompress(body, limit as usize).map_err(|_| Verdict::Fail(self.not_decompressed(header)))
+            }
+        }
+    }
+
+    fn register(&mut self, header: Header, body: &[u8]) -> Verdict {
+        let body = match self.short(header, body, MAX_REGISTER) {
             Ok(body) => body,
-            Err(error) => return Rewrite::Fail(self.not_decompressed(header, error)),
+            Err(verdict) => return verdict,
         };
-        let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
-        let header = Header { flags: header.flags.without(Flags::COMPRESSION), length, ..header };
-        match self.judge(header, &body) {
-            Verdict::Clear(Clear { offset, bits }) => {
-                if let Some(byte) = body.get_mut(offset as usize) {
-                    *byte &= !bits;
-                }
-                Rewrite::Frame(encode_frame(header, &body))
-            }
-            Verdict::Fail(failure) => Rewrite::Fail(failure),
-            _ => Rewrite::Keep,
+        let start = MessageStart::of_request().find(header.flags, &body).unwrap_or(usize::MAX);
+        let Ok(register) = Register::parse(body.get(start..).unwrap_or_default()) else {
+            return self.pass(header, Note::Plain);
+        };
+        let topology = (self.exchange.around.topology)();
+        let control = self.exchange.control.get_or_insert_default();
+        control.announcer.begin(&topology);
+        if !control.registration.ask(header.stream, RegisteredTypes::of(&register)) {
+            return self.refused(header, Why::Malformed, "cqlgate: too many REGISTERs without an answer");
         }
+        self.pass(header, Note::Plain)
     }
 
-    fn not_decompressed(&self, header: Header, error: DecodeError) -> Failure {
-        match error {
-            DecodeError::TooLong { .. } => self.too_long_to_hold(header),
-            _ => Why::Compression.into(),
+    /// AUTH_RESPONSE, or what v1 called CREDENTIALS: it waits until the client may log in.
+    fn login(&mut self, header: Header, body: &[u8]) -> Verdict {
+        let body = match self.short(header, body, MAX_BEFORE_LOGIN) {
+            Ok(body) => body,
+            Err(verdict) => return verdict,
+        };
+        if std::mem::take(&mut self.exchange.let_in) {
+            return self.pass(header, Note::Plain);
         }
+        let start = MessageStart::of_request().find(header.flags, &body).unwrap_or(usize::MAX);
+        Verdict::Ask(Login { user: request::sasl_plain_user(body.get(start..).unwrap_or_default()) })
     }
 
-    fn register(&mut self, header: Header, frame: &[u8]) -> Rewrite {
-        let body = frame.get(HEADER_LEN..).unwrap_or_default();
-        let decompressed;
-        let body = match self.session.compression.filter(|_| is_compressed(header, self.session.version)) {
-            None => body,
-            Some(compression) => match compression.decompress(body, self.around.held_frame) {
-                Ok(body) => {
-                    decompressed = body;
-                    &decompressed
-                }
-                Err(error) => return Rewrite::Fail(self.not_decompressed(header, error)),
-            },
-        };
-        let message = request::message_offset(header.flags, body).ok().and_then(|offset| body.get(offset..));
-        if let Some(Ok(register)) = message.map(Register::parse) {
-            self.facts.push(Fact::Registered(RegisteredTypes::of(&register)));
-        }
-        self.pass(header);
-        Rewrite::Keep
+    fn refused(&self, header: Header, why: Why, text: &str) -> Verdict {
+        Verdict::Fail(self.failure(header, why, text))
+    }
+
+    fn failure(&self, header: Header, why: Why, text: &str) -> Failure {
+        Failure { why, reply: Some(self.exchange.protocol_error(header, text)) }
+    }
+
+    fn not_decompressed(&self, header: Header) -> Failure {
+        self.failure(header, Why::Compression, "cqlgate: the frame's body does not decompress")
     }
 }
 
-impl Judge for Requests<'_> {
-    fn judge(&mut self, header: Header, body: &[u8]) -> Verdict {
-        if !self.around.rewriting {
-            return self.pass(header);
+impl Judge for RequestJudge<'_> {
+    #[inline]
+    fn judge(&mut self, header: Header, body: &[u8], work: &mut Work<'_>) -> Verdict {
+        if !self.exchange.around.rewriting {
+            return self.pass(header, Note::Plain);
         }
         match header.opcode {
-            Opcode::QUERY | Opcode::EXECUTE if is_compressed(header, self.session.version) => {
-                self.compressed(header, body)
-            }
-            Opcode::QUERY => self.query(header, body),
-            Opcode::EXECUTE => self.execute(header, body),
-            Opcode::REGISTER => Verdict::Hold,
-            _ => self.pass(header),
+            Opcode::QUERY | Opcode::EXECUTE => self.statement(header, body, work),
+            Opcode::REGISTER => self.register(header, body),
+            Opcode::AUTH_RESPONSE if !self.exchange.client.logged_in => self.login(header, body),
+            _ => self.pass(header, Note::Plain),
         }
     }
 
-    fn rewrite(&mut self, header: Header, frame: &[u8]) -> Rewrite {
-        match header.opcode {
-            Opcode::REGISTER => self.register(header, frame),
-            _ => self.rewrite_compressed(header, frame),
-        }
-    }
-
+    #[inline]
     fn refuse(&self, header: Header) -> Option<Failure> {
-        if header.is_response() {
-            return Some(Why::WrongDirection.into());
-        }
-        (header.length > self.around.max_body).then(|| {
-            let text =
-                format!("Frame body of {} bytes exceeds the maximum of {} bytes", header.length, self.around.max_body);
-            Failure { why: Why::FrameTooLong, reply: Some(protocol_error(header, &text, self.session)) }
-        })
+        let session = self.exchange.client.session;
+        let most = match header.opcode {
+            Opcode::REGISTER => MAX_REGISTER,
+            _ if self.exchange.client.logged_in => self.exchange.around.max_body,
+            _ => MAX_BEFORE_LOGIN.min(self.exchange.around.max_body),
+        };
+        let is_right = header.version == session.version.number()
+            && header.length <= most
+            && (session.compression.is_some() || !session.is_compressed(header));
+        (!is_right && self.exchange.around.rewriting).then(|| self.contradiction(header, most))
     }
 
     fn too_long_to_hold(&self, header: Header) -> Failure {
         let text = format!(
             "cqlgate: a frame body of {} bytes must change before it is sent on, and is longer than the maximum of {} bytes, or \
              will be when it is decompressed (limits.held_frame)",
-            header.length, self.around.held_frame
+            header.length, self.exchange.around.held_frame
         );
-        Failure { why: Why::HeldFrameTooLong, reply: Some(protocol_error(header, &text, self.session)) }
+        self.failure(header, Why::HeldFrameTooLong, &text)
     }
 
     fn held_limit(&self) -> usize {
-        self.around.held_frame
+        self.exchange.around.held_frame
     }
 
     fn passes_corrupt_payload(&self) -> bool {
@@ -251,70 +293,29 @@ impl Judge for Requests<'_> {
     }
 }
 
-/// In v5 the flag means nothing, and Java driver 4 sets it all the same.
-pub(super) fn is_compressed(header: Header, version: Version) -> bool {
-    version != Version::V5 && header.flags.has(Flags::COMPRESSION)
-}
-
-fn is_partial(header: Header, body: &[u8]) -> bool {
-    body.len() < header.length as usize
-}
-
-/// Where the parts of a QUERY's body are.
-struct QueryHead {
-    text: Range<usize>,
-    /// The flags byte.
-    flags: usize,
-}
-
-impl QueryHead {
-    /// The text, if it is short; empty otherwise.
-    fn text_in<'a>(&self, body: &'a [u8]) -> &'a [u8] {
-        let short = self.text.end <= plain_selection::LOOK;
-        body.get(self.text.clone()).filter(|_| short).unwrap_or_default()
+impl RequestJudge<'_> {
+    /// What a header says that cannot be: in the words of nodes, where they have some
+    /// (apache/cassandra `transport/Envelope.java`, `transport/Message.java`).
+    #[cold]
+    fn contradiction(&self, header: Header, most: u32) -> Failure {
+        let version = self.exchange.client.session.version.number();
+        if header.is_response() {
+            let opcode = header.opcode.0;
+            let text = format!("Wrong protocol direction (expected REQUEST, got RESPONSE) for opcode {opcode}");
+            return self.failure(header, Why::WrongDirection, &text);
+        }
+        if header.version != version {
+            let text = format!(
+                "Invalid message version. Got {} but previous messages on this connection had version {version}",
+                header.version
+            );
+            return self.failure(header, Why::VersionChanged, &text);
+        }
+        if header.length > most {
+            let text = format!("Frame body of {} bytes exceeds the maximum of {most} bytes", header.length);
+            return self.failure(header, Why::FrameTooLong, &text);
+        }
+        let text = "cqlgate: the frame's COMPRESSION flag is set, and no compression was agreed on at STARTUP";
+        self.failure(header, Why::Compression, text)
     }
-}
-
-/// Known as soon as the text's length is: the text itself may be long.
-fn query_head(flags: Flags, length: usize, version: Version, body: &[u8]) -> Result<QueryHead, DecodeError> {
-    let start = request::message_offset(flags, body)?;
-    let text = Reader::new(body.get(start..).unwrap_or_default()).count("QUERY text")?;
-    let start = start.saturating_add(4);
-    let end = start.saturating_add(text);
-    let consistency_and_flags = if version >= Version::V5 { 2 + 3 } else { 2 };
-    let flags = end.saturating_add(consistency_and_flags);
-    if flags >= length {
-        return Err(DecodeError::Malformed { what: "QUERY" });
-    }
-    Ok(QueryHead { text: start..end, flags })
-}
-
-/// An EXECUTE's prepared id, where in its body the flags byte is, and whether it asks to skip metadata.
-fn execute_head(header: Header, version: Version, body: &[u8]) -> Result<(&[u8], usize, bool), DecodeError> {
-    let start = request::message_offset(header.flags, body)?;
-    let (id, flags) = request::execute_head(version, body.get(start..).unwrap_or_default())?;
-    Ok((id, start + flags.offset, flags.skips_metadata()))
-}
-
-/// How many bytes more would make a truncated field whole.
-pub(super) fn missing(error: DecodeError) -> usize {
-    match error {
-        DecodeError::Truncated { need, have, .. } => need.saturating_sub(have).max(1),
-        _ => 0,
-    }
-}
-
-/// `Clear` when the flags byte may ask for an answer without metadata, `Pass` when it is there and does not.
-fn clear_skip(body: &[u8], offset: usize) -> Verdict {
-    match (body.get(offset), u32::try_from(offset)) {
-        (Some(flags), _) if flags & SKIP_METADATA == 0 => Verdict::Pass,
-        (_, Ok(offset)) => Verdict::Clear(Clear { offset, bits: SKIP_METADATA }),
-        (_, Err(_)) => Verdict::Pass,
-    }
-}
-
-/// The protocol's own error for a frame that is too long, on the client's stream.
-fn protocol_error(header: Header, text: &str, session: Session) -> Vec<u8> {
-    let stream = if header.stream == EVENT_STREAM { 0 } else { header.stream };
-    super::conversation::error_frame(session, stream, error_code::PROTOCOL_ERROR, text)
 }

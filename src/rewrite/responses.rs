@@ -1,338 +1,191 @@
 //! What happens to a node's responses. Every RESULT is asked which table it names; those of the three tables that carry
-//! addresses are held and rewritten, and every EVENT is. All others pass as they arrive.
+//! addresses are rewritten when they are there whole, and every EVENT is. All others pass as they arrive.
 //!
-//! A system table's raw bytes never pass: what cannot be rewritten ends the connection.
+//! A system table's raw bytes never pass: what cannot be rewritten ends the connection. An answer that names no table passes only
+//! where the one request in flight on its stream was an EXECUTE of a statement that is known to be ordinary.
 
-use std::net::{IpAddr, SocketAddr};
+mod results;
 
-use super::conversation::{Fact, Surroundings};
-use super::events::{Announcer, Outcome};
-use super::requests::{is_compressed, missing};
-use super::streams::{Note, Streams};
-use super::system_tables::{self, Perspective, Rewritten};
-use super::view::View;
-use super::view::drivers::Injection;
-use super::walk::{Judge, Rewrite, Verdict};
-use super::{Failure, Why};
-use crate::cql::compression::{Compression, Prefix};
-use crate::cql::frame::{Flags, HEADER_LEN, Header, Opcode, encode_frame};
-use crate::cql::message::{self, Event, error_code};
-use crate::cql::primitives::DecodeError;
-use crate::cql::rows::{self, Prepared, ResultKind, TableOf};
-use crate::cql::session::Session;
-use crate::topology::{Node, Topology};
+use std::sync::Arc;
 
-/// Decoded bytes of a compressed RESULT that tell its table, in all but strange cases.
-const PREFIX: usize = 256;
-/// A PREPARED answer longer than this teaches nothing.
-const MAX_PREPARED: u32 = 64 * 1024;
+use super::events::{Outcome, told_as};
+use super::exchange::Exchange;
+use super::fact::Fact;
+use super::streams::Answer;
+use super::walk::{Judge, Verdict};
+use super::{Failure, Why, Work};
+use crate::cql::compression::Compression;
+use crate::cql::frame::{Flags, Header, Opcode, encode_frame};
+use crate::cql::message::{self, Event, MessageStart};
+use crate::cql::primitives::Reader;
+use results::Looked;
+
 /// An EVENT or SUPPORTED is short; a longer one is not one.
 const MAX_SMALL: u32 = 64 * 1024;
 
-/// The judge of one step in the direction node → client.
-pub struct Responses<'a> {
-    pub session: Session,
-    pub around: &'a Surroundings,
-    pub view: &'a dyn View,
-    /// The port, and so the node, that this connection is attached to.
-    pub attached: u16,
-    /// The local address that the client connected to: its family chooses the advertised one.
-    pub family: IpAddr,
-    /// The columns that the driver profits from.
-    pub injection: Injection,
-    pub streams: &'a mut Streams,
-    pub announcer: Option<&'a mut Announcer>,
-    pub facts: &'a mut Vec<Fact>,
-    pub answered: &'a mut u64,
+/// The judge's own state in the direction node → client.
+#[derive(Debug, Default)]
+pub struct Responses {
+    /// What was found out about a RESULT that is not decided.
+    looked: Option<Box<Looked>>,
 }
 
-/// What the start of a RESULT's body says.
-enum Says {
-    Ordinary,
-    /// Rows without metadata.
-    Nameless,
-    System,
-    Prepared,
+impl Responses {
+    /// Bytes that are held here.
+    pub fn held_bytes(&self) -> usize {
+        self.looked.as_ref().map_or(0, |looked| looked.held_bytes())
+    }
 }
 
-impl Responses<'_> {
+/// The judge of one step.
+pub struct ResponseJudge<'a> {
+    pub responses: &'a mut Responses,
+    pub exchange: &'a mut Exchange,
+}
+
+impl ResponseJudge<'_> {
     fn pass(&mut self, header: Header) -> Verdict {
-        self.answer(header);
+        self.exchange.answer(header);
         Verdict::Pass
     }
 
-    /// Counts the answer and takes what was noted of its stream.
-    fn answer(&mut self, header: Header) -> (bool, Option<Note>) {
-        if header.stream < 0 {
-            return (false, None);
+    fn compression(&self, header: Header) -> Result<Option<Compression>, Failure> {
+        let session = self.exchange.client.session;
+        match (session.is_compressed(header), session.compression) {
+            (false, _) => Ok(None),
+            (true, None) => Err(Why::Compression.into()),
+            (true, compression) => Ok(compression),
         }
-        *self.answered += 1;
-        self.streams.answered(header.stream)
     }
 
-    fn result(&mut self, header: Header, body: &[u8]) -> Verdict {
-        let whole = body.len() == header.length as usize;
-        let says = if is_compressed(header, self.session.version) {
-            match self.compressed_says(header, body, whole) {
-                Ok(says) => says,
-                Err(verdict) => return verdict,
+    /// The whole body of a short response, decompressed if it must be.
+    fn short(&self, header: Header, body: &[u8]) -> Result<Vec<u8>, Verdict> {
+        if body.len() < header.length as usize {
+            return Err(Verdict::Need(header.length as usize));
+        }
+        match self.compression(header).map_err(Verdict::Fail)? {
+            None => Ok(body.to_vec()),
+            Some(compression) => {
+                compression.decompress(body, MAX_SMALL as usize).map_err(|_| Verdict::Fail(Why::Compression.into()))
             }
-        } else {
-            match says(header.flags, body) {
-                Ok(says) => says,
-                Err(error) if !whole && error.is_truncated() => return Verdict::More(body.len() + missing(error)),
-                Err(_) => return Verdict::Fail(Why::Malformed.into()),
-            }
+        }
+    }
+
+    fn event(&mut self, header: Header, body: &[u8]) -> Verdict {
+        let body = match self.short(header, body) {
+            Ok(body) => body,
+            Err(verdict) => return verdict,
         };
-        match says {
-            Says::System => Verdict::Hold,
-            Says::Prepared if header.length <= MAX_PREPARED => Verdict::Hold,
-            Says::Prepared => self.pass(header),
-            Says::Nameless => match self.answer(header) {
-                (_, Some(Note::Execute(_))) => Verdict::Fail(Why::MetadataMissing.into()),
-                _ => Verdict::Pass,
-            },
-            Says::Ordinary => {
-                if let (_, Some(Note::Execute(statement))) = self.answer(header) {
-                    self.around.statements.learn(&statement);
-                }
-                Verdict::Pass
-            }
-        }
-    }
-
-    fn compressed_says(&mut self, header: Header, body: &[u8], whole: bool) -> Result<Says, Verdict> {
-        let Some(compression) = self.session.compression else {
-            return Err(Verdict::Fail(Why::Compression.into()));
-        };
-        if body.is_empty() && !whole {
-            return Err(Verdict::More(1));
-        }
-        let mut start = [0; PREFIX];
-        match self.start_says(compression, header, body, whole, &mut start)? {
-            Some(says) => Ok(says),
-            None => self.long_start_says(compression, header, body, whole),
-        }
-    }
-
-    /// What the decoded start of a body says; `None` when `start` is too short to tell.
-    fn start_says(
-        &self,
-        compression: Compression,
-        header: Header,
-        body: &[u8],
-        whole: bool,
-        start: &mut [u8],
-    ) -> Result<Option<Says>, Verdict> {
-        let prefix = compression.decompress_prefix(body, start).map_err(|_| Verdict::Fail(Why::Compression.into()))?;
-        match (says(header.flags, start.get(..prefix.written()).unwrap_or_default()), prefix) {
-            (Ok(says), _) => Ok(Some(says)),
-            (Err(DecodeError::Truncated { .. }), Prefix::Full { .. }) => Ok(None),
-            (Err(DecodeError::Truncated { .. }), Prefix::NeedInput { .. }) if !whole => {
-                Err(Verdict::More(body.len() + 1))
-            }
-            (Err(_), _) => Err(Verdict::Fail(Why::Malformed.into())),
-        }
-    }
-
-    /// Warnings or a custom payload come first and are long: decode further and further.
-    fn long_start_says(
-        &self,
-        compression: Compression,
-        header: Header,
-        body: &[u8],
-        whole: bool,
-    ) -> Result<Says, Verdict> {
-        let mut len = 16 * PREFIX;
-        while len <= self.around.held_frame {
-            if let Some(says) = self.start_says(compression, header, body, whole, &mut vec![0; len])? {
-                return Ok(says);
-            }
-            len *= 4;
-        }
-        Err(Verdict::Fail(Why::HeldFrameTooLong.into()))
-    }
-
-    /// The frame with its body decompressed, and the header that says so.
-    fn decompressed(&self, header: Header, frame: &[u8]) -> Result<(Header, Option<Vec<u8>>), Failure> {
-        if !is_compressed(header, self.session.version) {
-            return Ok((header, None));
-        }
-        let compression = self.session.compression.ok_or(Why::Compression)?;
-        let body = frame.get(HEADER_LEN..).unwrap_or_default();
-        let body = compression.decompress(body, self.around.held_frame).map_err(|_| Why::Compression)?;
-        let header = Header { flags: header.flags.without(Flags::COMPRESSION), ..header };
-        let frame = encode_frame(header, &body);
-        Ok((Header::peek(&frame).unwrap_or(header), Some(frame)))
-    }
-
-    /// A rewritten frame, compressed again where the node's was.
-    fn recompressed(&self, original: Header, frame: Vec<u8>) -> Rewrite {
-        if !is_compressed(original, self.session.version) {
-            return Rewrite::Frame(frame);
-        }
-        let (Some(compression), Some(header)) = (self.session.compression, Header::peek(&frame)) else {
-            return Rewrite::Frame(frame);
-        };
-        let Ok(body) = compression.compress(frame.get(HEADER_LEN..).unwrap_or_default()) else {
-            return Rewrite::Frame(frame);
-        };
-        let flags = Flags(header.flags.0 | Flags::COMPRESSION);
-        Rewrite::Frame(encode_frame(Header { flags, ..header }, &body))
-    }
-
-    fn rewrite_result(&mut self, original: Header, frame: &[u8]) -> Result<Rewrite, Failure> {
-        let (header, decompressed) = self.decompressed(original, frame)?;
-        let frame = decompressed.as_deref().unwrap_or(frame);
-        let body = frame.get(HEADER_LEN..).unwrap_or_default();
-        match says(header.flags, body).map_err(|_| Why::Malformed)? {
-            Says::Prepared => {
-                self.answer(header);
-                self.learn_prepared(header, body);
-                return Ok(Rewrite::Keep);
-            }
-            Says::Ordinary | Says::Nameless => return Ok(Rewrite::Keep),
-            Says::System => {}
-        }
-        let (query, note) = self.answer(header);
-        let injection = if query { self.injection } else { Injection::default() };
-        let topology = (self.around.topology)();
-        let perspective = self.perspective(&topology, injection)?;
-        let report = system_tables::rewrite_rows(frame, &perspective).map_err(|reason| {
-            self.facts.push(Fact::Unrewritable(reason));
-            Why::Unrewritable
-        })?;
-        let rewritten = match report.rewritten {
-            Rewritten::Unchanged => Rewrite::Keep,
-            Rewritten::Frame(ref frame) => self.recompressed(original, frame.clone()),
-            Rewritten::Refused(ref text) => {
-                let body = message::Error { code: error_code::INVALID, message: text }.encode();
-                let header = Header { opcode: Opcode::ERROR, flags: Flags::default(), ..header };
-                Rewrite::Frame(encode_frame(header, &body))
-            }
-        };
-        self.facts.push(Fact::Rewrote { report: Box::new(report), plain: note == Some(Note::PlainSelection) });
-        Ok(rewritten)
-    }
-
-    fn perspective<'t>(&'t self, topology: &'t Topology, injection: Injection) -> Result<Perspective<'t>, Failure> {
-        let advertised = topology.advertised.for_family(self.family).ok_or(Why::Unrewritable)?;
-        Ok(Perspective { view: self.view, topology, attached: self.attached, advertised, injection })
-    }
-
-    /// A statement whose result columns are of an ordinary table, or that has none, is ordinary.
-    fn learn_prepared(&mut self, header: Header, body: &[u8]) {
-        let Ok(offset) = rows::message_offset(header.flags, body) else { return };
-        let message = body.get(offset..).unwrap_or_default();
-        let Ok(prepared) = Prepared::parse(self.session.version, message) else { return };
-        let ordinary = match prepared.result_table {
-            TableOf::Table { keyspace, table } => !system_tables::is_rewritten(keyspace, table),
-            TableOf::NoColumns => true,
-            TableOf::NoMetadata | TableOf::Several | TableOf::NotRows(_) => false,
-        };
-        if ordinary {
-            self.around.statements.learn(prepared.id);
-        }
-    }
-
-    fn rewrite_event(&mut self, original: Header, frame: &[u8]) -> Result<Rewrite, Failure> {
-        let (_, decompressed) = self.decompressed(original, frame)?;
-        let frame = decompressed.as_deref().unwrap_or(frame);
-        let body = frame.get(HEADER_LEN..).unwrap_or_default();
-        let event = Event::parse(body).map_err(|_| Why::Malformed)?;
+        let Ok(event) = Event::parse(&body) else { return Verdict::Fail(Why::Malformed.into()) };
         if matches!(event, Event::Schema { .. } | Event::Unknown { .. }) {
-            self.facts.push(Fact::passed(&event));
-            return Ok(Rewrite::Keep);
+            self.exchange.facts.push(Fact::passed(&event));
+            return Verdict::Pass;
         }
-        let topology = (self.around.topology)();
-        let (Some(announcer), Some(advertised)) =
-            (self.announcer.as_deref_mut(), topology.advertised.for_family(self.family))
+        let topology: Arc<_> = (self.exchange.around.topology)();
+        let client = &self.exchange.client;
+        let (Some(control), Some(advertised)) =
+            (self.exchange.control.as_deref_mut(), topology.advertised.for_family(client.family))
         else {
-            return Ok(Rewrite::Drop);
+            return Verdict::Replace(Vec::new());
         };
-        let outcome = announcer.on_event(&event, &topology, told_as(self.view, self.attached, advertised));
-        self.facts.push(Fact::event(&event, &outcome));
-        let Outcome::Tell(told) = outcome else { return Ok(Rewrite::Drop) };
-        let header = Header { flags: original.flags.without(Flags::COMPRESSION), ..original };
+        let told_as = told_as(client.view, client.attached, advertised);
+        let outcome = control.announcer.on_event(&event, control.registration.asked(), &topology, told_as);
+        self.exchange.facts.push(Fact::event(&event, &outcome));
+        let Outcome::Tell(told) = outcome else { return Verdict::Replace(Vec::new()) };
+        let header = Header { flags: header.flags.without(Flags::COMPRESSION), ..header };
         let frames =
             told.iter().flat_map(|&(change, address)| encode_frame(header, &Event::Node { change, address }.encode()));
-        Ok(Rewrite::Frame(frames.collect()))
+        Verdict::Replace(frames.collect())
     }
 
-    fn rewrite_supported(&mut self, original: Header, frame: &[u8]) -> Result<Rewrite, Failure> {
-        self.answer(original);
-        let (header, decompressed) = self.decompressed(original, frame)?;
-        let frame = decompressed.as_deref().unwrap_or(frame);
-        Ok(match without_shard_aware_ports(frame.get(HEADER_LEN..).unwrap_or_default()) {
-            None => Rewrite::Keep,
-            Some(body) => self.recompressed(original, encode_frame(header, &body)),
-        })
+    fn supported(&mut self, header: Header, body: &[u8]) -> Verdict {
+        let without = match self.short(header, body) {
+            Ok(body) => without_shard_aware_ports(&body),
+            Err(verdict) => return verdict,
+        };
+        self.exchange.answer(header);
+        let Some(body) = without else { return Verdict::Pass };
+        let flags = header.flags.without(Flags::COMPRESSION);
+        let frame = encode_frame(Header { flags, ..header }, &body);
+        match self.compression(header) {
+            Ok(Some(compression)) => self.recompressed(compression, frame),
+            _ => Verdict::Replace(frame),
+        }
+    }
+
+    fn ready(&mut self, header: Header) -> Verdict {
+        let exchange = &mut *self.exchange;
+        exchange.answer(header);
+        if let Some(control) = &mut exchange.control
+            && control.registration.ready(header.stream)
+        {
+            exchange.facts.push(Fact::Registered(control.registration.in_force()));
+        }
+        Verdict::Pass
+    }
+
+    fn error(&mut self, header: Header, body: &[u8]) -> Verdict {
+        if !self.exchange.client.logged_in {
+            let body = match self.short(header, body) {
+                Ok(body) => body,
+                Err(verdict) => return verdict,
+            };
+            let start = MessageStart::of_response().find(header.flags, &body).unwrap_or(usize::MAX);
+            if let Ok(code) = Reader::new(body.get(start..).unwrap_or_default()).i32("ERROR code") {
+                self.exchange.facts.push(Fact::LoginRefused { code });
+            }
+        }
+        if let (Answer::Of(_), Some(control)) = (self.exchange.answer(header), &mut self.exchange.control) {
+            control.registration.refused(header.stream);
+        }
+        Verdict::Pass
+    }
+
+    fn let_in(&mut self, header: Header) -> Verdict {
+        if !std::mem::replace(&mut self.exchange.client.logged_in, true) {
+            self.exchange.facts.push(Fact::LoggedIn);
+        }
+        self.pass(header)
     }
 }
 
-impl Judge for Responses<'_> {
-    fn judge(&mut self, header: Header, body: &[u8]) -> Verdict {
-        if !self.around.rewriting {
+impl Judge for ResponseJudge<'_> {
+    #[inline]
+    fn judge(&mut self, header: Header, body: &[u8], work: &mut Work<'_>) -> Verdict {
+        if !self.exchange.around.rewriting {
             return self.pass(header);
         }
         match header.opcode {
-            Opcode::RESULT => self.result(header, body),
-            Opcode::EVENT | Opcode::SUPPORTED if header.length > MAX_SMALL => {
-                Verdict::Fail(Why::HeldFrameTooLong.into())
-            }
-            Opcode::EVENT | Opcode::SUPPORTED => Verdict::Hold,
+            Opcode::RESULT => self.result(header, body, work),
+            Opcode::EVENT => self.event(header, body),
+            Opcode::SUPPORTED => self.supported(header, body),
+            Opcode::READY => self.ready(header),
+            Opcode::ERROR => self.error(header, body),
+            Opcode::AUTH_SUCCESS => self.let_in(header),
             _ => self.pass(header),
         }
     }
 
-    fn rewrite(&mut self, header: Header, frame: &[u8]) -> Rewrite {
-        let rewrite = match header.opcode {
-            Opcode::EVENT => self.rewrite_event(header, frame),
-            Opcode::SUPPORTED => self.rewrite_supported(header, frame),
-            _ => self.rewrite_result(header, frame),
-        };
-        rewrite.unwrap_or_else(Rewrite::Fail)
-    }
-
+    #[inline]
     fn refuse(&self, header: Header) -> Option<Failure> {
         if !header.is_response() {
             return Some(Why::WrongDirection.into());
         }
-        (header.length > self.around.max_body).then(|| Why::FrameTooLong.into())
+        if header.length > self.exchange.around.max_body {
+            return Some(Why::FrameTooLong.into());
+        }
+        let is_small = matches!(header.opcode, Opcode::EVENT | Opcode::SUPPORTED)
+            || (header.opcode == Opcode::ERROR && !self.exchange.client.logged_in);
+        (is_small && header.length > MAX_SMALL).then(|| Why::HeldFrameTooLong.into())
     }
 
     fn held_limit(&self) -> usize {
-        self.around.held_frame
+        self.exchange.around.held_frame
     }
 
     fn passes_corrupt_payload(&self) -> bool {
         false
     }
-}
-
-/// How a View tells of a node in events; `None` when it does not.
-pub(super) fn told_as(view: &dyn View, attached: u16, advertised: IpAddr) -> impl Fn(&Node) -> Option<SocketAddr> + '_ {
-    move |node| view.tells_of(node, attached).then(|| view.endpoint(node, advertised))
-}
-
-/// What a RESULT is about. `Truncated` while the bytes that tell have not arrived.
-#[inline]
-fn says(flags: Flags, body: &[u8]) -> Result<Says, DecodeError> {
-    let begins_with_message = flags.without(Flags::COMPRESSION) == Flags::default();
-    if begins_with_message && rows::usual_keyspace(body).is_some_and(|it| it != system_tables::KEYSPACE.as_bytes()) {
-        return Ok(Says::Ordinary);
-    }
-    let offset = rows::message_offset(flags, body)?;
-    let message = body.get(offset..).unwrap_or_default();
-    Ok(match rows::table_of(message)? {
-        TableOf::Table { keyspace, table } if system_tables::is_rewritten(keyspace, table) => Says::System,
-        // A result of which not all is known to be ordinary is not let through as such.
-        TableOf::Several => return Err(DecodeError::Malformed { what: "columns of several tables" }),
-        TableOf::Table { .. } | TableOf::NoColumns => Says::Ordinary,
-        TableOf::NoMetadata => Says::Nameless,
-        TableOf::NotRows(ResultKind::Prepared) => Says::Prepared,
-        TableOf::NotRows(_) => Says::Ordinary,
-    })
 }
 
 /// SUPPORTED without the keys that make ScyllaDB's drivers dial a port of the node (scylla `network/connection.rs`); `None`

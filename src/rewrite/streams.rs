@@ -1,151 +1,161 @@
-//! What must be remembered about requests in flight, for the few cases in which an answer cannot tell.
+//! Which streams have a request in flight, and what their answers mean where an answer cannot tell.
 //!
-//! Ordinary requests leave nothing here: an idle connection costs two empty fields, a request one test for emptiness.
+//! An answer is known to belong to a request only while that request is the only one in flight on its stream: Cassandra answers
+//! each request, in any order. A stream that is used twice at once is void until nothing is in flight on it.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use super::statements::StatementId;
 
-/// Requests remembered per connection because their answers teach; beyond it nothing is learned from them.
-const MAX_NOTES: usize = 128;
-const BITMAP_WORDS: usize = (i16::MAX as usize + 1) / 64;
-
-/// A connection's notes about streams in flight.
-#[derive(Debug, Default)]
-pub struct Streams {
-    queries: StreamSet,
-    /// At most one of a stream: a request is in flight on each of these.
-    notes: Vec<(i16, Note)>,
+/// What the answer to a request means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Note {
+    /// Nothing but what it says itself.
+    #[default]
+    Plain,
+    /// It may get columns injected: a QUERY.
+    Query,
+    /// The same, and its columns are what they are called, so that what it says of nodes can be learned.
+    PlainSelection,
+    /// An EXECUTE of a statement that is not known to be ordinary: the answer describes itself, and so the statement.
+    Described(StatementId),
+    /// An EXECUTE of an ordinary statement that asked to skip the metadata.
+    Skipping,
 }
 
-/// What the answer on a stream teaches.
+/// Whose answer a response is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Note {
-    /// The tables of a statement that is not known to be ordinary; the answer must describe itself.
-    Execute(StatementId),
-    /// Facts about nodes: the columns of a QUERY's answer are what they are called.
-    PlainSelection,
+pub enum Answer {
+    /// Of the only request in flight on its stream.
+    Of(Note),
+    /// Of one of several, or of none.
+    Unclear,
+}
+
+impl Answer {
+    /// The answer may get columns injected.
+    pub fn is_to_query(self) -> bool {
+        matches!(self, Self::Of(Note::Query | Note::PlainSelection))
+    }
+}
+
+/// What is in flight on one stream.
+#[derive(Clone, Copy, Debug)]
+struct Flight {
+    stream: i16,
+    /// More than one request was in flight at once.
+    is_shared: bool,
+    count: u32,
+    note: Note,
+}
+
+/// Streams that are looked through one by one; beyond them there is a map.
+const FEW: usize = 32;
+
+/// The streams of one connection that have requests in flight. One of them costs no memory of its own; when nothing is in flight
+/// none does.
+#[derive(Debug, Default)]
+pub struct Streams {
+    one: Option<Flight>,
+    others: Option<Box<Others>>,
+    in_flight: u64,
+}
+
+#[derive(Debug, Default)]
+struct Others {
+    few: Vec<Flight>,
+    many: HashMap<i16, Flight, BuildHasherDefault<Mixed>>,
 }
 
 impl Streams {
-    /// A request goes out on `stream`: whatever was remembered of it is void.
-    pub fn reuse(&mut self, stream: i16) {
-        if !self.is_empty() {
-            self.answered(stream);
-        }
-    }
-
-    /// `stream` carries a QUERY whose answer may get columns injected.
-    pub fn note_query(&mut self, stream: i16) {
-        self.queries.insert(stream);
-    }
-
-    /// `stream` carries an EXECUTE of a statement that is not known to be ordinary; its answer will describe itself.
-    pub fn note_execute(&mut self, stream: i16, id: StatementId) {
-        self.note(stream, Note::Execute(id));
-    }
-
-    /// `stream` carries a plain selection, and `others` requests are in flight besides. It is remembered only where each of
-    /// those is known to be on another stream: the answer to one on the same stream would be taken for this one's.
-    pub fn note_plain_selection(&mut self, stream: i16, others: u64) {
-        if self.notes.len() as u64 == others {
-            self.note(stream, Note::PlainSelection);
-        }
-    }
-
-    fn note(&mut self, stream: i16, note: Note) {
-        if stream >= 0 && self.notes.len() < MAX_NOTES {
-            self.notes.push((stream, note));
-        }
-    }
-
-    /// Takes what was remembered of `stream`: was it a QUERY, and what does its answer teach.
-    pub fn answered(&mut self, stream: i16) -> (bool, Option<Note>) {
-        if self.is_empty() {
-            return (false, None);
-        }
-        let query = self.queries.remove(stream);
-        let noted = self.notes.iter().position(|&(noted, _)| noted == stream);
-        let note = noted.map(|position| self.notes.swap_remove(position).1);
-        if self.notes.is_empty() {
-            self.notes = Vec::new();
-        }
-        (query, note)
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.queries.len == 0 && self.notes.is_empty()
-    }
-}
-
-/// A set of stream ids (0..=32767): a few inline, a 4 KiB bitmap while there are more.
-#[derive(Debug, Default)]
-struct StreamSet {
-    inline: [i16; 6],
-    bitmap: Option<Box<[u64; BITMAP_WORDS]>>,
-    len: u16,
-}
-
-impl StreamSet {
-    fn insert(&mut self, stream: i16) {
-        if stream < 0 || self.contains(stream) {
+    /// A request goes out on `stream`. What is noted of a stream with a request in flight is void.
+    pub fn ask(&mut self, stream: i16, note: Note) {
+        if stream < 0 {
             return;
         }
-        let len = usize::from(self.len);
-        match &mut self.bitmap {
-            Some(bitmap) => set_bit(bitmap, stream, true),
-            None if len < self.inline.len() => self.inline[len] = stream,
-            None => {
-                let mut bitmap = Box::new([0; BITMAP_WORDS]);
-                for &known in &self.inline {
-                    set_bit(&mut bitmap, known, true);
-                }
-                set_bit(&mut bitmap, stream, true);
-                self.bitmap = Some(bitmap);
+        self.in_flight += 1;
+        if let Some(flight) = self.get_mut(stream) {
+            flight.count = flight.count.saturating_add(1);
+            (flight.is_shared, flight.note) = (true, Note::Plain);
+            return;
+        }
+        let flight = Flight { stream, is_shared: false, count: 1, note };
+        if self.one.is_none() {
+            self.one = Some(flight);
+            return;
+        }
+        let others = self.others.get_or_insert_default();
+        if others.few.len() < FEW {
+            others.few.push(flight);
+        } else {
+            others.many.insert(stream, flight);
+        }
+    }
+
+    /// An answer comes on `stream`.
+    pub fn answer(&mut self, stream: i16) -> Answer {
+        let Some(flight) = self.get_mut(stream) else { return Answer::Unclear };
+        flight.count -= 1;
+        let Flight { is_shared, count, note, .. } = *flight;
+        self.in_flight -= 1;
+        if count == 0 {
+            self.remove(stream);
+        }
+        if is_shared { Answer::Unclear } else { Answer::Of(note) }
+    }
+
+    /// Requests that are not answered, those on negative streams aside: nodes do not answer these.
+    pub fn in_flight(&self) -> u64 {
+        self.in_flight
+    }
+
+    fn get_mut(&mut self, stream: i16) -> Option<&mut Flight> {
+        match &mut self.one {
+            Some(flight) if flight.stream == stream => return self.one.as_mut(),
+            _ => {}
+        }
+        let others = self.others.as_deref_mut()?;
+        match others.few.iter().position(|flight| flight.stream == stream) {
+            Some(position) => others.few.get_mut(position),
+            None if others.many.is_empty() => None,
+            None => others.many.get_mut(&stream),
+        }
+    }
+
+    fn remove(&mut self, stream: i16) {
+        if self.one.is_some_and(|flight| flight.stream == stream) {
+            self.one = None;
+        } else if let Some(others) = &mut self.others {
+            match others.few.iter().position(|flight| flight.stream == stream) {
+                Some(position) => _ = others.few.swap_remove(position),
+                None => _ = others.many.remove(&stream),
             }
         }
-        self.len += 1;
-    }
-
-    fn contains(&self, stream: i16) -> bool {
-        match &self.bitmap {
-            Some(bitmap) => bitmap[word(stream)] & bit(stream) != 0,
-            None => self.inline[..usize::from(self.len)].contains(&stream),
+        if self.in_flight == 0 {
+            self.others = None;
         }
-    }
-
-    fn remove(&mut self, stream: i16) -> bool {
-        if stream < 0 || self.len == 0 || !self.contains(stream) {
-            return false;
-        }
-        self.len -= 1;
-        let len = usize::from(self.len);
-        match &mut self.bitmap {
-            Some(bitmap) => set_bit(bitmap, stream, false),
-            None => {
-                if let Some(position) = self.inline.iter().position(|&known| known == stream) {
-                    self.inline[position] = self.inline[len];
-                }
-            }
-        }
-        if self.len == 0 {
-            self.bitmap = None;
-        }
-        true
     }
 }
 
-fn word(stream: i16) -> usize {
-    (stream as u16 as usize / 64) % BITMAP_WORDS
-}
+/// A hash for stream ids: there are 32,768 of them, whoever chooses them.
+#[derive(Debug, Default)]
+struct Mixed(u64);
 
-fn bit(stream: i16) -> u64 {
-    1 << (stream as u16 % 64)
-}
+impl Hasher for Mixed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
 
-fn set_bit(bitmap: &mut [u64; BITMAP_WORDS], stream: i16, on: bool) {
-    if on {
-        bitmap[word(stream)] |= bit(stream);
-    } else {
-        bitmap[word(stream)] &= !bit(stream);
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        }
+    }
+
+    fn write_i16(&mut self, stream: i16) {
+        let mixed = (u64::from(stream.cast_unsigned()) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ mixed >> 32;
     }
 }
 
@@ -153,55 +163,68 @@ fn set_bit(bitmap: &mut [u64; BITMAP_WORDS], stream: i16, on: bool) {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::collections::HashSet;
 
-    proptest! {
-        #[test]
-        fn behaves_as_a_set(operations in proptest::collection::vec((any::<bool>(), 0_i16..40), 0..200)) {
-            let mut streams = StreamSet::default();
-            let mut expected = HashSet::new();
-            for (insert, stream) in operations {
-                let stream = stream * 800;
-                if insert {
-                    streams.insert(stream);
-                    expected.insert(stream);
-                } else {
-                    prop_assert_eq!(streams.remove(stream), expected.remove(&stream));
-                }
-                prop_assert_eq!(usize::from(streams.len), expected.len());
-            }
+    #[test]
+    fn an_answer_to_the_only_request_of_its_stream_is_known() {
+        let mut streams = Streams::default();
+        streams.ask(1, Note::Query);
+        streams.ask(2, Note::Described([7; 16]));
+        assert_eq!(streams.in_flight(), 2);
+        assert_eq!(streams.answer(2), Answer::Of(Note::Described([7; 16])));
+        assert_eq!(streams.answer(1), Answer::Of(Note::Query));
+        assert_eq!(streams.answer(1), Answer::Unclear, "nobody asked");
+        assert_eq!(streams.in_flight(), 0);
+        assert!(streams.one.is_none() && streams.others.is_none());
+    }
+
+    #[test]
+    fn a_stream_used_twice_at_once_is_void_until_nothing_is_in_flight_on_it() {
+        let mut streams = Streams::default();
+        for _ in 0..3 {
+            streams.ask(1, Note::Skipping);
         }
-    }
-
-    #[test]
-    fn a_stream_is_forgotten_when_answered() {
-        let mut streams = Streams::default();
-        streams.note_query(3);
-        streams.note_execute(4, [9; 16]);
-        assert_eq!(streams.answered(3), (true, None));
-        assert_eq!(streams.answered(4), (false, Some(Note::Execute([9; 16]))));
-        assert_eq!(streams.answered(4), (false, None));
-        assert!(streams.is_empty());
-    }
-
-    #[test]
-    fn a_plain_selection_is_noted_only_when_no_other_answer_can_come_on_its_stream() {
-        let mut streams = Streams::default();
-        streams.note_plain_selection(1, 1);
-        assert!(streams.is_empty(), "what else is in flight may be on stream 1");
-        streams.note_plain_selection(1, 0);
-        streams.note_plain_selection(2, 1);
-        streams.reuse(1);
-        streams.note_plain_selection(1, 2);
-        assert_eq!(streams.answered(1), (false, None), "two requests on one stream");
-        assert_eq!(streams.answered(2), (false, Some(Note::PlainSelection)));
+        assert_eq!(streams.answer(1), Answer::Unclear);
+        assert_eq!(streams.answer(1), Answer::Unclear);
+        streams.ask(1, Note::Skipping);
+        assert_eq!(streams.answer(1), Answer::Unclear, "two were in flight again");
+        assert_eq!(streams.answer(1), Answer::Unclear);
+        streams.ask(1, Note::Skipping);
+        assert_eq!(streams.answer(1), Answer::Of(Note::Skipping));
     }
 
     #[test]
     fn negative_streams_leave_no_trace() {
         let mut streams = Streams::default();
-        streams.note_query(-1);
-        streams.note_execute(-1, [9; 16]);
-        assert!(streams.is_empty());
+        streams.ask(-1, Note::Query);
+        assert_eq!(streams.in_flight(), 0);
+        assert_eq!(streams.answer(-1), Answer::Unclear);
+        assert!(streams.one.is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn behaves_as_a_list_of_what_is_in_flight(moves in prop::collection::vec((any::<bool>(), 0i16..100), 0..600)) {
+            let mut streams = Streams::default();
+            // Per stream: the notes in flight, and whether there were ever two since it was empty.
+            let mut model: HashMap<i16, (Vec<Note>, bool)> = HashMap::new();
+            for (asks, stream) in moves {
+                let (notes, shared) = model.entry(stream).or_default();
+                if asks {
+                    let note = Note::Described([stream as u8; 16]);
+                    notes.push(note);
+                    *shared |= notes.len() > 1;
+                    streams.ask(stream, note);
+                } else {
+                    let expected = match notes.pop() {
+                        Some(note) if !*shared => Answer::Of(note),
+                        _ => Answer::Unclear,
+                    };
+                    *shared &= !notes.is_empty();
+                    prop_assert_eq!(streams.answer(stream), expected);
+                }
+                let in_flight: usize = model.values().map(|(notes, _)| notes.len()).sum();
+                prop_assert_eq!(streams.in_flight(), in_flight as u64);
+            }
+        }
     }
 }

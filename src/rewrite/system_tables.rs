@@ -5,27 +5,37 @@
 //! projection, any paging and any spelling of the query is right. No internal native address leaves in any form: what
 //! cannot be replaced is refused with a CQL error, and what cannot be understood ends the connection.
 
+mod addresses;
 mod columns;
 mod disclosure;
+mod row;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use thiserror::Error;
 
+use super::Work;
 use super::view::View;
 use super::view::drivers::Injection;
-use crate::cql::frame::{Flags, HEADER_LEN, Header, encode_frame};
-use crate::cql::primitives::{DecodeError, InetBytes, Value, inet_cell, inet_cell_bytes};
-use crate::cql::rows::{self, ColumnType, NewColumn, Rows, RowsWriter};
-use crate::topology::{HiddenReason, HostId, Mapped, Node, NodeState, Topology};
+use crate::cql::frame::{Flags, HEADER_LEN, Header};
+use crate::cql::primitives::{DecodeError, Reader, Value};
+use crate::cql::rows::{self, ColumnType, NewColumn, RowsHead, RowsWriter, Types};
+use crate::topology::{HiddenReason, HostId, Node, Topology};
 use columns::{Role, Roles};
-use disclosure::{Forbidden, Internal};
+use row::{Cell, Owner};
 
 /// The keyspace of all of them.
 pub const KEYSPACE: &str = "system";
 /// The names of all of them.
 pub const REWRITTEN: [&str; 3] = ["local", "peers", "peers_v2"];
+
+/// Columns of a system table's answer: the tables have some twenty, and a client may name each more than once.
+const MAX_COLUMNS: usize = 1024;
+/// Bytes of one row's values that are looked through for addresses. The tokens of a node take some ten KiB.
+const MAX_LOOKED_AT: usize = 256 * 1024;
+/// Rows left out that a report names; beyond them they are counted.
+const MAX_HIDDEN_NAMED: usize = 1024;
 
 /// The tables whose rows are rewritten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,6 +46,14 @@ pub enum SystemTable {
 }
 
 impl SystemTable {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Peers => "peers",
+            Self::PeersV2 => "peers_v2",
+        }
+    }
+
     fn named(keyspace: &str, table: &str) -> Option<Self> {
         match (keyspace, table) {
             (KEYSPACE, "local") => Some(Self::Local),
@@ -53,10 +71,10 @@ pub fn is_rewritten(keyspace: &str, table: &str) -> bool {
 }
 
 /// From where an answer is looked at.
-#[derive(Clone, Copy)]
-pub struct Perspective<'a> {
-    pub view: &'a dyn View,
-    pub topology: &'a Topology,
+#[derive(Clone)]
+pub struct Perspective {
+    pub view: &'static dyn View,
+    pub topology: Arc<Topology>,
     /// The port, and so the node, that the client is connected to.
     pub attached: u16,
     /// The external address for this client.
@@ -65,9 +83,21 @@ pub struct Perspective<'a> {
     pub injection: Injection,
 }
 
-/// What became of an answer.
+impl std::fmt::Debug for Perspective {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Perspective").field("attached", &self.attached).finish_non_exhaustive()
+    }
+}
+
+impl Perspective {
+    fn endpoint(&self, node: &Node) -> SocketAddr {
+        self.view.endpoint(node, self.advertised)
+    }
+}
+
+/// What goes out in an answer's place.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Rewritten {
+pub enum Made {
     /// Nothing in it had to change.
     Unchanged,
     /// The frame in its place.
@@ -76,12 +106,23 @@ pub enum Rewritten {
     Refused(String),
 }
 
+/// What became of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rewritten {
+    Unchanged,
+    Frame,
+    Refused,
+}
+
 /// An answer, and what was seen in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     pub table: SystemTable,
     pub rewritten: Rewritten,
+    /// The first of the rows that were left out.
     pub hidden: Vec<HiddenRow>,
+    /// How many more were.
+    pub hidden_besides: Vec<(Option<HiddenReason>, u64)>,
     /// From a row of `system.local`: what the attached node says of itself, if its columns are what they are called.
     pub local: Option<LocalRow>,
 }
@@ -117,277 +158,216 @@ pub enum Unrewritable {
     NoNode(u16),
 }
 
-/// Rewrites one RESULT/Rows frame of a system table.
-///
-/// # Errors
-/// The connection must end: the frame cannot be understood, and its raw bytes would show internal addresses.
-pub fn rewrite_rows(frame: &[u8], perspective: &Perspective<'_>) -> Result<Report, Unrewritable> {
-    let header = Header::peek(frame).ok_or(DecodeError::Malformed { what: "frame header" })?;
-    let body = frame.get(HEADER_LEN..).unwrap_or_default();
-    let offset = rows::message_offset(header.flags, body)?;
-    let (prefix, message) = body.split_at_checked(offset).unwrap_or((body, &[]));
-    let rows = Rows::parse(message)?;
-    let first = rows.columns.first().ok_or(Unrewritable::NotASystemTable)?;
-    let table = SystemTable::named(first.keyspace, first.table).ok_or(Unrewritable::NotASystemTable)?;
-    let rewriting = Rewriting {
-        perspective,
-        table,
-        roles: Roles::of(&rows.columns)?,
-        internal: Internal::of(perspective.topology, perspective.advertised),
-    };
-    let (rewritten, hidden, local) = rewriting.rewrite(&rows, header, prefix)?;
-    Ok(Report { table, rewritten, hidden, local })
+/// The rewriting of one RESULT/Rows answer of a system table, row by row, in as many turns as it takes. The answer's bytes stay
+/// where they are; here is what was made of them.
+#[derive(Debug)]
+pub struct RowsRewrite {
+    perspective: Perspective,
+    report: Report,
+    header: Header,
+    columns: Columns,
+    added: &'static [NewColumn],
+    writer: RowsWriter,
+    /// Where the next row is in the body.
+    at: usize,
+    rows_left: usize,
+    changed: bool,
+    refused: Option<String>,
 }
 
-/// A row's answer to the question whose it is.
-enum Owner<'a> {
-    Node(&'a Node),
-    /// Not to be shown.
-    Hidden(HiddenRow),
-    /// Says nothing of whose it is, and carries nothing that a client dials.
-    Nobody,
-    /// Carries something that a client dials, and says nothing of whose it is.
-    Unknown,
-}
-
-struct Rewriting<'a> {
-    perspective: &'a Perspective<'a>,
-    table: SystemTable,
+/// The columns of an answer.
+#[derive(Debug)]
+struct Columns {
     roles: Roles,
-    internal: Internal<'a>,
+    types: Types,
+    /// Where each column's type is in `types`.
+    roots: Vec<usize>,
+    names: Vec<String>,
 }
 
-/// A cell to write, borrowed from the answer or made here.
-enum Cell<'a> {
-    Same(Value<'a>),
-    Inet(InetBytes),
-    Int([u8; 4]),
-}
-
-impl Cell<'_> {
-    fn value(&self) -> Value<'_> {
-        match self {
-            Self::Same(value) => *value,
-            Self::Inet(octets) => Value::Bytes(octets.as_ref()),
-            Self::Int(octets) => Value::Bytes(octets),
-        }
-    }
-}
-
-impl<'a> Rewriting<'a> {
-    fn rewrite(
-        &self,
-        rows: &Rows<'_>,
+impl RowsRewrite {
+    /// Reads what stands before the first row. `body` is whole and not compressed.
+    ///
+    /// # Errors
+    /// The connection must end: the answer cannot be understood, and its raw bytes would show internal addresses.
+    pub fn begin(
         header: Header,
-        prefix: &[u8],
-    ) -> Result<(Rewritten, Vec<HiddenRow>, Option<LocalRow>), Unrewritable> {
-        let added = self.added(rows);
-        let mut writer = RowsWriter::begin(rows, added, prefix.to_vec())?;
-        let (mut hidden, mut local) = (Vec::new(), None);
-        let mut changed = !added.is_empty();
-        let mut cells = Vec::with_capacity(rows.column_count + added.len());
-        for row in rows.rows() {
-            if self.table == SystemTable::Local {
-                local = Some(self.roles.local_row(row));
+        body: &[u8],
+        perspective: Perspective,
+        work: &mut Work<'_>,
+    ) -> Result<Self, Unrewritable> {
+        let offset = rows::message_offset(header.flags, body)?;
+        let (prefix, message) = body.split_at_checked(offset).unwrap_or((body, &[]));
+        let head = RowsHead::parse(message)?;
+        let first = head.columns.first().ok_or(Unrewritable::NotASystemTable)?;
+        let table = SystemTable::named(first.keyspace, first.table).ok_or(Unrewritable::NotASystemTable)?;
+        let columns = Columns::of(&head)?;
+        work.values(columns.types.len());
+        let added = added(&perspective, table, &head);
+        let header = Header { flags: header.flags.without(Flags::COMPRESSION), ..header };
+        let mut out = header.encode().to_vec();
+        out.extend_from_slice(prefix);
+        let refused = (head.column_count > MAX_COLUMNS)
+            .then(|| format!("cqlgate: more than {MAX_COLUMNS} columns of a system table are asked for"));
+        Ok(Self {
+            report: Report {
+                table,
+                rewritten: Rewritten::Unchanged,
+                hidden: Vec::new(),
+                hidden_besides: Vec::new(),
+                local: None,
+            },
+            perspective,
+            header,
+            columns,
+            added,
+            writer: RowsWriter::begin(&head, added, out)?,
+            at: offset + head.cells_at,
+            rows_left: head.row_count,
+            changed: !added.is_empty(),
+            refused,
+        })
+    }
+
+    /// Goes on with the same body; `None` when the work of this turn is used up before the last row.
+    ///
+    /// # Errors
+    /// As [`RowsRewrite::begin`].
+    pub fn go_on(&mut self, body: &[u8], work: &mut Work<'_>) -> Result<Option<Made>, Unrewritable> {
+        let mut values = Vec::with_capacity(self.columns.names.len());
+        let mut cells = Vec::with_capacity(self.columns.names.len() + self.added.len());
+        while self.rows_left > 0 && self.refused.is_none() {
+            if work.is_used_up() {
+                return Ok(None);
             }
-            let node = match self.owner(row)? {
-                Owner::Hidden(row) => {
-                    hidden.push(row);
-                    continue;
-                }
-                Owner::Node(node) => Some(node),
-                Owner::Nobody => None,
-                Owner::Unknown => {
-                    let text = "cqlgate: select host_id too: without it this row's address cannot be told apart";
-                    return Ok((Rewritten::Refused(text.to_owned()), hidden, local));
-                }
-            };
+            let mut reader = Reader::new(body.get(self.at..).unwrap_or_default());
+            values.clear();
+            for _ in 0..self.columns.names.len() {
+                values.push(reader.value("cell")?);
+            }
+            self.at += reader.position();
+            self.rows_left -= 1;
+            work.values(values.len());
+            work.decoded(reader.position());
             cells.clear();
-            match self.cells(rows, row, node, &mut cells) {
-                Ok(row_changed) => changed |= row_changed,
-                Err(column) => return Ok((Rewritten::Refused(refusal(&column)), hidden, local)),
-            }
-            if let Some(endpoint) = node.filter(|_| !added.is_empty()).map(|node| self.endpoint(node)) {
-                cells.push(Cell::Inet(inet_cell_bytes(endpoint.ip())));
-                cells.push(Cell::Int(i32::from(endpoint.port()).to_be_bytes()));
-            } else {
-                cells.extend(added.iter().map(|_| Cell::Same(Value::Null)));
-            }
-            writer.row(cells.iter().map(Cell::value));
+            self.row(&values, &mut cells)?;
         }
-        if !changed && hidden.is_empty() {
-            return Ok((Rewritten::Unchanged, hidden, local));
+        if let Some(text) = self.refused.take() {
+            return Ok(Some(Made::Refused(text)));
         }
-        let flags = header.flags.without(Flags::COMPRESSION);
-        let frame = encode_frame(Header { flags, ..header }, &writer.finish());
-        Ok((Rewritten::Frame(frame), hidden, local))
+        if !self.changed {
+            return Ok(Some(Made::Unchanged));
+        }
+        let mut frame = std::mem::take(&mut self.writer).finish(body.get(self.at..).unwrap_or_default());
+        let length = u32::try_from(frame.len() - HEADER_LEN).unwrap_or(u32::MAX);
+        let header = Header { length, ..self.header };
+        if let Some(start) = frame.first_chunk_mut() {
+            *start = header.encode();
+        }
+        Ok(Some(Made::Frame(frame)))
     }
 
-    /// The columns that are injected: only where the answer has what a driver's own query asks for, so that a user's
-    /// projection keeps its shape.
-    fn added(&self, rows: &Rows<'_>) -> &'static [NewColumn] {
-        const ADDED: &[NewColumn] = &[
-            NewColumn { name: "native_address", column_type: ColumnType::INET },
-            NewColumn { name: "native_port", column_type: ColumnType::INT },
-        ];
-        let wanted = self.perspective.view.injects()
-            && match self.table {
-                SystemTable::Local => self.perspective.injection.local,
-                SystemTable::Peers => self.perspective.injection.peers,
-                SystemTable::PeersV2 => false,
-            };
-        let has = |name| rows.position(name).is_some();
-        if wanted && has("rpc_address") && has("host_id") && !has("native_address") && !has("native_port") {
-            ADDED
+    fn row<'r>(&mut self, row: &[Value<'r>], cells: &mut Vec<Cell<'r>>) -> Result<(), Unrewritable> {
+        if self.report.table == SystemTable::Local {
+            self.report.local = Some(self.columns.roles.local_row(row));
+        }
+        let looking = row::Looking::new(&self.perspective, &self.columns, self.report.table);
+        let node = match looking.owner(row)? {
+            Owner::Hidden(row) => {
+                self.hide(row);
+                return Ok(());
+            }
+            Owner::Node(node) => Some(node),
+            Owner::Nobody => None,
+            Owner::Unknown => {
+                let text = "cqlgate: select host_id too: without it this row's address cannot be told apart";
+                self.refused = Some(text.to_owned());
+                return Ok(());
+            }
+        };
+        match looking.cells(row, node, cells) {
+            Ok(changed) => self.changed |= changed,
+            Err(column) => {
+                self.refused = Some(refusal(self.report.table, self.columns.names.get(column)));
+                return Ok(());
+            }
+        }
+        if let Some(endpoint) = node.filter(|_| !self.added.is_empty()).map(|node| self.perspective.endpoint(node)) {
+            cells.extend([Cell::address(endpoint), Cell::port(endpoint)]);
         } else {
-            &[]
+            cells.extend(self.added.iter().map(|_| Cell::Same(Value::Null)));
+        }
+        self.writer.row(cells.iter().map(Cell::value));
+        Ok(())
+    }
+
+    fn hide(&mut self, row: HiddenRow) {
+        self.changed = true;
+        let Report { hidden, hidden_besides, .. } = &mut self.report;
+        if hidden.len() < MAX_HIDDEN_NAMED {
+            hidden.push(row);
+            return;
+        }
+        match hidden_besides.iter_mut().find(|(reason, _)| *reason == row.reason) {
+            Some((_, count)) => *count += 1,
+            None => hidden_besides.push((row.reason, 1)),
         }
     }
 
-    fn endpoint(&self, node: &Node) -> SocketAddr {
-        self.perspective.view.endpoint(node, self.perspective.advertised)
+    /// Bytes that are held here.
+    pub fn held_bytes(&self) -> usize {
+        self.writer.len()
     }
 
-    fn owner(&self, row: &[Value<'_>]) -> Result<Owner<'a>, Unrewritable> {
-        let topology = self.perspective.topology;
-        if self.table == SystemTable::Local {
-            let port = self.perspective.attached;
-            return topology.node_at_port(port).map(|node| Owner::Node(node)).ok_or(Unrewritable::NoNode(port));
-        }
-        let host_id = self.roles.host_id(row);
-        let native = self.roles.native(row);
-        let hide = |reason| {
-            let address = native.map(|(address, port)| SocketAddr::new(address, port.unwrap_or(0)));
-            Owner::Hidden(HiddenRow { host_id, address, reason })
+    /// What was seen, once it is known what goes out.
+    pub fn into_report(self, made: &Made) -> Report {
+        let rewritten = match made {
+            Made::Unchanged => Rewritten::Unchanged,
+            Made::Frame(_) => Rewritten::Frame,
+            Made::Refused(_) => Rewritten::Refused,
         };
-        if !self.perspective.view.shows_peers() {
-            return Ok(hide(None));
-        }
-        let by_address = || {
-            let (address, port) = native.or_else(|| self.roles.peer(row).map(|peer| (peer, None)))?;
-            let mapped = match port {
-                Some(port) => topology.map_native(SocketAddr::new(address, port)),
-                None => topology.map_native_ip(address),
-            };
-            match mapped {
-                Mapped::Current(node) => Some(node),
-                // A row may lag behind the topology, and a topology behind a row: the address alone decides nothing.
-                Mapped::Former(_) | Mapped::Gone(_) | Mapped::Unknown => None,
-            }
-        };
-        let by_host_id = host_id.and_then(|host_id| topology.node_by_host_id(host_id)).map(|node| &**node);
-        // An address speaks for a node only when nobody knows better: that node must not have another host_id.
-        let contradicts = |node: &&Node| matches!((host_id, node.host_id), (Some(row), Some(known)) if row != known);
-        match by_host_id.or_else(|| by_address().filter(|node| !contradicts(node))) {
-            Some(node) if node.state == NodeState::Pending => Ok(hide(Some(HiddenReason::NotAnnounced))),
-            Some(node) => Ok(Owner::Node(node)),
-            None if !self.roles.has_endpoint() && host_id.is_none() => Ok(Owner::Nobody),
-            None if host_id.is_none() && native.is_none() && !self.roles.has_address() => Ok(Owner::Unknown),
-            None => Ok(hide(Some(HiddenReason::NoPort))),
-        }
-    }
-
-    /// The cells of one row; true when one differs from the node's. `Err` names the column that cannot be shown.
-    fn cells<'r>(
-        &self,
-        rows: &Rows<'_>,
-        row: &[Value<'r>],
-        node: Option<&Node>,
-        cells: &mut Vec<Cell<'r>>,
-    ) -> Result<bool, String> {
-        let endpoint = node.map(|node| self.endpoint(node));
-        let mut aliased = false;
-        let mut changed = false;
-        for (index, (&value, role)) in row.iter().zip(self.roles.iter()).enumerate() {
-            let inet = |address: IpAddr| Cell::Inet(inet_cell_bytes(address));
-            let cell = match (role, endpoint) {
-                (Role::Address, Some(endpoint)) => inet(endpoint.ip()),
-                (Role::Port, Some(endpoint)) => Cell::Int(i32::from(endpoint.port()).to_be_bytes()),
-                (Role::Address | Role::Port | Role::Preferred, _) => Cell::Same(Value::Null),
-                (Role::Identity, _) => Cell::Same(value),
-                (Role::OtherInet, _) => match value.bytes().and_then(inet_cell) {
-                    None => Cell::Same(value),
-                    Some(address) => match self.alias(address, node) {
-                        Some(endpoint) => {
-                            aliased = true;
-                            inet(endpoint.ip())
-                        }
-                        None => return Err(column(rows, index)),
-                    },
-                },
-                (Role::OtherInt, _) => Cell::Same(value),
-                (Role::Text | Role::Other, _) => {
-                    let of = rows.columns.get(index).map(|column| column.column_type);
-                    if of.is_none_or(|of| self.discloses(role, of, value, node)) {
-                        return Err(column(rows, index));
-                    }
-                    Cell::Same(value)
-                }
-            };
-            changed |= !matches!(cell, Cell::Same(same) if same == value);
-            cells.push(cell);
-        }
-        if let Some((node, endpoint)) = node.zip(endpoint).filter(|_| aliased) {
-            changed |= self.replace_aliased_ports(row, node, endpoint, cells);
-        }
-        for (index, (role, value)) in self.roles.iter().zip(row).enumerate() {
-            if role == Role::OtherInt && self.internal.is_raw_address(value.bytes().unwrap_or_default()) {
-                return Err(column(rows, index));
-            }
-        }
-        Ok(changed)
-    }
-
-    /// An int under another name, in a row where the node's address was seen under another name too.
-    fn replace_aliased_ports(
-        &self,
-        row: &[Value<'_>],
-        node: &Node,
-        endpoint: SocketAddr,
-        cells: &mut [Cell<'_>],
-    ) -> bool {
-        let native_port = i32::from(node.native_address().port()).to_be_bytes();
-        let mut changed = false;
-        for ((cell, role), value) in cells.iter_mut().zip(self.roles.iter()).zip(row) {
-            if role == Role::OtherInt && value.bytes() == Some(&native_port) {
-                *cell = Cell::Int(i32::from(endpoint.port()).to_be_bytes());
-                changed = true;
-            }
-        }
-        changed
-    }
-
-    /// An address under a name that is not a column's: whose it is, and so what stands for it. `None`: it must not be shown.
-    fn alias(&self, address: IpAddr, node: Option<&Node>) -> Option<SocketAddr> {
-        if let Some(node) = node.filter(|node| node.native_address().ip().to_canonical() == address.to_canonical()) {
-            return Some(self.endpoint(node));
-        }
-        match self.perspective.topology.map_native_ip(address) {
-            Mapped::Current(node) if node.is_announced() => Some(self.endpoint(node)),
-            _ => None,
-        }
-    }
-
-    /// Whether a value would show an internal address; what cannot be looked into would.
-    fn discloses(&self, role: Role, of: ColumnType<'_>, value: Value<'_>, node: Option<&Node>) -> bool {
-        let Some(bytes) = value.bytes() else { return false };
-        let is_known = |known: &Option<Arc<str>>| known.as_deref().is_some_and(|known| known.as_bytes() == bytes);
-        if role == Role::Text && node.is_some_and(|node| is_known(&node.data_center) || is_known(&node.rack)) {
-            return false;
-        }
-        let forbidden = if role == Role::Text { Forbidden::Known } else { Forbidden::Any };
-        self.internal.is_in_value(of, bytes, forbidden).unwrap_or(true)
+        Report { rewritten, ..self.report }
     }
 }
 
-fn column(rows: &Rows<'_>, index: usize) -> String {
-    rows.columns.get(index).map(|column| format!("{}.{}", column.table, column.name)).unwrap_or_default()
+impl Columns {
+    fn of(head: &RowsHead<'_>) -> Result<Self, DecodeError> {
+        let mut types = Types::default();
+        let roots: Vec<usize> =
+            head.columns.iter().map(|column| types.add(column.column_type)).collect::<Result<_, _>>()?;
+        let roles = Roles::of(&head.columns, &types, &roots);
+        let names = head.columns.iter().map(|column| column.name.to_owned()).collect();
+        Ok(Self { roles, types, roots, names })
+    }
 }
 
-fn refusal(column: &str) -> String {
+/// The columns that are injected: only where the answer has what a driver's own query asks for, so that a user's projection
+/// keeps its shape.
+fn added(perspective: &Perspective, table: SystemTable, head: &RowsHead<'_>) -> &'static [NewColumn] {
+    const ADDED: &[NewColumn] = &[
+        NewColumn { name: "native_address", column_type: ColumnType::INET },
+        NewColumn { name: "native_port", column_type: ColumnType::INT },
+    ];
+    let wanted = perspective.view.injects()
+        && match table {
+            SystemTable::Local => perspective.injection.local,
+            SystemTable::Peers => perspective.injection.peers,
+            SystemTable::PeersV2 => false,
+        };
+    let has = |name| head.position(name).is_some();
+    if wanted && has("rpc_address") && has("host_id") && !has("native_address") && !has("native_port") {
+        ADDED
+    } else {
+        &[]
+    }
+}
+
+fn refusal(table: SystemTable, column: Option<&String>) -> String {
+    let column = column.map_or("", String::as_str);
     format!(
-        "cqlgate: {column} would show the internal address of a node; select the columns rpc_address, rpc_port, \
-         native_address or native_port by their own names"
+        "cqlgate: {}.{column} would show the internal address of a node; select the columns rpc_address, rpc_port, \
+         native_address or native_port by their own names",
+        table.name()
     )
 }
 

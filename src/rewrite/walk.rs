@@ -1,28 +1,27 @@
-//! From a byte stream to frames and back: the two outer shapes of a connection.
+//! From bytes to frames: what of a stream passes without a look, and when a frame is judged.
 //!
-//! [`frames`] walks v3 and v4, where frames follow each other; [`segments`] walks v5, where they travel inside checksummed
-//! segments. Both ask the same [`Judge`] about each frame and know nothing of what a frame means.
+//! Two walks for the two outer shapes, [`frames`] (v3, v4) and [`segments`] (v5), and one question about a frame, which both
+//! ask with [`decide`]. A walk keeps its place: bytes that were walked over are not walked over again.
 
 pub mod frames;
+mod kept;
+pub mod rebuilt;
 pub mod segments;
 
-use super::{Failure, Step, Then, Why};
-use crate::cql::frame::Header;
+use super::{Failure, Login, Step, Then, Why, Work};
+use crate::cql::frame::{HEADER_LEN, Header};
 
-/// Who decides about frames. It may be asked again about a frame after `More` and after `Hold` (until the frame is there
-/// whole), so neither answer may leave a trace.
+/// Who decides about frames.
 pub trait Judge {
-    /// What shall happen to a frame of which `body` is the part that has arrived (all of it when
-    /// `body.len() == header.length`; then `More` is not an answer).
-    fn judge(&mut self, header: Header, body: &[u8]) -> Verdict;
+    /// What shall happen to a frame of which `body` is the part that has arrived. After [`Verdict::Need`] it is asked again with
+    /// more, after [`Verdict::Later`] and [`Verdict::Ask`] with the same; what it found out meanwhile it keeps. Any other verdict
+    /// is its last word about the frame.
+    fn judge(&mut self, header: Header, body: &[u8], work: &mut Work<'_>) -> Verdict;
 
-    /// Asked after `Verdict::Hold`, with header and body together.
-    fn rewrite(&mut self, header: Header, frame: &[u8]) -> Rewrite;
-
-    /// The failure that a header alone brings (direction, length); `None` when its body may follow.
+    /// The failure that a header alone brings (direction, version, length); `None` when its body may follow.
     fn refuse(&self, header: Header) -> Option<Failure>;
 
-    /// The longest frame that may be held, in bytes.
+    /// The longest frame of which more than its start may be needed, in bytes.
     fn held_limit(&self) -> usize;
 
     /// The failure of a frame that cannot be decided, or changed, within that limit.
@@ -38,13 +37,17 @@ pub trait Judge {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Cannot be said before this many bytes of the body are there.
-    More(usize),
+    Need(usize),
+    /// Not in this turn: its work is used up.
+    Later,
+    /// Not before the client was let in.
+    Ask(Login),
     /// It passes, also the part that has not arrived.
     Pass,
     /// It passes, with these bits of one byte of its body cleared.
     Clear(Clear),
-    /// It is needed whole.
-    Hold,
+    /// These bytes (whole frames, or nothing) go out in its place. It is there whole.
+    Replace(Vec<u8>),
     Fail(Failure),
 }
 
@@ -55,15 +58,28 @@ pub struct Clear {
     pub bits: u8,
 }
 
-/// What becomes of a held frame.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Rewrite {
-    Keep,
-    /// Another frame in its place (header and body).
-    Frame(Vec<u8>),
-    /// Nothing in its place.
-    Drop,
-    Fail(Failure),
+/// Asks about the frame at the start of `frame`, of which that much has arrived. `Need` counts the header too, and is more
+/// than is there.
+fn decide<J: Judge>(judge: &mut J, header: Header, frame: &[u8], work: &mut Work<'_>) -> Verdict {
+    if let Some(failure) = judge.refuse(header) {
+        return Verdict::Fail(failure);
+    }
+    let whole = usize::try_from(header.frame_len()).unwrap_or(usize::MAX);
+    let frame = frame.get(..whole).unwrap_or(frame);
+    work.frame();
+    match judge.judge(header, frame.get(HEADER_LEN..).unwrap_or_default(), work) {
+        // It was there whole, and not enough: a length inside lies.
+        Verdict::Need(_) if frame.len() == whole => Verdict::Fail(Why::Malformed.into()),
+        Verdict::Need(body) => {
+            // A body that claims more than it can hold is judged whole, as it would be had it come in one piece.
+            let need = body.saturating_add(HEADER_LEN).max(frame.len() + 1).min(whole);
+            if need > judge.held_limit() {
+                return Verdict::Fail(judge.too_long_to_hold(header));
+            }
+            Verdict::Need(need)
+        }
+        verdict => verdict,
+    }
 }
 
 /// The `at` bytes before the next undecided one pass; then `need` more are wanted.

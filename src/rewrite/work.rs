@@ -3,6 +3,9 @@
 //! A turn is one poll of a connection, both directions together. What is begun when the work is used up is finished, so that
 //! each limit may be passed by one piece: a segment, a frame, a value of bounded length.
 
+use crate::cql::compression::{Decoded, Decoder};
+use crate::cql::primitives::DecodeError;
+
 /// Bytes decompressed, or copied because a frame changes.
 const DECODED: usize = 64 * 1024;
 /// Frames judged.
@@ -30,5 +33,32 @@ impl<'a> Work<'a> {
     #[inline]
     pub fn is_used_up(&self) -> bool {
         self.decoded == 0 || self.frames == 0 || self.values == 0
+    }
+
+    pub(super) fn decoded(&mut self, bytes: usize) {
+        self.decoded = self.decoded.saturating_sub(bytes);
+    }
+
+    #[inline]
+    pub(super) fn frame(&mut self) {
+        self.frames = self.frames.saturating_sub(1);
+    }
+
+    pub(super) fn values(&mut self, count: usize) {
+        self.values = self.values.saturating_sub(count);
+    }
+
+    /// Goes on decoding until `wanted` bytes are there, or this turn's are: then there are fewer than wanted.
+    pub(super) fn decode(
+        &mut self,
+        decoder: &mut Decoder,
+        body: &[u8],
+        is_whole: bool,
+        wanted: usize,
+    ) -> Result<Decoded, DecodeError> {
+        let before = decoder.decoded().len();
+        let decoded = decoder.decode(body, is_whole, wanted.min(before + self.decoded), usize::MAX);
+        self.decoded(decoder.decoded().len() - before);
+        decoded
     }
 }

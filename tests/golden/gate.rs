@@ -117,6 +117,7 @@ impl Gate {
         if self.ended.is_some() || bytes.is_empty() || bytes.len() < self.need[from as usize] {
             return false;
         }
+        let mut asks_again = false;
         let (consumed, written) = match &mut self.conversation {
             None if from == Side::Client && !self.handshake.reads_client() => return false,
             None => {
@@ -154,6 +155,7 @@ impl Gate {
                 };
                 let Step { pass, then } = step;
                 let mut written = bytes[..pass].to_vec();
+                asks_again = matches!(then, Then::Yield | Then::Login(_));
                 match then {
                     Then::Wait { need } if pass == 0 => return self.wait(from, need),
                     Then::Wait { .. } | Then::Yield => (pass, written),
@@ -173,7 +175,7 @@ impl Gate {
                 }
             }
         };
-        assert!(consumed > 0, "a step that consumes nothing");
+        assert!(consumed > 0 || asks_again || self.ended.is_some(), "a step that consumes nothing");
         self.need[from as usize] = 0;
         self.undecided[from as usize].drain(..consumed);
         match from {

@@ -2,7 +2,7 @@
 //!
 //! The text of a statement is not looked into here.
 
-use super::super::frame::{Flags, Version};
+use super::super::frame::Version;
 use super::super::primitives::{DecodeError, Reader, Writer};
 
 /// A request's flags (native_protocol_v5.spec §4.1.4), most of which say what follows them.
@@ -32,25 +32,6 @@ impl QueryFlags {
     }
 }
 
-/// Where the message of a request's body begins: after the custom payload, when flag 0x04 says that there is one.
-pub fn message_offset(flags: Flags, body: &[u8]) -> Result<usize, DecodeError> {
-    let mut reader = Reader::new(body);
-    if flags.has(Flags::CUSTOM_PAYLOAD) {
-        reader.skip_bytes_map("custom payload")?;
-    }
-    Ok(reader.position())
-}
-
-/// The flags of a QUERY (§4.1.4): after the text and the consistency.
-///
-/// # Errors
-/// `Truncated` while `message` does not reach to them: the text may be long.
-pub fn query_flags(version: Version, message: &[u8]) -> Result<QueryFlags, DecodeError> {
-    let mut reader = Reader::new(message);
-    reader.long_string("QUERY text")?;
-    flags_after_consistency(version, reader)
-}
-
 /// The prepared id and the flags of an EXECUTE (§4.1.6).
 pub fn execute_head(version: Version, message: &[u8]) -> Result<(&[u8], QueryFlags), DecodeError> {
     let mut reader = Reader::new(message);
@@ -71,6 +52,15 @@ fn flags_after_consistency(version: Version, mut reader: Reader<'_>) -> Result<Q
     Ok(QueryFlags { offset, value })
 }
 
+/// The user in an AUTH_RESPONSE (§4.1.2) of SASL PLAIN (RFC 4616: `[authzid] NUL authcid NUL passwd`); `None` for whatever
+/// else it is.
+pub fn sasl_plain_user(message: &[u8]) -> Option<String> {
+    let token = Reader::new(message).bytes("token").ok()??;
+    let mut parts = token.split(|byte| *byte == 0);
+    let (_authzid, user, _password) = (parts.next()?, parts.next()?, parts.next()?);
+    (parts.next().is_none() && !user.is_empty()).then(|| std::str::from_utf8(user).ok().map(str::to_owned))?
+}
+
 /// The body of a QUERY at consistency ONE, without values or paging.
 pub fn encode_query(version: Version, text: &str) -> Vec<u8> {
     let mut body = Vec::with_capacity(text.len() + 10);
@@ -88,20 +78,6 @@ pub fn encode_query(version: Version, text: &str) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    const VERSIONS: [Version; 3] = [Version::V3, Version::V4, Version::V5];
-
-    #[test]
-    fn query_flags_are_found_after_text_and_consistency() {
-        for version in VERSIONS {
-            let body = encode_query(version, "SELECT * FROM system.local");
-            let flags = query_flags(version, &body).unwrap();
-            assert_eq!(flags, QueryFlags { offset: body.len() - 1, value: 0 });
-            for have in 0..body.len() {
-                assert!(query_flags(version, &body[..have]).unwrap_err().is_truncated());
-            }
-        }
-    }
-
     #[test]
     fn execute_has_a_second_id_in_v5() {
         let v4 = [0, 2, 0xab, 0xcd, 0, 1, 0x22, 0, 0, 0, 100];
@@ -117,10 +93,17 @@ mod tests {
     }
 
     #[test]
-    fn a_custom_payload_comes_before_the_message() {
-        let body = [0, 1, 0, 1, b'k', 0, 0, 0, 2, 1, 2, 0xaa];
-        assert_eq!(message_offset(Flags(Flags::CUSTOM_PAYLOAD | Flags::TRACING), &body), Ok(11));
-        assert_eq!(message_offset(Flags(Flags::TRACING), &body), Ok(0));
-        assert!(message_offset(Flags(Flags::CUSTOM_PAYLOAD), &body[..10]).unwrap_err().is_truncated());
+    fn the_user_of_sasl_plain_is_known_and_of_nothing_else() {
+        let user = |token: &[u8]| {
+            let mut message = Vec::new();
+            Writer::new(&mut message).value(super::super::super::primitives::Value::Bytes(token));
+            sasl_plain_user(&message)
+        };
+        assert_eq!(user(b"\0cassandra\0secret").as_deref(), Some("cassandra"));
+        assert_eq!(user(b"as\0cassandra\0").as_deref(), Some("cassandra"));
+        for other in [&b""[..], b"cassandra", b"\0cassandra", b"\0\0secret", b"a\0b\0c\0d", b"\0\xff\0secret"] {
+            assert_eq!(user(other), None, "{other:?}");
+        }
+        assert_eq!(sasl_plain_user(&[0xff; 4]), None, "null");
     }
 }

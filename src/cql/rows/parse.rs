@@ -1,7 +1,7 @@
-//! A whole Rows message, borrowed from the bytes it was parsed from.
+//! A Rows message, borrowed from the bytes it was parsed from.
 
 use super::super::primitives::{DecodeError, Reader, Value};
-use super::{ColumnType, MetadataHead, ResultKind, metadata_flags};
+use super::{ColumnType, MAX_TYPE_NODES, MetadataHead, ResultKind, metadata_flags};
 
 /// More columns than a table of Cassandra's can have in practice. A column takes 4 bytes on the wire and 18 times as much here.
 pub const MAX_COLUMNS: usize = 65_535;
@@ -18,10 +18,9 @@ pub struct Column<'a> {
     pub column_type: ColumnType<'a>,
 }
 
-/// RESULT/Rows (native_protocol_v5.spec §4.2.5.2). Nothing is copied but the lists of columns and cells, whose lengths
-/// were compared with the bytes that are there before they were allocated.
+/// A RESULT/Rows message up to its first cell (native_protocol_v5.spec §4.2.5.2).
 #[derive(Clone, Debug)]
-pub struct Rows<'a> {
+pub struct RowsHead<'a> {
     pub flags: i32,
     /// Null, or the state for the next page.
     pub paging_state: Option<&'a [u8]>,
@@ -31,24 +30,18 @@ pub struct Rows<'a> {
     /// Empty when the metadata was skipped; else `column_count` long.
     pub columns: Vec<Column<'a>>,
     pub row_count: usize,
-    cells: Vec<Value<'a>>,
-    pub(super) parts: Parts<'a>,
-}
-
-/// The message cut where a writer may change something.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Parts<'a> {
     /// Between the column count and the row count: paging state, metadata id, table and columns.
-    pub metadata: &'a [u8],
-    /// Behind the last row. The specification allows more data there.
-    pub trailing: &'a [u8],
+    pub(super) metadata: &'a [u8],
+    /// Where the first cell is in the message.
+    pub cells_at: usize,
 }
 
-impl<'a> Rows<'a> {
-    /// Parses a RESULT message that is a Rows result, from its kind on.
+impl<'a> RowsHead<'a> {
+    /// Parses the start of a RESULT message that is a Rows result, from its kind on.
     ///
     /// # Errors
-    /// `Truncated` when the message is not whole; `Invalid` when it is not a Rows result.
+    /// `Truncated` when the message ends before its first cell, or cannot have the columns that it claims; `Invalid` when it
+    /// is not a Rows result.
     pub fn parse(message: &'a [u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(message);
         let kind = reader.i32("RESULT kind")?;
@@ -60,7 +53,6 @@ impl<'a> Rows<'a> {
             if head.has(metadata_flags::NO_METADATA) { Vec::new() } else { read_columns(&mut reader, &head)? };
         let metadata = reader.since(12);
         let row_count = reader.count("row count")?;
-        let cells = read_cells(&mut reader, head.column_count, row_count)?;
         Ok(Self {
             flags: head.flags,
             paging_state: head.paging_state,
@@ -68,14 +60,9 @@ impl<'a> Rows<'a> {
             column_count: head.column_count,
             columns,
             row_count,
-            cells,
-            parts: Parts { metadata, trailing: reader.rest() },
+            metadata,
+            cells_at: reader.position(),
         })
-    }
-
-    /// The rows, each a slice of `column_count` cells. Rows without columns are not given out.
-    pub fn rows(&self) -> impl ExactSizeIterator<Item = &[Value<'a>]> {
-        self.cells.chunks_exact(self.column_count.max(1))
     }
 
     /// The position of the column with this name, as written in the metadata.
@@ -84,17 +71,54 @@ impl<'a> Rows<'a> {
     }
 }
 
+/// A whole RESULT/Rows message. Nothing is copied but the lists of columns and cells, whose lengths were compared with the
+/// bytes that are there before they were allocated.
+#[derive(Clone, Debug)]
+pub struct Rows<'a> {
+    head: RowsHead<'a>,
+    cells: Vec<Value<'a>>,
+    /// Behind the last row. The specification allows more data there.
+    pub trailing: &'a [u8],
+}
+
+impl<'a> std::ops::Deref for Rows<'a> {
+    type Target = RowsHead<'a>;
+
+    fn deref(&self) -> &RowsHead<'a> {
+        &self.head
+    }
+}
+
+impl<'a> Rows<'a> {
+    /// Parses a RESULT message that is a Rows result, from its kind on.
+    ///
+    /// # Errors
+    /// `Truncated` when the message is not whole; `Invalid` when it is not a Rows result.
+    pub fn parse(message: &'a [u8]) -> Result<Self, DecodeError> {
+        let head = RowsHead::parse(message)?;
+        let mut reader = Reader::new(message.get(head.cells_at..).unwrap_or_default());
+        let cells = read_cells(&mut reader, head.column_count, head.row_count)?;
+        Ok(Self { head, cells, trailing: reader.rest() })
+    }
+
+    /// The rows, each a slice of `column_count` cells. Rows without columns are not given out.
+    pub fn rows(&self) -> impl ExactSizeIterator<Item = &[Value<'a>]> {
+        self.cells.chunks_exact(self.column_count.max(1))
+    }
+}
+
 fn read_columns<'a>(reader: &mut Reader<'a>, head: &MetadataHead<'a>) -> Result<Vec<Column<'a>>, DecodeError> {
     // A name and a type take four bytes at least; a table of its own another four.
     fits("column count", head.column_count, 4, MAX_COLUMNS, reader)?;
     let mut columns = Vec::with_capacity(head.column_count);
+    let mut nodes = MAX_TYPE_NODES.max(head.column_count);
     for _ in 0..head.column_count {
         let (keyspace, table) = match head.global {
             Some(global) => global,
             None => (reader.string("column keyspace")?, reader.string("column table")?),
         };
         let name = reader.string("column name")?;
-        columns.push(Column { keyspace, table, name, column_type: ColumnType::read(reader)? });
+        columns.push(Column { keyspace, table, name, column_type: ColumnType::read_within(reader, &mut nodes)? });
     }
     Ok(columns)
 }

@@ -2,7 +2,7 @@
 
 use super::super::frame::Version;
 use super::super::primitives::{DecodeError, Reader};
-use super::{ColumnType, MetadataHead, ResultKind, TableOf, metadata_flags};
+use super::{ColumnType, MAX_TYPE_NODES, MetadataHead, ResultKind, TableOf, metadata_flags};
 
 /// What a PREPARE was answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,13 +48,14 @@ fn skip_variables(version: Version, reader: &mut Reader<'_>) -> Result<(), Decod
         reader.short_bytes("keyspace")?;
         reader.short_bytes("table")?;
     }
+    let mut nodes = MAX_TYPE_NODES;
     for _ in 0..count {
         if !global {
             reader.short_bytes("variable keyspace")?;
             reader.short_bytes("variable table")?;
         }
         reader.short_bytes("variable name")?;
-        ColumnType::read(reader)?;
+        ColumnType::read_within(reader, &mut nodes)?;
     }
     Ok(())
 }

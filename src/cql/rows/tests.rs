@@ -103,10 +103,11 @@ fn skipped_metadata_names_no_table() {
 #[test]
 fn columns_may_each_name_their_table() {
     let message = encode(0, &local(), &[], &one_row());
-    check_table(&message, TableOf::Table { keyspace: "system", table: "local" });
+    check_table(&message, TableOf::PerColumn);
+    assert_eq!(table_of_whole(&message), Ok(TableOf::Table { keyspace: "system", table: "local" }));
     let mut columns = local();
     columns[3].1 = "other";
-    check_table(&encode(0, &columns, &[], &one_row()), TableOf::Several);
+    assert_eq!(table_of_whole(&encode(0, &columns, &[], &one_row())), Ok(TableOf::Several));
 }
 
 #[test]
@@ -143,7 +144,10 @@ fn cells_are_borrowed_and_null_is_not_empty() {
     assert_eq!(row[3], Value::Null);
     assert_eq!(rows.position("tokens"), Some(2));
     assert_eq!(rows.columns[1].column_type, ColumnType::INET);
-    assert_eq!(rows.columns[2].column_type.native(), Ok(NativeType::Elements(ColumnType { raw: &[0, 0x0d] })));
+    let mut types = Types::default();
+    let root = types.add(rows.columns[2].column_type).unwrap();
+    let kinds: Vec<_> = types.children(root).map(|child| types.kind(child)).collect();
+    assert_eq!((types.kind(root), kinds), (Some(TypeKind::Elements), vec![Some(TypeKind::Text)]));
     for have in 0..message.len() {
         assert!(Rows::parse(&message[..have]).unwrap_err().is_truncated());
     }
@@ -189,11 +193,38 @@ fn every_kind_of_type_is_stepped_over() {
         let with_more = [&raw[..], &[1, 2, 3]].concat();
         let column_type = ColumnType::read(&mut Reader::new(&with_more)).unwrap();
         assert_eq!(column_type.raw, raw);
-        assert!(column_type.native().is_ok());
+        assert_eq!(Types::default().add(column_type), Ok(0));
         for have in 0..raw.len() {
             assert!(ColumnType::read(&mut Reader::new(&raw[..have])).unwrap_err().is_truncated());
         }
     }
+}
+
+#[test]
+fn a_types_children_are_found_without_reading_it_again() {
+    // tuple<int, list<frozen<tuple<inet, text>>>, blob>
+    let raw = [0, 0x31, 0, 3, 0, 9, 0, 0x20, 0, 0x31, 0, 2, 0, 0x10, 0, 0x0d, 0, 3];
+    let mut types = Types::default();
+    types.add(ColumnType::INET).unwrap();
+    let root = types.add(ColumnType { raw: &raw }).unwrap();
+    let kinds = |at| types.children(at).filter_map(|child| types.kind(child)).collect::<Vec<_>>();
+    assert_eq!(kinds(root), [TypeKind::Int, TypeKind::Elements, TypeKind::Blob]);
+    let elements = types.children(root).nth(1).unwrap();
+    let tuple = types.children(elements).next().unwrap();
+    assert_eq!(kinds(tuple), [TypeKind::Inet, TypeKind::Text]);
+    assert_eq!(kinds(0), []);
+}
+
+#[test]
+fn types_without_end_are_refused() {
+    let fields = |count: u16| [&[0, 0x31][..], &count.to_be_bytes(), &[0, 9].repeat(count.into())].concat();
+    let read = |raw: &[u8]| ColumnType::read(&mut Reader::new(raw)).map(|_| ());
+    assert_eq!(read(&fields(16_383)), Ok(()));
+    assert!(matches!(read(&fields(16_384)), Err(DecodeError::TooLong { what: "types", .. })));
+    let (half, mut types) = (fields(8191), Types::default());
+    assert_eq!(types.add(ColumnType { raw: &half }), Ok(0));
+    assert_eq!(types.add(ColumnType { raw: &half }), Ok(8192));
+    assert!(types.add(ColumnType::INET).is_err());
 }
 
 #[test]
@@ -206,7 +237,7 @@ fn rewriting_nothing_gives_the_same_bytes() {
     for row in rows.rows() {
         writer.row(row.iter().copied());
     }
-    assert_eq!(writer.finish(), [b"before", &message[..]].concat());
+    assert_eq!(writer.finish(rows.trailing), [b"before", &message[..]].concat());
 }
 
 #[test]
@@ -217,7 +248,7 @@ fn columns_are_added_at_the_end_with_their_table() {
         let rows = Rows::parse(&message).unwrap();
         let mut writer = RowsWriter::begin(&rows, &[NATIVE_PORT], Vec::new()).unwrap();
         writer.row(rows.rows().next().unwrap().iter().copied().chain([Value::Bytes(&[0, 0, 0x23, 0x52])]));
-        let out = writer.finish();
+        let out = writer.finish(rows.trailing);
         let mut columns = local();
         columns.push(("system", "local", "native_port", vec![0, 9]));
         let mut expected = one_row();
@@ -295,7 +326,7 @@ proptest! {
         }
         let mut writer = RowsWriter::begin(&parsed, &[], Vec::new()).unwrap();
         parsed.rows().for_each(|row| writer.row(row.iter().copied()));
-        prop_assert_eq!(writer.finish(), message);
+        prop_assert_eq!(writer.finish(parsed.trailing), message);
     }
 
     #[test]
@@ -319,8 +350,8 @@ proptest! {
         let index = at.index(message.len());
         message[index] = byte;
         if let Ok(rows) = Rows::parse(&message) {
-            let _ = RowsWriter::begin(&rows, &[], Vec::new()).map(RowsWriter::finish);
-            rows.columns.iter().for_each(|column| assert!(column.column_type.native().is_ok()));
+            let _ = RowsWriter::begin(&rows, &[], Vec::new()).map(|writer| writer.finish(rows.trailing));
+            rows.columns.iter().for_each(|column| assert!(Types::default().add(column.column_type).is_ok()));
         }
     }
 }

@@ -7,7 +7,7 @@ use super::super::statement::KNOWN;
 use super::{Connection, End, Stage};
 use crate::cql::compression::Compression;
 use crate::cql::frame::{Flags, Header, Opcode, Version};
-use crate::cql::message::{Error, Register, Startup, error_code, request};
+use crate::cql::message::{Error, MessageStart, Register, Startup, error_code};
 use crate::cql::primitives::{DecodeError, Reader, Value, Writer};
 
 const SUPPORTED: &[u8] = include_bytes!("../captured/supported");
@@ -23,7 +23,7 @@ impl Connection {
         let Some(version) = Version::from_byte(header.version) else {
             return Ok(self.unknown_version(header));
         };
-        let offset = request::message_offset(header.flags, body)?;
+        let offset = MessageStart::of_request().find(header.flags, body)?;
         let message = body.get(offset..).unwrap_or_default();
         let (opcode, mut answer) = match self.respond(version, header.opcode, message) {
             Ok(answer) => answer,

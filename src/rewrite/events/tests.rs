@@ -35,19 +35,20 @@ enum Then {
 fn check(first: &Topology, then: Vec<Then>, expected: &[NodeChange]) {
     let told_as = |node: &Node| Some(SocketAddr::new("203.0.113.10".parse().unwrap(), node.port));
     let mut announcer = Announcer::default();
-    announcer.register(RegisteredTypes { status_change: true, topology_change: true }, first);
+    let types = RegisteredTypes { status_change: true, topology_change: true };
+    announcer.begin(first);
     let mut topology = first.clone();
     let mut told = Vec::new();
     for step in then {
         match step {
             Then::Event(change, address) => {
                 let event = Event::Node { change, address: address.parse().unwrap() };
-                if let Outcome::Tell(events) = announcer.on_event(&event, &topology, told_as) {
+                if let Outcome::Tell(events) = announcer.on_event(&event, types, &topology, told_as) {
                     told.extend(events);
                 }
             }
             Then::Knows(now) => {
-                told.extend(announcer.on_topology(&now, told_as));
+                told.extend(announcer.on_topology(types, &now, told_as));
                 topology = now;
             }
         }
@@ -161,17 +162,19 @@ fn the_same_state_is_never_told_twice() {
 fn only_registered_types_are_told() {
     let told_as = |node: &Node| Some(SocketAddr::new("203.0.113.10".parse().unwrap(), node.port));
     let mut announcer = Announcer::default();
-    announcer.register(RegisteredTypes { status_change: false, topology_change: true }, &up());
-    assert_eq!(announcer.on_topology(&down(), told_as), []);
+    let types = RegisteredTypes { status_change: false, topology_change: true };
+    announcer.begin(&up());
+    assert_eq!(announcer.on_topology(types, &down(), told_as), []);
 }
 
 #[test]
 fn a_client_is_not_told_of_nodes_that_its_view_hides() {
     let mut announcer = Announcer::default();
-    announcer.register(RegisteredTypes { status_change: true, topology_change: true }, &up());
+    let types = RegisteredTypes { status_change: true, topology_change: true };
+    announcer.begin(&up());
     let event = Event::Node { change: Down, address: OLD.parse().unwrap() };
-    assert_eq!(announcer.on_event(&event, &up(), |_| None), Outcome::Swallowed);
-    assert_eq!(announcer.on_topology(&down(), |_| None), []);
+    assert_eq!(announcer.on_event(&event, types, &up(), |_| None), Outcome::Swallowed);
+    assert_eq!(announcer.on_topology(types, &down(), |_| None), []);
 }
 
 #[test]
@@ -179,7 +182,8 @@ fn unknown_addresses_are_held_up_to_a_bound() {
     let mut announcer = Announcer::default();
     for n in 0..1000_u16 {
         let address = SocketAddr::new("10.0.0.1".parse().unwrap(), n);
-        let outcome = announcer.on_event(&Event::Node { change: NewNode, address }, &up(), |_| None);
+        let outcome =
+            announcer.on_event(&Event::Node { change: NewNode, address }, RegisteredTypes::default(), &up(), |_| None);
         assert_eq!(outcome, Outcome::Held);
     }
     assert_eq!(announcer.unknown.len(), MAX_UNKNOWN);

@@ -6,12 +6,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::LocalRow;
-use crate::cql::primitives::{DecodeError, Value, inet_cell};
-use crate::cql::rows::{Column, NativeType, type_id};
+use crate::cql::primitives::{Value, inet_cell};
+use crate::cql::rows::{Column, TypeKind, Types};
 use crate::topology::HostId;
-
-/// What a host_id or a schema version may be.
-const UUID: [u16; 2] = [type_id::UUID, type_id::TIMEUUID];
 
 /// What a column is to a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,28 +43,30 @@ pub struct Roles {
 }
 
 impl Roles {
-    pub fn of(columns: &[Column<'_>]) -> Result<Self, DecodeError> {
+    /// `roots` says where each column's type is.
+    pub fn of(columns: &[Column<'_>], types: &Types, roots: &[usize]) -> Self {
         let mut roles = Self::default();
-        for (index, column) in columns.iter().enumerate() {
-            let native = column.column_type.native()?;
-            roles.roles.push(role(column, native)?);
-            let at = match (column.name, native) {
-                ("host_id", NativeType::Other(id)) if UUID.contains(&id) => &mut roles.host_id,
-                ("native_address", NativeType::Inet) => {
+        for (index, (column, &root)) in columns.iter().zip(roots).enumerate() {
+            let kind = types.kind(root).unwrap_or(TypeKind::Custom);
+            let of_elements = types.children(root).next().and_then(|child| types.kind(child));
+            roles.roles.push(role(column.name, kind, of_elements));
+            let at = match (column.name, kind) {
+                ("host_id", TypeKind::Uuid) => &mut roles.host_id,
+                ("native_address", TypeKind::Inet) => {
                     roles.address = Some(index);
                     continue;
                 }
-                ("rpc_address", NativeType::Inet) if roles.address.is_none() => &mut roles.address,
-                ("native_port" | "rpc_port", NativeType::Int) => &mut roles.port,
-                ("peer", NativeType::Inet) => &mut roles.peer,
-                ("data_center", NativeType::Text) => &mut roles.data_center,
-                ("rack", NativeType::Text) => &mut roles.rack,
-                ("cluster_name", NativeType::Text) => &mut roles.cluster_name,
+                ("rpc_address", TypeKind::Inet) if roles.address.is_none() => &mut roles.address,
+                ("native_port" | "rpc_port", TypeKind::Int) => &mut roles.port,
+                ("peer", TypeKind::Inet) => &mut roles.peer,
+                ("data_center", TypeKind::Text) => &mut roles.data_center,
+                ("rack", TypeKind::Text) => &mut roles.rack,
+                ("cluster_name", TypeKind::Text) => &mut roles.cluster_name,
                 _ => continue,
             };
             *at = Some(index);
         }
-        Ok(roles)
+        roles
     }
 
     pub fn iter(&self) -> impl Iterator<Item = Role> + '_ {
@@ -117,16 +116,16 @@ fn cell<'a>(row: &[Value<'a>], at: Option<usize>) -> Option<&'a [u8]> {
     at.and_then(|at| row.get(at)).and_then(|value| value.bytes())
 }
 
-fn role(column: &Column<'_>, native: NativeType<'_>) -> Result<Role, DecodeError> {
-    Ok(match (column.name, native) {
-        ("rpc_address" | "native_address" | "native_transport_address", NativeType::Inet) => Role::Address,
-        ("rpc_port" | "native_port" | "native_transport_port" | "native_transport_port_ssl", NativeType::Int) => {
+fn role(name: &str, kind: TypeKind, of_elements: Option<TypeKind>) -> Role {
+    match (name, kind) {
+        ("rpc_address" | "native_address" | "native_transport_address", TypeKind::Inet) => Role::Address,
+        ("rpc_port" | "native_port" | "native_transport_port" | "native_transport_port_ssl", TypeKind::Int) => {
             Role::Port
         }
-        ("preferred_ip", NativeType::Inet) | ("preferred_port", NativeType::Int) => Role::Preferred,
-        ("peer" | "broadcast_address" | "listen_address", NativeType::Inet) => Role::Identity,
-        ("peer_port" | "broadcast_port" | "listen_port" | "gossip_generation", NativeType::Int) => Role::Identity,
-        ("host_id" | "schema_version", NativeType::Other(id)) if UUID.contains(&id) => Role::Identity,
+        ("preferred_ip", TypeKind::Inet) | ("preferred_port", TypeKind::Int) => Role::Preferred,
+        ("peer" | "broadcast_address" | "listen_address", TypeKind::Inet) => Role::Identity,
+        ("peer_port" | "broadcast_port" | "listen_port" | "gossip_generation", TypeKind::Int) => Role::Identity,
+        ("host_id" | "schema_version", TypeKind::Uuid) => Role::Identity,
         (
             "key"
             | "bootstrapped"
@@ -137,11 +136,11 @@ fn role(column: &Column<'_>, native: NativeType<'_>) -> Result<Role, DecodeError
             | "partitioner"
             | "rack"
             | "release_version",
-            NativeType::Text,
+            TypeKind::Text,
         ) => Role::Text,
-        ("tokens", NativeType::Elements(of)) if of.native()? == NativeType::Text => Role::Text,
-        (_, NativeType::Inet) => Role::OtherInet,
-        (_, NativeType::Int) => Role::OtherInt,
+        ("tokens", TypeKind::Elements) if of_elements == Some(TypeKind::Text) => Role::Text,
+        (_, TypeKind::Inet) => Role::OtherInet,
+        (_, TypeKind::Int) => Role::OtherInt,
         _ => Role::Other,
-    })
+    }
 }

@@ -1,11 +1,12 @@
 use uuid::Uuid;
 
 use super::*;
-use crate::cql::frame::Opcode;
-use crate::cql::primitives::Writer;
+use crate::cql::frame::{Opcode, encode_frame};
+use crate::cql::primitives::{Writer, inet_cell_bytes};
 use crate::cql::rows::metadata_flags;
+use crate::cql::segment::MAX_PAYLOAD;
 use crate::rewrite::view::{NodePorts, SingleNode};
-use crate::topology::{Advertised, NodeId};
+use crate::topology::{Advertised, NodeId, NodeState};
 
 /// A cell as a test writes it. `Raw` gives the type too.
 #[derive(Clone, Debug, PartialEq)]
@@ -102,17 +103,34 @@ fn frame(version: u8, flags: u8, body: &[u8]) -> Vec<u8> {
     encode_frame(header, body)
 }
 
-fn seen_by(view: &dyn View, injection: Injection, frame: &[u8]) -> Result<Report, Unrewritable> {
-    let topology = topology();
-    let advertised = G.parse().unwrap();
-    rewrite_rows(frame, &Perspective { view, topology: &topology, attached: 9042, advertised, injection })
+/// What goes out in a frame's place, and what was seen in it; in as many turns as it takes.
+fn rewrite_rows(frame: &[u8], perspective: Perspective) -> Result<(Made, Report), Unrewritable> {
+    let header = Header::peek(frame).unwrap();
+    let body = &frame[HEADER_LEN..];
+    let mut scratch = vec![0; MAX_PAYLOAD];
+    let mut rewrite = RowsRewrite::begin(header, body, perspective, &mut Work::new(&mut scratch))?;
+    loop {
+        if let Some(made) = rewrite.go_on(body, &mut Work::new(&mut scratch))? {
+            let report = rewrite.into_report(&made);
+            return Ok((made, report));
+        }
+    }
 }
 
-fn rewritten(report: Report, original: &[u8]) -> Vec<u8> {
-    match report.rewritten {
-        Rewritten::Frame(frame) => frame,
-        Rewritten::Unchanged => original.to_vec(),
-        Rewritten::Refused(text) => panic!("refused: {text}"),
+fn seen_by(view: &'static dyn View, injection: Injection, frame: &[u8]) -> Result<(Made, Report), Unrewritable> {
+    let topology = Arc::new(topology());
+    let advertised = G.parse().unwrap();
+    rewrite_rows(frame, Perspective { view, topology, attached: 9042, advertised, injection })
+}
+
+fn rewritten((made, report): (Made, Report), original: &[u8]) -> Vec<u8> {
+    match made {
+        Made::Frame(frame) => {
+            assert_eq!(report.rewritten, Rewritten::Frame);
+            frame
+        }
+        Made::Unchanged => original.to_vec(),
+        Made::Refused(text) => panic!("refused: {text}"),
     }
 }
 
@@ -132,8 +150,8 @@ fn check(table: &str, names: &[&str], rows: &[Vec<C>], expected: &[Vec<C>]) {
 #[track_caller]
 fn check_refused(table: &str, names: &[&str], row: Vec<C>, text: &str) {
     let before = frame(4, 0, &message(table, names, std::slice::from_ref(&row), &row));
-    match seen_by(&NodePorts, Injection::default(), &before).unwrap().rewritten {
-        Rewritten::Refused(found) => assert!(found.contains(text), "{found}"),
+    match seen_by(&NodePorts, Injection::default(), &before).unwrap().0 {
+        Made::Refused(found) => assert!(found.contains(text), "{found}"),
         other => panic!("{other:?}"),
     }
 }
@@ -211,7 +229,7 @@ fn rows_of_nodes_that_clients_are_not_told_of_are_left_out() {
     let rows = [row(9043, "10.77.0.12"), row(9044, "10.77.0.13"), row(1, "10.77.0.50"), row(1, "10.77.0.12")];
     check("peers_v2", &names, &rows, &[vec![Id(9043), Inet(G), Int(9043)]]);
     let before = frame(4, 0, &message("peers_v2", &names, &rows, &rows[0]));
-    let hidden = seen_by(&NodePorts, Injection::default(), &before).unwrap().hidden;
+    let hidden = seen_by(&NodePorts, Injection::default(), &before).unwrap().1.hidden;
     let reasons: Vec<_> = hidden.iter().map(|row| (row.reason, row.address.unwrap().to_string())).collect();
     assert_eq!(
         reasons,
@@ -370,7 +388,7 @@ fn a_whole_local_row_of_cassandra_5_passes_but_for_its_endpoint() {
     };
     check("local", &names, &[row("10.77.0.11", 9042)], &[row(G, 9042)]);
     let before = frame(5, 0, &message("local", &names, &[row("10.77.0.11", 9042)], &row(G, 1)));
-    let local = seen_by(&NodePorts, Injection::default(), &before).unwrap().local.unwrap();
+    let local = seen_by(&NodePorts, Injection::default(), &before).unwrap().1.local.unwrap();
     assert_eq!(local.host_id, Some(HostId(Uuid::from_u128(9042))));
     assert_eq!(local.native, Some(("10.77.0.11".parse().unwrap(), Some(9042))));
     assert_eq!(
@@ -388,8 +406,8 @@ fn a_rack_named_like_an_address_passes_when_it_is_known() {
     let row = vec![text("10.77.0.12")];
     let before = frame(4, 0, &message("local", &["rack"], std::slice::from_ref(&row), &row));
     let (view, injection, advertised) = (&NodePorts, Injection::default(), G.parse().unwrap());
-    let perspective = Perspective { view, topology: &topology, attached: 9042, advertised, injection };
-    assert_eq!(rewrite_rows(&before, &perspective).unwrap().rewritten, Rewritten::Unchanged);
+    let perspective = Perspective { view, topology: Arc::new(topology), attached: 9042, advertised, injection };
+    assert_eq!(rewrite_rows(&before, perspective).unwrap().0, Made::Unchanged);
 }
 
 #[test]
@@ -423,7 +441,7 @@ fn single_node_shows_its_own_row_and_nobody_else() {
     for table in ["peers", "peers_v2"] {
         let before = frame(4, 0, &message(table, &["host_id", "rpc_address"], &rows, &rows[0]));
         let report = seen_by(&SingleNode, Injection::default(), &before).unwrap();
-        assert_eq!(report.hidden.len(), 2);
+        assert_eq!(report.1.hidden.len(), 2);
         assert_eq!(
             rewritten(report, &before),
             frame(4, 0, &message(table, &["host_id", "rpc_address"], &[], &rows[0]))
@@ -439,7 +457,7 @@ fn single_node_shows_its_own_row_and_nobody_else() {
 #[test]
 fn columns_are_injected_where_they_are_wanted_and_missing() {
     let both = Injection { local: true, peers: true };
-    let case = |view: &dyn View, table, names: &[&str], row: Vec<C>| {
+    let case = |view: &'static dyn View, table, names: &[&str], row: Vec<C>| {
         let before = frame(4, 0, &message(table, names, std::slice::from_ref(&row), &row));
         rewritten(seen_by(view, both, &before).unwrap(), &before)
     };
@@ -483,12 +501,12 @@ fn the_raw_bytes_never_pass_when_the_answer_is_not_understood() {
     let topology = Topology::default();
     let perspective = Perspective {
         view: &NodePorts,
-        topology: &topology,
+        topology: Arc::new(topology),
         attached: 9050,
         advertised: G.parse().unwrap(),
         injection: Injection::default(),
     };
-    assert_eq!(rewrite_rows(&local, &perspective), Err(Unrewritable::NoNode(9050)));
+    assert_eq!(rewrite_rows(&local, perspective), Err(Unrewritable::NoNode(9050)));
 }
 
 #[test]
@@ -510,12 +528,12 @@ fn a_thousand_peers_with_256_tokens_each() {
     let before = frame(5, 0, &message("peers_v2", &names, &rows, &rows[0]));
     let perspective = Perspective {
         view: &NodePorts,
-        topology: &topology,
+        topology: Arc::new(topology),
         attached: 10_000,
         advertised: G.parse().unwrap(),
         injection: Injection::default(),
     };
-    let report = rewrite_rows(&before, &perspective).unwrap();
-    assert!(report.hidden.is_empty());
+    let report = rewrite_rows(&before, perspective).unwrap();
+    assert!(report.1.hidden.is_empty());
     assert!(rewritten(report, &before) == frame(5, 0, &message("peers_v2", &names, &expected, &rows[0])));
 }

@@ -1,8 +1,8 @@
-//! v3 and v4: frames follow each other with nothing around them.
+//! v3 and v4: frame after frame, no outer layer.
 
-use super::{Clear, Judge, Rewrite, Verdict, wait};
+use super::{Clear, Judge, Verdict, decide, wait};
 use crate::cql::frame::{HEADER_LEN, Header};
-use crate::rewrite::{Failure, Step, Then, Why};
+use crate::rewrite::{Step, Then, Work};
 
 /// Where one direction of a v3 or v4 connection stands. It holds no bytes of the stream.
 #[derive(Debug, Default)]
@@ -20,7 +20,7 @@ impl FrameWalk {
     }
 
     /// What shall happen to `bytes`, the undecided rest of the stream.
-    pub fn step<J: Judge>(&mut self, judge: &mut J, bytes: &[u8]) -> Step {
+    pub fn step<J: Judge>(&mut self, judge: &mut J, bytes: &[u8], work: &mut Work<'_>) -> Step {
         let mut at = 0;
         loop {
             match self.skip_ahead(bytes, at) {
@@ -31,50 +31,30 @@ impl FrameWalk {
                 return wait(at, 1);
             }
             let rest = bytes.get(at..).unwrap_or_default();
-            let Some(header) = Header::peek(rest) else {
-                return wait(at, HEADER_LEN);
-            };
-            if let Some(failure) = judge.refuse(header) {
-                return fail(at, failure);
+            let Some(header) = Header::peek(rest) else { return wait(at, HEADER_LEN) };
+            if work.is_used_up() {
+                return Step { pass: at, then: Then::Yield };
             }
-            let whole = header.frame_len();
-            let arrived = rest.len().min(usize::try_from(whole).unwrap_or(usize::MAX));
-            let body = rest.get(HEADER_LEN..arrived).unwrap_or_default();
-            match judge.judge(header, body) {
-                Verdict::More(need) => {
-                    // A body that claims more than it can hold is judged whole, as it would be had it come in one piece.
-                    let need = (HEADER_LEN + need.max(body.len() + 1)) as u64;
-                    let need = usize::try_from(need.min(whole)).unwrap_or(usize::MAX);
-                    if arrived as u64 == whole {
-                        return fail(at, Why::Malformed.into());
-                    }
-                    if need > judge.held_limit() {
-                        return fail(at, judge.too_long_to_hold(header));
-                    }
-                    return wait(at, need);
+            let then = match decide(judge, header, rest, work) {
+                Verdict::Pass => {
+                    self.skip = header.frame_len();
+                    continue;
                 }
-                Verdict::Pass => self.skip = whole,
                 Verdict::Clear(Clear { offset, bits }) => {
-                    self.skip = whole;
+                    self.skip = header.frame_len();
                     self.clear = Some((HEADER_LEN as u64 + u64::from(offset), bits));
+                    continue;
                 }
-                Verdict::Hold => {
-                    let need = match usize::try_from(whole) {
-                        Ok(need) if need <= judge.held_limit() => need,
-                        _ => return fail(at, judge.too_long_to_hold(header)),
-                    };
-                    let Some(frame) = rest.get(..need) else {
-                        return wait(at, need);
-                    };
-                    match judge.rewrite(header, frame) {
-                        Rewrite::Keep => self.skip = whole,
-                        Rewrite::Frame(frame) => return replace(at, need, frame),
-                        Rewrite::Drop => return replace(at, need, Vec::new()),
-                        Rewrite::Fail(failure) => return fail(at, failure),
-                    }
+                Verdict::Need(need) => Then::Wait { need },
+                Verdict::Later => Then::Yield,
+                Verdict::Ask(login) => Then::Login(login),
+                Verdict::Replace(made) => {
+                    let consumed = usize::try_from(header.frame_len()).unwrap_or(usize::MAX).min(rest.len());
+                    Then::Replace { consumed, made }
                 }
-                Verdict::Fail(failure) => return fail(at, failure),
-            }
+                Verdict::Fail(failure) => Then::Fail(failure),
+            };
+            return Step { pass: at, then };
         }
     }
 
@@ -89,19 +69,12 @@ impl FrameWalk {
                 let byte = bytes.get(position).copied().unwrap_or_default();
                 if byte & bits != 0 {
                     self.skip -= offset + 1;
-                    return Err(replace(position, 1, vec![byte & !bits]));
+                    let then = Then::Replace { consumed: 1, made: vec![byte & !bits] };
+                    return Err(Step { pass: position, then });
                 }
             }
         }
         self.skip -= pass as u64;
         Ok(at + pass)
     }
-}
-
-fn replace(pass: usize, consumed: usize, made: Vec<u8>) -> Step {
-    Step { pass, then: Then::Replace { consumed, made } }
-}
-
-fn fail(pass: usize, failure: Failure) -> Step {
-    Step { pass, then: Then::Fail(failure) }
 }

@@ -22,27 +22,33 @@ const KEEP: Opcode = Opcode(0x45);
 /// Asks for more than the frame claims to have, until it is there whole: a malformed length inside.
 const GREEDY: Opcode = Opcode(0x46);
 
+/// Its body is doubled, at the third turn.
+const TURNS: Opcode = Opcode(0x47);
+
 struct TestJudge {
+    turns: usize,
     max_body: u32,
     held_limit: usize,
 }
 
 impl Judge for TestJudge {
-    fn judge(&mut self, header: Header, body: &[u8]) -> Verdict {
+    fn judge(&mut self, header: Header, body: &[u8], _work: &mut Work<'_>) -> Verdict {
+        let is_whole = body.len() == header.length as usize;
         match header.opcode {
-            LATE if body.len() < header.length.min(4) as usize => Verdict::More(header.length.min(4) as usize),
-            GREEDY if body.len() < header.length as usize => Verdict::More(body.len() + 5000),
+            LATE if body.len() < header.length.min(4) as usize => Verdict::Need(header.length.min(4) as usize),
+            GREEDY if !is_whole => Verdict::Need(body.len() + 5000),
             CLEAR if header.length > 7 => Verdict::Clear(Clear { offset: 7, bits: 0x02 }),
-            DOUBLE | DROP | KEEP => Verdict::Hold,
+            DOUBLE | DROP | KEEP | TURNS if !is_whole => Verdict::Need(header.length as usize),
+            TURNS if self.turns < 2 => {
+                self.turns += 1;
+                Verdict::Later
+            }
+            DOUBLE | TURNS => {
+                self.turns = 0;
+                Verdict::Replace(encode_frame(header, &[body, body].concat()))
+            }
+            DROP => Verdict::Replace(Vec::new()),
             _ => Verdict::Pass,
-        }
-    }
-
-    fn rewrite(&mut self, header: Header, frame: &[u8]) -> Rewrite {
-        match header.opcode {
-            DOUBLE => Rewrite::Frame(expected_frame(frame)),
-            DROP => Rewrite::Drop,
-            _ => Rewrite::Keep,
         }
     }
 
@@ -60,7 +66,7 @@ impl Judge for TestJudge {
 }
 
 fn judge() -> TestJudge {
-    TestJudge { max_body: 1 << 20, held_limit: 1 << 20 }
+    TestJudge { turns: 0, max_body: 1 << 20, held_limit: 1 << 20 }
 }
 
 /// What the judge makes of a frame; empty when it drops it.
@@ -69,7 +75,7 @@ fn expected_frame(frame: &[u8]) -> Vec<u8> {
     let body = &frame[HEADER_LEN..];
     match header.opcode {
         DROP => Vec::new(),
-        DOUBLE => encode_frame(header, &[body, body].concat()),
+        DOUBLE | TURNS => encode_frame(header, &[body, body].concat()),
         CLEAR if body.len() > 7 => {
             let mut frame = frame.to_vec();
             frame[HEADER_LEN + 7] &= !0x02;
@@ -115,7 +121,8 @@ fn drive(input: &[u8], chunks: &[usize], mut ask: impl FnMut(&[u8]) -> Step) -> 
 
 fn through_frames(input: &[u8], chunks: &[usize]) -> Result<Vec<u8>, Failure> {
     let mut walk = FrameWalk::default();
-    let out = drive(input, chunks, |bytes| walk.step(&mut judge(), bytes))?;
+    let (mut judge, mut scratch) = (judge(), Vec::new());
+    let out = drive(input, chunks, |bytes| walk.step(&mut judge, bytes, &mut Work::new(&mut scratch)))?;
     assert!(walk.at_boundary());
     Ok(out)
 }
@@ -123,7 +130,8 @@ fn through_frames(input: &[u8], chunks: &[usize]) -> Result<Vec<u8>, Failure> {
 fn through_segments(layout: Layout, input: &[u8], chunks: &[usize]) -> Result<Vec<u8>, Failure> {
     let mut walk = SegmentWalk::new(layout);
     let mut scratch = vec![0; MAX_PAYLOAD];
-    let out = drive(input, chunks, |bytes| walk.step(&mut judge(), bytes, &mut scratch))?;
+    let mut judge = judge();
+    let out = drive(input, chunks, |bytes| walk.step(&mut judge, bytes, &mut Work::new(&mut scratch)))?;
     assert!(walk.at_boundary());
     Ok(out)
 }
@@ -186,7 +194,16 @@ fn in_peer_segments(layout: Layout, frames: &[Vec<u8>], together: usize, part: u
 }
 
 fn any_frame() -> impl Strategy<Value = Vec<u8>> {
-    let opcode = prop_oneof![Just(PASS), Just(LATE), Just(CLEAR), Just(DOUBLE), Just(DROP), Just(KEEP), Just(GREEDY)];
+    let opcode = prop_oneof![
+        Just(PASS),
+        Just(LATE),
+        Just(CLEAR),
+        Just(DOUBLE),
+        Just(DROP),
+        Just(KEEP),
+        Just(GREEDY),
+        Just(TURNS)
+    ];
     (opcode, prop_oneof![0_usize..40, 200_usize..2000], any::<u8>()).prop_map(|(opcode, len, seed)| {
         let body: Vec<u8> = (0..len).map(|n| (n as u8).wrapping_mul(31).wrapping_add(seed)).collect();
         frame(opcode, &body)
@@ -247,8 +264,8 @@ fn a_frame_longer_than_a_segment_that_changes_is_cut_anew() {
 fn a_large_frame_streams_while_it_arrives() {
     let mut walk = FrameWalk::default();
     let start = Header { version: 4, flags: Flags(0), stream: 0, opcode: PASS, length: 1 << 20 }.encode();
-    assert_eq!(walk.step(&mut judge(), &start).pass, HEADER_LEN);
-    assert_eq!(walk.step(&mut judge(), &[0; 1000]).pass, 1000);
+    assert_eq!(walk.step(&mut judge(), &start, &mut Work::new(&mut [])).pass, HEADER_LEN);
+    assert_eq!(walk.step(&mut judge(), &[0; 1000], &mut Work::new(&mut [])).pass, 1000);
     assert!(!walk.at_boundary());
 }
 

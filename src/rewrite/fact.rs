@@ -1,0 +1,75 @@
+//! What happened on a connection that is worth counting, or worth telling somebody.
+
+use super::events::Outcome;
+use super::registration::RegisteredTypes;
+use super::system_tables::{Report, Unrewritable};
+use crate::cql::message::{Event, NodeChange};
+
+#[derive(Debug)]
+pub enum Fact {
+    /// A system table's answer was looked at.
+    Rewrote {
+        report: Box<Report>,
+        /// Its columns are what they are called, so what it says of nodes can be learned.
+        plain: bool,
+    },
+    Unrewritable(Unrewritable),
+    /// An EXECUTE's Skip_metadata was cleared.
+    Redescribed,
+    /// The node lets the client hear of nodes: this is a control connection.
+    Registered(RegisteredTypes),
+    /// The node let the client in.
+    LoggedIn,
+    /// The node refused the client, before it let it in, with this error code.
+    LoginRefused {
+        code: i32,
+    },
+    /// A node's event, and what became of it; or one that the gateway added.
+    Event {
+        kind: EventKind,
+        action: EventAction,
+    },
+}
+
+/// What an event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    Node(NodeChange),
+    Schema,
+    /// A type, or a change of a node, that is not known.
+    Other,
+}
+
+/// What became of an event on its way to one client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventAction {
+    Passed,
+    Added,
+    Held,
+    Swallowed,
+}
+
+impl Fact {
+    pub(super) fn passed(event: &Event<'_>) -> Self {
+        Self::Event { kind: EventKind::of(event), action: EventAction::Passed }
+    }
+
+    pub(super) fn event(event: &Event<'_>, outcome: &Outcome) -> Self {
+        let action = match outcome {
+            Outcome::Tell(_) => EventAction::Passed,
+            Outcome::Held => EventAction::Held,
+            Outcome::Swallowed => EventAction::Swallowed,
+        };
+        Self::Event { kind: EventKind::of(event), action }
+    }
+}
+
+impl EventKind {
+    fn of(event: &Event<'_>) -> Self {
+        match event {
+            Event::Node { change, .. } => Self::Node(*change),
+            Event::Schema { .. } => Self::Schema,
+            Event::OtherNode { .. } | Event::Unknown { .. } => Self::Other,
+        }
+    }
+}
