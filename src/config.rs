@@ -1,6 +1,7 @@
-//! What the gateway was told to do. `File` (config/file.rs) is the YAML shape; [`Config`] is what is left when there is
-//! nothing left to validate.
+//! What the gateway was told to do. `File` (config/file.rs) is the YAML shape; [`Config`] is the same when there is nothing left
+//! to validate: what clients dial and where nodes come from have become what they mean, paths count from the file.
 
+pub mod bounds;
 pub mod file;
 pub mod kubernetes;
 pub mod marked;
@@ -9,12 +10,12 @@ pub mod text;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use file::File;
+pub use bounds::{Drain, KeepOut, Limits, Logins, MemoryLimit, Stage, Stages, Timeouts};
+pub use file::{ClientTls, File, Log, NodeTls, Probe, Tls, Views};
 pub use marked::ConfigError;
 pub use resolve::Resolved;
 
@@ -30,8 +31,8 @@ pub struct Config {
     pub limits: Limits,
     pub timeouts: Timeouts,
     pub probe: Probe,
-    pub client_tls: Option<ClientTls>,
-    pub node_tls: Option<NodeTls>,
+    pub logins: Logins,
+    pub tls: Tls,
     pub drain: Drain,
     pub log: Log,
 }
@@ -102,15 +103,6 @@ pub struct ContactPoints {
     pub state_file: Option<PathBuf>,
 }
 
-/// Which View a driver gets, by the DRIVER_NAME of its STARTUP.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Views {
-    /// For a DRIVER_NAME that no rule matches.
-    pub default: ViewName,
-    /// First match wins; the built-in families come after the user's own rules.
-    pub rules: Vec<ViewRule>,
-}
-
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ViewRule {
@@ -128,69 +120,10 @@ pub enum ViewName {
     SingleNode,
 }
 
-/// Every limit has a name, a number and a reason.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Limits {
-    /// Open client connections in all.
-    pub connections: usize,
-    /// Open client connections of one node port.
-    pub connections_per_node: usize,
-    /// Longest frame body, in bytes; longer ones get the protocol's own error.
-    pub frame: u32,
-    /// Longest frame held whole because it must change, in bytes.
-    pub held_frame: usize,
-    /// All bytes held in the process.
-    pub held_total: usize,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Timeouts {
-    /// From accept to READY or AUTHENTICATE, dial included.
-    pub setup: Duration,
-    /// TCP (and TLS) connect to a node.
-    pub dial: Duration,
-    /// A half-closed and silent connection is closed after this.
-    pub half_closed: Duration,
-    /// How long a connection may wait for room in the hold budget.
-    pub hold: Duration,
-}
-
-/// The gateway's own connection to each node.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Probe {
-    /// Between two OPTIONS.
-    pub interval: Duration,
-    /// Silence after which a node counts as dead.
-    pub silence: Duration,
-    pub credentials: Option<Credentials>,
-}
-
 #[derive(Clone, Debug, PartialEq)]
 pub struct Credentials {
     pub username: String,
     pub password_file: PathBuf,
-}
-
-/// TLS that clients see.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ClientTls {
-    /// PEM: the certificate and its chain.
-    pub certificate: PathBuf,
-    /// PEM: PKCS#8, PKCS#1 or SEC1.
-    pub key: PathBuf,
-}
-
-/// TLS towards the nodes.
-#[derive(Clone, Debug, PartialEq)]
-pub struct NodeTls {
-    /// PEM: the CAs that sign the nodes' certificates. Required unless `verify` is `Off`.
-    pub ca: Option<PathBuf>,
-    pub verify: Verify,
-    /// The name that certificates must carry, for `Verify::Full`; the dialled host otherwise.
-    pub server_name: Option<String>,
-    /// The gateway's own certificate, where nodes require one.
-    pub certificate: Option<PathBuf>,
-    pub key: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -201,23 +134,6 @@ pub enum Verify {
     /// Chain only.
     Ca,
     Off,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Drain {
-    /// Not ready, still accepting.
-    pub delay: Duration,
-    /// Closing connections, staggered, is spread over this.
-    pub spread: Duration,
-    /// What is left so long after the delay is closed.
-    pub deadline: Duration,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Log {
-    /// A `tracing` filter: `info`, or `cqlgate::proxy=debug,info`.
-    pub level: String,
-    pub format: LogFormat,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

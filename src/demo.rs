@@ -23,9 +23,9 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use tokio::time::timeout;
 
-use crate::config::file::{Advertise, Discovery, Drain, File, ListedNode};
-use crate::config::text::Time;
-use crate::config::{HostPort, Listen, Log, LogFormat};
+use crate::config::file::{Advertise, Discovery, File, ListedNode};
+
+use crate::config::{Drain, HostPort, Listen, Log, LogFormat};
 use crate::gateway;
 use crate::metrics::Metrics;
 use crate::shutdown::{Phase, Shutdown};
@@ -94,6 +94,6 @@ fn file(cluster: &node::Cluster, listen: Listen, admin: SocketAddr, advertise: I
         port: Some(port),
     });
     let discovery = Discovery { nodes: Some(nodes.collect()), ..Discovery::default() };
-    let drain = Drain { spread: Time(Duration::ZERO), deadline: Time(Duration::from_secs(1)), ..Drain::default() };
+    let drain = Drain { spread: Duration::ZERO, deadline: Duration::from_secs(1), ..Drain::default() };
     File { listen, admin, drain, ..File::new(Advertise::Text(advertise.to_string()), discovery) }
 }

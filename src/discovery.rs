@@ -165,7 +165,7 @@ fn spawn_with(
             points,
             names,
             dialer,
-            credentials: config.probe.credentials.clone(),
+            credentials: config.probe.credentials(),
             patience: config.probe.silence,
             inputs: inputs.clone(),
             topology: topology.clone(),

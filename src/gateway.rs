@@ -50,8 +50,8 @@ pub struct Running {
 /// # Errors
 /// Says which key could not be followed: a port that is taken, a file that cannot be read.
 pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -> anyhow::Result<Running> {
-    let client_tls = config.client_tls.as_ref().map(ClientAcceptor::from_config).transpose().context("tls.clients")?;
-    let node_tls = config.node_tls.as_ref().map(NodeConnector::from_config).transpose().context("tls.nodes")?;
+    let client_tls = config.tls.clients.as_ref().map(ClientAcceptor::from_config).transpose().context("tls.clients")?;
+    let node_tls = config.tls.nodes.as_ref().map(NodeConnector::from_config).transpose().context("tls.nodes")?;
     let listeners = listener::bind_all(config.listen)?;
     let readiness = Readiness::new();
     let ports =
@@ -66,13 +66,13 @@ pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -
                 move || topology.borrow().clone()
             }),
             statements: OrdinaryStatements::default(),
-            max_body: config.limits.frame,
-            held_frame: config.limits.held_frame,
+            max_body: u32::try_from(config.limits.frame).unwrap_or(u32::MAX),
+            held_frame: usize::try_from(config.limits.held_frame).unwrap_or(usize::MAX),
             rewriting: rewriting(),
         }),
         topology: topology.clone(),
         connections: Arc::clone(&connections),
-        budget: HoldBudget::new(config.limits.held_total),
+        budget: HoldBudget::new(usize::try_from(config.limits.held_total).unwrap_or(usize::MAX)),
         timeouts: config.timeouts.clone(),
         views: config.views.clone(),
         metrics: Arc::clone(&metrics),
@@ -122,7 +122,7 @@ impl Running {
     /// closed between two frames, spread over time so that drivers do not all come back at once; what is left at the
     /// deadline is reset.
     pub async fn drain(self) {
-        let Drain { delay, spread, deadline } = self.drain;
+        let Drain { delay, spread, deadline, .. } = self.drain;
         let metrics = &self.shared.metrics;
         metrics.set_lifecycle(Lifecycle::Draining);
         self.readiness.drain();

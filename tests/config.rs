@@ -54,8 +54,8 @@ fn tls_file_loads_where_its_files_are() {
         std::fs::write(there.path().join("tls").join(name), "").unwrap();
     }
     let config = Config::load(&file).unwrap().config;
-    assert_eq!(config.client_tls.unwrap().key, there.path().join("tls/gateway.key"));
-    assert_eq!(config.node_tls.unwrap().ca, Some(there.path().join("tls/nodes-ca.crt")));
+    assert_eq!(config.tls.clients.unwrap().key, there.path().join("tls/gateway.key"));
+    assert_eq!(config.tls.nodes.unwrap().ca, Some(there.path().join("tls/nodes-ca.crt")));
 }
 
 #[test]

@@ -16,8 +16,8 @@ pub(super) fn check(path: &Path) -> anyhow::Result<()> {
         eprintln!("warning: {warning}");
     }
     let config = &resolved.config;
-    config.client_tls.as_ref().map(ClientAcceptor::from_config).transpose().context("tls.clients")?;
-    config.node_tls.as_ref().map(NodeConnector::from_config).transpose().context("tls.nodes")?;
+    config.tls.clients.as_ref().map(ClientAcceptor::from_config).transpose().context("tls.clients")?;
+    config.tls.nodes.as_ref().map(NodeConnector::from_config).transpose().context("tls.nodes")?;
     print!("{}", describe(config)?);
     Ok(())
 }

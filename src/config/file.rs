@@ -12,9 +12,10 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::bounds::{Drain, Limits, Logins, Timeouts};
 use super::kubernetes::Kubernetes;
-use super::text::{BadText, Size, Time};
-use super::{HostPort, Listen, LogFormat, Verify, ViewName, ViewRule};
+use super::text::{BadText, Time, time};
+use super::{Credentials, HostPort, Listen, LogFormat, Verify, ViewName, ViewRule};
 
 /// The configuration of cqlgate.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -37,6 +38,8 @@ pub struct File {
     pub limits: Limits,
     #[serde(default)]
     pub timeouts: Timeouts,
+    #[serde(default)]
+    pub logins: Logins,
     #[serde(default)]
     pub probe: Probe,
     #[serde(default)]
@@ -68,6 +71,7 @@ impl File {
             views: Views::default(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
+            logins: Logins::default(),
             probe: Probe::default(),
             tls: Tls::default(),
             drain: Drain::default(),
@@ -197,61 +201,18 @@ impl Default for Views {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Limits {
-    /// Open client connections in all.
-    pub connections: usize,
-    /// Open client connections of one node's port.
-    pub connections_per_node: usize,
-    /// Longest frame body; a longer one is answered with the protocol's own error.
-    pub frame: Size,
-    /// Longest frame held whole because it must change.
-    pub held_frame: Size,
-    /// All bytes held in the process.
-    pub held_total: Size,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        const MIB: u64 = 1024 * 1024;
-        Self {
-            connections: 10_000,
-            connections_per_node: 4_000,
-            frame: Size(256 * MIB),
-            held_frame: Size(16 * MIB),
-            held_total: Size(256 * MIB),
-        }
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Timeouts {
-    /// From accept to READY or AUTHENTICATE, the dial included.
-    pub setup: Time,
-    /// TCP and TLS connect to a node.
-    pub dial: Time,
-    /// A half-closed and silent connection is closed after this.
-    pub half_closed: Time,
-    /// How long a connection may wait for room within limits.held_total.
-    pub hold: Time,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self { setup: seconds(10), dial: seconds(2), half_closed: seconds(30), hold: seconds(10) }
-    }
-}
-
 /// The gateway's own connection to each node.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Probe {
     /// Between two OPTIONS.
-    pub interval: Time,
+    #[serde(with = "time")]
+    #[schemars(with = "Time")]
+    pub interval: Duration,
     /// Silence after which a node counts as dead.
-    pub silence: Time,
+    #[serde(with = "time")]
+    #[schemars(with = "Time")]
+    pub silence: Duration,
     /// With a username the gateway logs in; it needs no permission beyond LOGIN.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub username: Option<String>,
@@ -262,7 +223,15 @@ pub struct Probe {
 
 impl Default for Probe {
     fn default() -> Self {
-        Self { interval: seconds(2), silence: seconds(10), username: None, password_file: None }
+        Self { interval: Duration::from_secs(2), silence: Duration::from_secs(10), username: None, password_file: None }
+    }
+}
+
+impl Probe {
+    /// What the gateway logs in with.
+    pub fn credentials(&self) -> Option<Credentials> {
+        let (username, password_file) = (self.username.clone()?, self.password_file.clone()?);
+        Some(Credentials { username, password_file })
     }
 }
 
@@ -311,24 +280,6 @@ impl Default for NodeTls {
     }
 }
 
-/// What happens between SIGTERM and the end.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Drain {
-    /// Not ready, still accepting: the time a load balancer needs to notice.
-    pub delay: Time,
-    /// Connections are then closed one after the other, over this time.
-    pub spread: Time,
-    /// What is left so long after the delay is closed.
-    pub deadline: Time,
-}
-
-impl Default for Drain {
-    fn default() -> Self {
-        Self { delay: seconds(0), spread: seconds(5), deadline: seconds(30) }
-    }
-}
-
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
@@ -342,10 +293,6 @@ impl Default for Log {
     fn default() -> Self {
         Self { level: "info".to_owned(), format: LogFormat::Auto }
     }
-}
-
-fn seconds(count: u64) -> Time {
-    Time(Duration::from_secs(count))
 }
 
 /// The JSON schema of [`File`], as text that ends with a line break.

@@ -10,10 +10,9 @@ use std::time::Duration;
 use super::file::{self, File};
 use super::kubernetes::is_object_name;
 use super::marked::{ConfigError, Problem};
-use super::text::{Size, is_name};
+use super::text::{Size, Time, is_name};
 use super::{
-    Advertise, ClientTls, Config, ContactPoints, Credentials, Discovery, Drain, Limits, ListedNode, Log, NodeTls,
-    Probe, Timeouts, Verify, Views,
+    Advertise, ClientTls, Config, ContactPoints, Discovery, ListedNode, MemoryLimit, NodeTls, Probe, Tls, Verify,
 };
 
 /// 256 MiB: the longest body that the protocol allows (native_protocol_v4.spec §2.5).
@@ -57,22 +56,29 @@ impl File {
         let advertise = self.resolve_advertise(found);
         let discovery = self.resolve_discovery(found, base);
         self.check_admin(found);
+        self.check_views(found);
+        self.check_limits(found);
+        self.check_timeouts(found);
+        self.check_log(found);
         let config = Config {
             listen: self.listen,
             advertise,
             admin: self.admin,
             discovery,
-            views: self.resolve_views(found),
-            limits: self.resolve_limits(found),
-            timeouts: self.resolve_timeouts(found),
+            views: self.views.clone(),
+            limits: self.limits.clone(),
+            timeouts: self.timeouts.clone(),
+            logins: self.logins.clone(),
             probe: self.resolve_probe(found, base),
-            client_tls: self.tls.clients.as_ref().map(|tls| ClientTls {
-                certificate: found.file("tls.clients.certificate", base, &tls.certificate),
-                key: found.file("tls.clients.key", base, &tls.key),
-            }),
-            node_tls: self.tls.nodes.as_ref().map(|tls| resolve_node_tls(tls, found, base)),
-            drain: self.resolve_drain(found),
-            log: self.resolve_log(found),
+            tls: Tls {
+                clients: self.tls.clients.as_ref().map(|tls| ClientTls {
+                    certificate: found.file("tls.clients.certificate", base, &tls.certificate),
+                    key: found.file("tls.clients.key", base, &tls.key),
+                }),
+                nodes: self.tls.nodes.as_ref().map(|tls| resolve_node_tls(tls, found, base)),
+            },
+            drain: self.drain.clone(),
+            log: self.log.clone(),
         };
         let Findings { problems, warnings } = findings;
         if problems.is_empty() { Ok(Resolved { config, warnings }) } else { Err(ConfigError { problems }) }
@@ -207,107 +213,108 @@ impl File {
         }
     }
 
-    fn resolve_views(&self, found: &mut Findings) -> Views {
+    fn check_views(&self, found: &mut Findings) {
         for (index, rule) in self.views.rules.iter().enumerate() {
             if rule.driver.is_empty() {
                 found.problem(format!("views.rules[{index}].driver"), "is empty: set views.default instead");
             }
         }
-        Views { default: self.views.default, rules: self.views.rules.clone() }
     }
 
-    fn resolve_limits(&self, found: &mut Findings) -> Limits {
+    fn check_limits(&self, found: &mut Findings) {
         let limits = &self.limits;
-        for (key, count) in
-            [("limits.connections", limits.connections), ("limits.connections_per_node", limits.connections_per_node)]
-        {
+        let own = |key: &str, places, share: Option<usize>| (key.to_owned(), places, share);
+        let mut rooms = vec![
+            own("limits.connections", limits.connections, None),
+            own("limits.connections_per_node", limits.connections_per_node, None),
+        ];
+        for (name, stage) in limits.stages.named() {
+            rooms.push((format!("limits.stages.{name}.places"), stage.places, None));
+            rooms.push((format!("limits.stages.{name}.per_source"), stage.places, stage.per_source));
+        }
+        rooms.push(own("limits.connections_per_source", limits.connections, limits.connections_per_source));
+        for (key, places, share) in rooms {
+            let count = share.unwrap_or(places);
             if count == 0 {
                 found.problem(key, "0 lets nobody in");
+            } else if count > places {
+                found.problem(key, format!("{count} is more than the {places} places that there are"));
             }
         }
-        if !(1..=LONGEST_FRAME).contains(&limits.frame.0) {
-            found.problem("limits.frame", format!("{} is not within 1B and {}", limits.frame, Size(LONGEST_FRAME)));
+        let [frame, held, total] = [limits.frame, limits.held_frame, limits.held_total].map(Size);
+        if !(1..=LONGEST_FRAME).contains(&frame.0) {
+            found.problem("limits.frame", format!("{frame} is not within 1B and {}", Size(LONGEST_FRAME)));
         }
-        let (frame, total) = (limits.held_frame, limits.held_total);
-        if frame.0 < 64 * 1024 {
+        if held.0 < 64 * 1024 {
             found.problem(
                 "limits.held_frame",
-                format!("{frame} is less than 64KiB: rows of a large cluster would not fit"),
+                format!("{held} is less than 64KiB: rows of a large cluster would not fit"),
             );
         }
-        if total.0 < frame.0 {
-            found.problem("limits.held_total", format!("{total} is less than limits.held_frame, {frame}"));
+        if total.0 < held.0 {
+            found.problem("limits.held_total", format!("{total} is less than limits.held_frame, {held}"));
         }
-        Limits {
-            connections: limits.connections,
-            connections_per_node: limits.connections_per_node,
-            frame: u32::try_from(limits.frame.0).unwrap_or(u32::MAX),
-            held_frame: usize::try_from(frame.0).unwrap_or(usize::MAX),
-            held_total: usize::try_from(total.0).unwrap_or(usize::MAX),
+        if let MemoryLimit::Bytes(bytes) = limits.memory
+            && bytes < 64 * 1024 * 1024
+        {
+            found.problem("limits.memory", format!("{} is less than 64MiB", Size(bytes)));
         }
     }
 
-    fn resolve_timeouts(&self, found: &mut Findings) -> Timeouts {
-        let file::Timeouts { setup, dial, half_closed, hold } = self.timeouts;
-        for (key, time) in [
-            ("timeouts.setup", setup),
-            ("timeouts.dial", dial),
-            ("timeouts.half_closed", half_closed),
-            ("timeouts.hold", hold),
-        ] {
-            if time.0 == Duration::ZERO {
-                found.problem(key, "0s leaves no time");
+    fn check_timeouts(&self, found: &mut Findings) {
+        for (key, time) in self.timeouts.named() {
+            if time == Duration::ZERO {
+                found.problem(format!("timeouts.{key}"), "0s leaves no time");
             }
         }
+        let (dial, setup) = (Time(self.timeouts.dial), Time(self.timeouts.setup));
         if dial.0 > setup.0 {
             found.problem("timeouts.dial", format!("{dial} is longer than timeouts.setup, {setup}, which includes it"));
         }
-        Timeouts { setup: setup.0, dial: dial.0, half_closed: half_closed.0, hold: hold.0 }
-    }
-
-    fn resolve_probe(&self, found: &mut Findings, base: &Path) -> Probe {
-        let file::Probe { interval, silence, username, password_file } = &self.probe;
-        if interval.0 == Duration::ZERO {
-            found.problem("probe.interval", "0s leaves no time");
-        }
-        if silence.0 < interval.0 {
-            found.problem("probe.silence", format!("{silence} is shorter than probe.interval, {interval}"));
-        }
-        let credentials = match (username, password_file) {
-            (Some(username), Some(file)) => Some(Credentials {
-                username: username.clone(),
-                password_file: found.file("probe.password_file", base, file),
-            }),
-            (None, None) => None,
-            (Some(_), None) => {
-                found.problem("probe.username", "needs probe.password_file");
-                None
+        if let Some(keep_out) = &self.logins.keep_out {
+            if keep_out.after == 0 {
+                found.problem("logins.keep_out.after", "0 lets nobody in");
             }
-            (None, Some(_)) => {
-                found.problem("probe.password_file", "needs probe.username");
-                None
+            if keep_out.lasts == Duration::ZERO {
+                found.problem("logins.keep_out.lasts", "0s keeps nobody out");
             }
-        };
-        Probe { interval: interval.0, silence: silence.0, credentials }
-    }
-
-    fn resolve_drain(&self, found: &mut Findings) -> Drain {
-        let file::Drain { delay, spread, deadline } = self.drain;
+            found.warnings.push(
+                "logins.keep_out: where a load balancer hides the clients' addresses, wrong passwords of one keep all out"
+                    .to_owned(),
+            );
+        }
+        let (spread, deadline) = (Time(self.drain.spread), Time(self.drain.deadline));
         if spread.0 > deadline.0 {
             found.problem("drain.deadline", format!("{deadline} is shorter than drain.spread, {spread}"));
         }
-        Drain { delay: delay.0, spread: spread.0, deadline: deadline.0 }
     }
 
-    fn resolve_log(&self, found: &mut Findings) -> Log {
+    fn resolve_probe(&self, found: &mut Findings, base: &Path) -> Probe {
+        let mut probe = self.probe.clone();
+        if probe.interval == Duration::ZERO {
+            found.problem("probe.interval", "0s leaves no time");
+        }
+        if probe.silence < probe.interval {
+            let (silence, interval) = (Time(probe.silence), Time(probe.interval));
+            found.problem("probe.silence", format!("{silence} is shorter than probe.interval, {interval}"));
+        }
+        match (&probe.username, &mut probe.password_file) {
+            (Some(_), Some(file)) => *file = found.file("probe.password_file", base, file),
+            (None, None) => {}
+            (Some(_), None) => found.problem("probe.username", "needs probe.password_file"),
+            (None, Some(_)) => found.problem("probe.password_file", "needs probe.username"),
+        }
+        probe
+    }
+
+    fn check_log(&self, found: &mut Findings) {
         if let Err(error) = crate::telemetry::parse_filter(&self.log.level) {
             found.problem("log.level", error.to_string());
         }
-        Log { level: self.log.level.clone(), format: self.log.format }
     }
 }
 
-fn resolve_node_tls(tls: &file::NodeTls, found: &mut Findings, base: &Path) -> NodeTls {
+fn resolve_node_tls(tls: &NodeTls, found: &mut Findings, base: &Path) -> NodeTls {
     if tls.verify == Verify::Off {
         found.warnings.push("tls.nodes.verify is off: anyone between gateway and nodes can read and change".to_owned());
     } else if tls.ca.is_none() {
@@ -349,7 +356,6 @@ fn taken<T: std::hash::Hash + Eq + std::fmt::Display>(
 impl From<&Config> for File {
     /// The file that says the same, with every default written out.
     fn from(config: &Config) -> Self {
-        use super::text::Time;
         let advertise = match &config.advertise {
             Advertise::Addresses { ipv4: Some(ip), ipv6: None } => file::Advertise::Text(ip.to_string()),
             Advertise::Addresses { ipv4: None, ipv6: Some(ip) } => file::Advertise::Text(ip.to_string()),
@@ -373,49 +379,19 @@ impl From<&Config> for File {
                 file::Discovery { kubernetes: Some(kubernetes.clone()), ..file::Discovery::default() }
             }
         };
-        let Limits { connections, connections_per_node, frame, held_frame, held_total } = config.limits;
-        let Timeouts { setup, dial, half_closed, hold } = config.timeouts;
-        let Drain { delay, spread, deadline } = config.drain;
-        let credentials = config.probe.credentials.as_ref();
         Self {
             listen: config.listen,
+            advertise,
             admin: config.admin,
-            views: file::Views { default: config.views.default, rules: config.views.rules.clone() },
-            limits: file::Limits {
-                connections,
-                connections_per_node,
-                frame: Size(u64::from(frame)),
-                held_frame: Size(held_frame as u64),
-                held_total: Size(held_total as u64),
-            },
-            timeouts: file::Timeouts {
-                setup: Time(setup),
-                dial: Time(dial),
-                half_closed: Time(half_closed),
-                hold: Time(hold),
-            },
-            probe: file::Probe {
-                interval: Time(config.probe.interval),
-                silence: Time(config.probe.silence),
-                username: credentials.map(|c| c.username.clone()),
-                password_file: credentials.map(|c| c.password_file.clone()),
-            },
-            tls: file::Tls {
-                clients: config
-                    .client_tls
-                    .as_ref()
-                    .map(|tls| file::ClientTls { certificate: tls.certificate.clone(), key: tls.key.clone() }),
-                nodes: config.node_tls.as_ref().map(|tls| file::NodeTls {
-                    ca: tls.ca.clone(),
-                    verify: tls.verify,
-                    server_name: tls.server_name.clone(),
-                    certificate: tls.certificate.clone(),
-                    key: tls.key.clone(),
-                }),
-            },
-            drain: file::Drain { delay: Time(delay), spread: Time(spread), deadline: Time(deadline) },
-            log: file::Log { level: config.log.level.clone(), format: config.log.format },
-            ..Self::new(advertise, discovery)
+            discovery,
+            views: config.views.clone(),
+            limits: config.limits.clone(),
+            timeouts: config.timeouts.clone(),
+            logins: config.logins.clone(),
+            probe: config.probe.clone(),
+            tls: config.tls.clone(),
+            drain: config.drain.clone(),
+            log: config.log.clone(),
         }
     }
 }
@@ -429,21 +405,8 @@ impl From<&ListedNode> for file::ListedNode {
 impl Config {
     /// Everything by default but what has none. For the demo and for tests: nothing is checked.
     pub fn new(listen: super::Listen, advertise: Advertise, admin: SocketAddr, discovery: Discovery) -> Self {
-        let file = File::new(file::Advertise::Text("localhost".to_owned()), file::Discovery::default());
-        let found = &mut Findings::default();
-        Self {
-            listen,
-            advertise,
-            admin,
-            discovery,
-            views: file.resolve_views(found),
-            limits: file.resolve_limits(found),
-            timeouts: file.resolve_timeouts(found),
-            probe: file.resolve_probe(found, Path::new("")),
-            client_tls: None,
-            node_tls: None,
-            drain: file.resolve_drain(found),
-            log: file.resolve_log(found),
-        }
+        let File { views, limits, timeouts, logins, probe, tls, drain, log, .. } =
+            File::new(file::Advertise::Text("localhost".to_owned()), file::Discovery::default());
+        Self { listen, advertise, admin, discovery, views, limits, timeouts, logins, probe, tls, drain, log }
     }
 }

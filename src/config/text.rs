@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::bounds::MemoryLimit;
 use super::{HostPort, Listen};
 
 /// The port of a node when none is written (Cassandra's `native_transport_port`).
@@ -49,6 +50,34 @@ impl fmt::Display for Time {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Size(pub u64);
+
+/// A [`Time`] in the file, a [`Duration`] here.
+pub mod time {
+    use super::{Duration, Time};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        Time(*time).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        Time::deserialize(deserializer).map(|time| time.0)
+    }
+}
+
+/// A [`Size`] in the file, bytes here.
+pub mod size {
+    use super::Size;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(bytes: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        Size(*bytes).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        Size::deserialize(deserializer).map(|size| size.0)
+    }
+}
 
 const UNITS: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
@@ -220,6 +249,7 @@ macro_rules! as_text {
 as_text! {
     Time, "Duration", "^(0|.*[a-zµ])$", "10s";
     Size, "Size", "^[0-9]+ ?(B|KiB|MiB|GiB)$", "256MiB";
+    MemoryLimit, "MemoryLimit", "^(auto|off|[0-9]+ ?(B|KiB|MiB|GiB))$", "auto";
     Listen, "Listen", "^.+:[0-9]+(-[0-9]+)?$", "0.0.0.0:9042-9061";
     HostPort, "HostPort", "^.+$", "10.1.2.3:9042";
     Ports, "Ports", "^[0-9]+(-[0-9]+)?$", "9042-9051";

@@ -106,7 +106,7 @@ impl Probe {
             dialer.deadline = dialer.deadline.min(SHORT_DIAL);
         }
         let mut client = self.open(&dialer).await?;
-        let asked = match client.start(self.settings.credentials.as_ref()).await {
+        let asked = match client.start(self.settings.credentials().as_ref()).await {
             Ok(()) => read_local(&mut client, self.target.address).await,
             Err(error) => Err(error),
         };

@@ -46,7 +46,7 @@ fn start_by(names: Names, config: &Config) -> Running {
 
 fn start_in(cluster: Option<Cluster>, names: Names, config: &Config) -> Running {
     let (metrics, readiness) = (Metrics::new(), Readiness::new());
-    let node_tls = config.node_tls.as_ref().map(|tls| NodeConnector::from_config(tls).unwrap());
+    let node_tls = config.tls.nodes.as_ref().map(|tls| NodeConnector::from_config(tls).unwrap());
     let ports = PortRange::new(config.listen.first.into(), config.listen.last.into()).unwrap();
     let handle = spawn_with(names, cluster, config, ports, Arc::clone(&metrics), node_tls, &readiness).unwrap();
     assert!(!readiness.is_ready());

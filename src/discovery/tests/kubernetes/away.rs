@@ -228,7 +228,7 @@ async fn tls_to_a_node_wants_the_name_of_its_pod() {
     running.until_metric("cqlgate_dial_failures_total{node=\"cassandra-1\",reason=\"tls\"}").await;
     assert_eq!(running.node(9043).state, NodeState::Pending);
     // As a client's connection is relayed.
-    let connector = NodeConnector::from_config(config.node_tls.as_ref().unwrap()).unwrap();
+    let connector = NodeConnector::from_config(config.tls.nodes.as_ref().unwrap()).unwrap();
     let dial = async |node: &Node, host: &str| {
         let tcp = tokio::net::TcpStream::connect(node.address).await.unwrap();
         connector.connect(tcp, host).await.map(drop).map_err(|error| error.to_string())
