@@ -15,7 +15,6 @@ mod backoff;
 mod claims;
 mod client;
 mod contact_points;
-mod dial;
 mod fixed;
 mod identity;
 mod kubernetes;
@@ -48,8 +47,8 @@ use crate::topology::state::{Options, State};
 pub use kubernetes::{Endpoint, Fold, Seen, Slice};
 pub use state_file::StateFileError;
 
+use crate::proxy::dial::Dialer;
 use contact_points::ContactPoints;
-use dial::Dialer;
 use fixed::Fixed;
 use kubernetes::{Cluster, ClusterError, follow_load_balancer};
 use resolve::Names;

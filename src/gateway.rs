@@ -14,8 +14,13 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use crate::config::{Config, Drain};
 use crate::metrics::{Lifecycle, Metrics};
 use crate::proxy::connections::{Connections, Handle, Order};
+use crate::proxy::descriptors::Reserve;
+use crate::proxy::dial::Dialer;
 use crate::proxy::hold::HoldBudget;
-use crate::proxy::listener::{self, Shared};
+use crate::proxy::listener;
+use crate::proxy::logins::Logins;
+use crate::proxy::shared::Shared;
+use crate::proxy::stages::Stage;
 use crate::proxy::tls::{ClientAcceptor, NodeConnector};
 use crate::readiness::Readiness;
 use crate::rewrite::Surroundings;
@@ -25,8 +30,6 @@ use crate::topology::Topology;
 use crate::topology::ports::PortRange;
 use crate::{admin, discovery};
 
-/// TLS handshakes at the same time, per core.
-const HANDSHAKES_PER_CORE: usize = 4;
 /// How often the gauges that nobody else sets are set.
 const GAUGES: Duration = Duration::from_secs(1);
 
@@ -58,7 +61,7 @@ pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -
         PortRange::of_bound(listeners.iter().map(|listener| listener.port).collect()).context("listen: no port")?;
     let found = discovery::spawn(&config, ports, Arc::clone(&metrics), node_tls.clone(), &readiness).await?;
     let topology = found.topology;
-    let connections = Connections::new(config.limits.connections, config.limits.connections_per_node);
+    let connections = Connections::new(&config.limits);
     let shared = Arc::new(Shared {
         surroundings: Arc::new(Surroundings {
             topology: Box::new({
@@ -74,12 +77,14 @@ pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -
         connections: Arc::clone(&connections),
         budget: HoldBudget::new(usize::try_from(config.limits.held_total).unwrap_or(usize::MAX)),
         timeouts: config.timeouts.clone(),
+        logins: Logins::new(config.logins.clone()),
         views: config.views.clone(),
         metrics: Arc::clone(&metrics),
         observations: found.observations,
         client_tls,
-        node_tls,
-        handshakes: Semaphore::new(HANDSHAKES_PER_CORE * cores()),
+        dialer: Dialer { deadline: config.timeouts.dial, tls: node_tls },
+        handshakes: Arc::new(Semaphore::new(cores())),
+        reserve: Reserve::new(readiness.clone()),
         tasks: TaskTracker::new(),
     });
     let accepting = CancellationToken::new();
@@ -113,9 +118,9 @@ pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -
 }
 
 impl Running {
-    /// Open client connections.
+    /// Established client connections.
     pub fn connections(&self) -> usize {
-        self.shared.connections.open()
+        self.shared.connections.established()
     }
 
     /// Stops without losing a request: not ready, still accepting for a while; then no new connections, and the open ones
@@ -186,6 +191,10 @@ async fn set_gauges(shared: Arc<Shared>, readiness: Readiness) {
         ticks.tick().await;
         shared.metrics.held_bytes.set(i64::try_from(shared.budget.held()).unwrap_or(i64::MAX));
         shared.metrics.ready.set(i64::from(readiness.is_ready()));
+        for stage in Stage::ALL {
+            shared.metrics.set_stage(*stage, shared.connections.taken(*stage));
+        }
+        shared.reserve.recover(Instant::now());
     }
 }
 

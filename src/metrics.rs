@@ -20,7 +20,7 @@ use prometheus::{
 
 pub use drivers::DriverMetrics;
 pub use labels::{
-    ClosedBy, DialFailure, EventAction, EventKind, HiddenRow, Lifecycle, Refused, RefusedRequest, State, Table,
+    ClosedBy, DialFailure, EventAction, EventKind, HiddenRow, Lifecycle, Refused, RefusedRequest, Stage, State, Table,
     WatchFailure,
 };
 pub use node::NodeMetrics;
@@ -38,6 +38,10 @@ pub struct Metrics {
     nodes: Mutex<HashMap<String, Arc<NodeMetrics>>>,
     drivers: drivers::Drivers,
     refused: IntCounterVec,
+    stage_connections: IntGaugeVec,
+    stage_full: IntCounterVec,
+    /// Accepts that failed for want of a file descriptor.
+    pub descriptors_exhausted: IntCounter,
     requests_refused: IntCounterVec,
     rewrites: IntCounterVec,
     rows_hidden: IntCounterVec,
@@ -77,6 +81,23 @@ impl Metrics {
                 "cqlgate_connections_refused_total",
                 "Client connections that ended before they were relayed, by reason.",
                 &["reason"],
+            ),
+            stage_connections: gauges(
+                r,
+                "cqlgate_stage_connections",
+                "Client connections by how far they are: accepted, tls, setup, login, established.",
+                &["stage"],
+            ),
+            stage_full: counters(
+                r,
+                "cqlgate_stage_full_total",
+                "Connections that found no place in a stage: all were taken (places), or their source had its share (share).",
+                &["stage", "what"],
+            ),
+            descriptors_exhausted: counter(
+                r,
+                "cqlgate_descriptors_exhausted_total",
+                "Connections that could not be accepted because no file descriptor was left.",
             ),
             requests_refused: counters(
                 r,
@@ -159,6 +180,13 @@ impl Metrics {
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         register(&metrics.registry, ProcessCollector::for_self());
         metrics.set_lifecycle(Lifecycle::Starting);
+        for stage in Stage::ALL {
+            metrics.set_stage(*stage, 0);
+            // Known from the start, so that the first one is a rise.
+            for what in ["places", "share"] {
+                metrics.stage_full.with_label_values(&[stage.as_str(), what]).inc_by(0);
+            }
+        }
         Arc::new(metrics)
     }
 
@@ -202,6 +230,16 @@ impl Metrics {
 
     pub fn connection_refused(&self, reason: Refused) {
         self.refused.with_label_values(&[reason.as_str()]).inc();
+    }
+
+    /// A connection found no place in a stage; `share`: its source had its share.
+    pub fn stage_full(&self, stage: Stage, share: bool) {
+        self.stage_full.with_label_values(&[stage.as_str(), if share { "share" } else { "places" }]).inc();
+    }
+
+    /// Connections in a stage now.
+    pub fn set_stage(&self, stage: Stage, connections: usize) {
+        self.stage_connections.with_label_values(&[stage.as_str()]).set(i64::try_from(connections).unwrap_or(i64::MAX));
     }
 
     pub fn request_refused(&self, reason: RefusedRequest) {

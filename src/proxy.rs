@@ -1,7 +1,7 @@
 //! A client's connection from accept to close.
 //!
 //! ```text
-//! listener ─▶ connection (limits, TLS, handshake, dial) ─▶ relay ─▶ Closed { by, why }
+//! listener ─▶ connection (a place in each stage: TLS, handshake, dial) ─▶ relay ─▶ Closed { by, why }
 //! ```
 //!
 //! The setup of a connection is its own task with one deadline; what remains is a small relay task that holds two sockets
@@ -9,11 +9,16 @@
 
 pub mod connection;
 pub mod connections;
+pub mod descriptors;
+pub mod dial;
 pub mod direction;
 pub mod hold;
 pub mod listener;
+pub mod logins;
 pub mod relay;
 pub mod report;
+pub mod shared;
+pub mod stages;
 pub mod stream;
 pub mod tls;
 

@@ -22,6 +22,8 @@ mod paging;
 mod scraped;
 #[path = "gateway/secured.rs"]
 mod secured;
+#[path = "gateway/strangers.rs"]
+mod strangers;
 
 use std::collections::BTreeSet;
 use std::io;

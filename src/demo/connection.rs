@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::fault::Fault;
@@ -114,7 +115,7 @@ pub(super) async fn serve(node: Arc<Shared>, tcp: TcpStream, stop: CancellationT
 async fn accept(node: &Shared, tcp: TcpStream) -> io::Result<Stream> {
     let Some(acceptor) = &node.tls else { return Ok(Stream::Plain(tcp)) };
     let _ = node.silent.subscribe().wait_for(|silent| !silent).await;
-    Ok(Stream::Tls(Box::new(acceptor.accept(tcp).await?.into())))
+    Ok(Stream::Tls(Box::new(acceptor.accept(tcp, &Arc::new(Semaphore::new(1))).await?.into())))
 }
 
 impl Connection {

@@ -21,7 +21,8 @@ use crate::cql::primitives::DecodeError;
 use crate::cql::rows;
 use crate::metrics::DialFailure;
 
-use super::dial::{DialError, Dialer, Stream, Target};
+use crate::proxy::dial::{DialError, Dialer, Target};
+use crate::proxy::stream::Stream;
 
 /// Longest body of an answer, in bytes: `system.peers_v2` of some 2,500 nodes with 256 tokens each. A longer one is an error.
 const MAX_BODY: u32 = 16 * 1024 * 1024;
@@ -86,7 +87,7 @@ pub struct Answer {
 
 /// An open connection to a node.
 pub struct Client {
-    stream: Box<dyn Stream>,
+    stream: Stream,
     received: BytesMut,
     version: Version,
     /// How long one answer may take.

@@ -25,9 +25,9 @@ use crate::topology::{HostId, NodeState, Topology};
 
 use super::backoff::{Backoff, jittered};
 use super::client::{Client, ClientError, LOGIN_AGAIN};
-use super::dial::{Dialer, Target};
 use super::resolve::{Addresses, Names};
 use super::ring::{Members, Ring};
+use crate::proxy::dial::{Dialer, Target};
 use failures::Failures;
 
 /// Between two readings when nothing is heard.

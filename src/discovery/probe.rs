@@ -22,8 +22,8 @@ use crate::topology::{NodeId, NodeState, Topology};
 
 use super::backoff::Backoff;
 use super::client::{Client, ClientError, LOGIN_AGAIN};
-use super::dial::{DialError, Dialer, Target};
 use super::identity::read_local;
+use crate::proxy::dial::{DialError, Dialer, Target};
 
 /// Dials are given up after this when a connection was lost (where the address went with the node, nobody refuses) and while a
 /// node is down, so that the next one finds a port that has just opened: the system itself repeats a lost SYN only after 1, 3

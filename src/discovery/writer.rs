@@ -20,9 +20,9 @@ use crate::topology::input::{Input, Notice};
 use crate::topology::state::State;
 use crate::topology::{Advertised, Node, NodeId, NodeState, Topology};
 
-use super::dial::{Dialer, Target};
 use super::probe::Probe;
 use super::state_file::StateFile;
+use crate::proxy::dial::{Dialer, Target};
 
 /// Longest sleep until the next look at the clock, which may be set while the gateway sleeps.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);

@@ -24,10 +24,37 @@ label! {
 }
 
 label! {
+    /// How far a connection is.
+    Stage {
+        /// Nothing was said yet.
+        Accepted = "accepted",
+        /// The TLS handshake goes on.
+        Tls = "tls",
+        /// From the first byte of CQL to READY or AUTHENTICATE.
+        Setup = "setup",
+        /// From AUTHENTICATE to AUTH_SUCCESS.
+        Login = "login",
+        Established = "established",
+    }
+}
+
+label! {
     /// Why a connection was refused before it was relayed.
     Refused {
         ConnectionLimit = "connection_limit",
         NodeConnectionLimit = "node_connection_limit",
+        SourceConnectionLimit = "source_connection_limit",
+        /// A stage before the last has no place left.
+        StageFull = "stage_full",
+        /// The source has its share of such a stage's places.
+        SourceShare = "source_share",
+        /// Was longest in a stage that was full.
+        MadeRoom = "made_room",
+        /// Too many wrong passwords (`logins.keep_out`).
+        KeptOut = "kept_out",
+        /// The process is short of memory.
+        Memory = "memory",
+        Draining = "draining",
         NoLiveNode = "no_live_node",
         /// The first bytes are no CQL frame (nor TLS where it is expected).
         NotCql = "not_cql",

@@ -1,10 +1,17 @@
-//! Every open connection, by node port: so that those of a dead node can be closed at once, and all of them drained.
+//! Every connection from accept to close, by node port: so that each hears an order in whatever stage it is, those of a dead node
+//! are closed at once, and all of them drained.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::Poll;
 
 use atomic_waker::AtomicWaker;
+use tokio::time::Instant;
+
+use super::stages::{Full, Source, Stage, Stages};
+use crate::config::Limits;
 
 /// What a connection is asked to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,21 +22,27 @@ pub enum Order {
     Drain = 1,
     /// The advertised address changed: as `Drain`, so that the driver reads the rows again.
     Readdress = 2,
+    /// The room it is in is full, and it has been there longest: close now.
+    MakeRoom = 3,
+    /// The process is short of memory, and this connection is new: close now.
+    Shed = 4,
     /// The node is dead or is another one: close now.
-    NodeGone = 3,
+    NodeGone = 5,
     /// The drain's deadline has passed: close now.
-    Deadline = 4,
+    Deadline = 6,
 }
 
 impl Order {
+    const ALL: [Self; 7] =
+        [Self::Continue, Self::Drain, Self::Readdress, Self::MakeRoom, Self::Shed, Self::NodeGone, Self::Deadline];
+
     fn from_number(number: u8) -> Self {
-        match number {
-            0 => Self::Continue,
-            1 => Self::Drain,
-            2 => Self::Readdress,
-            3 => Self::NodeGone,
-            _ => Self::Deadline,
-        }
+        Self::ALL.get(usize::from(number)).copied().unwrap_or(Self::Deadline)
+    }
+
+    /// It says to close at once, whatever is going on.
+    pub fn is_now(self) -> bool {
+        self >= Self::MakeRoom
     }
 }
 
@@ -40,15 +53,38 @@ pub struct Handle {
     waker: AtomicWaker,
     /// The node's incarnation when the connection was set up.
     incarnation: u64,
-    control: AtomicU8,
+    source: Source,
+    control: AtomicBool,
     port: u16,
     all: Weak<Connections>,
 }
 
 impl Handle {
+    /// One that belongs to no list.
+    #[cfg(test)]
+    pub fn detached(source: Source) -> Self {
+        Self::new(0, 0, source, Weak::new())
+    }
+
+    fn new(port: u16, incarnation: u64, source: Source, all: Weak<Connections>) -> Self {
+        Self {
+            order: AtomicU8::new(0),
+            waker: AtomicWaker::new(),
+            incarnation,
+            source,
+            control: AtomicBool::new(false),
+            port,
+            all,
+        }
+    }
+
     /// The node's incarnation when the connection was set up.
     pub fn incarnation(&self) -> u64 {
         self.incarnation
+    }
+
+    pub fn source(&self) -> Source {
+        self.source
     }
 
     pub fn order(&self) -> Order {
@@ -60,13 +96,23 @@ impl Handle {
         self.waker.register(waker);
     }
 
+    /// The first order that `matters`; only one task may wait for one.
+    pub async fn ordered(&self, matters: impl Fn(Order) -> bool) -> Order {
+        poll_fn(|cx| {
+            self.register(cx.waker());
+            let order = self.order();
+            if matters(order) { Poll::Ready(order) } else { Poll::Pending }
+        })
+        .await
+    }
+
     /// The client registered for events.
     pub fn is_control(&self) -> bool {
-        self.control.load(Ordering::Relaxed) == 1
+        self.control.load(Ordering::Relaxed)
     }
 
     pub fn set_control(&self) {
-        self.control.store(1, Ordering::Relaxed);
+        self.control.store(true, Ordering::Relaxed);
     }
 
     /// A stronger order replaces a weaker one, never the other way round.
@@ -77,128 +123,147 @@ impl Handle {
     }
 }
 
-/// A place among the open connections; given up when dropped.
+/// A connection's place in one of the rooms; given up when dropped.
 #[derive(Debug)]
 pub struct Place {
     handle: Arc<Handle>,
     key: u64,
+    stage: Stage,
 }
 
 impl Place {
     pub fn handle(&self) -> &Arc<Handle> {
         &self.handle
     }
+
+    pub fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// Gives the place up for one in another room.
+    ///
+    /// # Errors
+    /// There is none: the connection stays where it is, and has to end.
+    pub fn move_to(&mut self, stage: Stage) -> Result<(), Full> {
+        let Some(all) = self.handle.all.upgrade() else { return Ok(()) };
+        let mut rooms = all.rooms();
+        if stage == Stage::Established {
+            let port = rooms.ports.entry(self.handle.port).or_default();
+            if port.established >= all.limit_per_node {
+                return Err(Full::Node);
+            }
+        }
+        rooms.stages.enter(stage, self.handle.source, self.key, &self.handle, Instant::now())?;
+        rooms.stages.leave(self.stage, self.handle.source, self.key);
+        if stage == Stage::Established {
+            rooms.ports.entry(self.handle.port).or_default().established += 1;
+        }
+        self.stage = stage;
+        Ok(())
+    }
+
+    /// Whether an established connection would find a place now: asked before a node is dialled in vain.
+    pub fn could_be_established(&self) -> Result<(), Full> {
+        let Some(all) = self.handle.all.upgrade() else { return Ok(()) };
+        let mut rooms = all.rooms();
+        if rooms.ports.get(&self.handle.port).is_some_and(|port| port.established >= all.limit_per_node) {
+            return Err(Full::Node);
+        }
+        rooms.stages.is_full(Stage::Established, self.handle.source)
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         if let Some(all) = self.handle.all.upgrade() {
-            all.leave(self.handle.port, self.key);
+            all.leave(self);
         }
     }
 }
 
-/// Why a new connection gets no place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Full {
-    /// `limits.connections`.
-    InAll,
-    /// `limits.connections_per_node`.
-    ForNode,
-}
-
-impl Full {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::InAll => "limit_connections",
-            Self::ForNode => "limit_connections_per_node",
-        }
-    }
-}
-
-/// All open connections.
+/// All connections.
 #[derive(Debug)]
 pub struct Connections {
-    limit: usize,
     limit_per_node: usize,
-    open: AtomicUsize,
-    ports: Mutex<HashMap<u16, HashMap<u64, Arc<Handle>>>>,
-    next_key: std::sync::atomic::AtomicU64,
+    rooms: Mutex<Rooms>,
+}
+
+#[derive(Debug)]
+struct Rooms {
+    stages: Stages,
+    ports: HashMap<u16, Port>,
+    next_key: u64,
+}
+
+/// The connections of one node's port.
+#[derive(Debug, Default)]
+struct Port {
+    handles: HashMap<u64, Arc<Handle>>,
+    established: usize,
 }
 
 impl Connections {
-    pub fn new(limit: usize, limit_per_node: usize) -> Arc<Self> {
-        Arc::new(Self {
-            limit,
-            limit_per_node,
-            open: AtomicUsize::new(0),
-            ports: Mutex::default(),
-            next_key: std::sync::atomic::AtomicU64::new(0),
-        })
+    pub fn new(limits: &Limits) -> Arc<Self> {
+        let rooms = Rooms { stages: Stages::new(limits), ports: HashMap::new(), next_key: 0 };
+        Arc::new(Self { limit_per_node: limits.connections_per_node, rooms: Mutex::new(rooms) })
     }
 
-    /// Open connections in all.
-    pub fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
+    /// Established connections in all.
+    pub fn established(&self) -> usize {
+        self.taken(Stage::Established)
     }
 
-    /// Open connections of one node port.
+    /// Connections in this stage.
+    pub fn taken(&self, stage: Stage) -> usize {
+        self.rooms().stages.taken(stage)
+    }
+
+    /// Established connections of one node port.
     pub fn of_port(&self, port: u16) -> usize {
-        self.ports().get(&port).map_or(0, HashMap::len)
+        self.rooms().ports.get(&port).map_or(0, |port| port.established)
     }
 
-    /// A place for a new connection to the node behind `port`, which is in its `incarnation`-th life.
-    pub fn enter(self: &Arc<Self>, port: u16, incarnation: u64) -> Result<Place, Full> {
-        let mut ports = self.ports();
-        if self.open() >= self.limit {
-            return Err(Full::InAll);
-        }
-        let of_port = ports.entry(port).or_default();
-        if of_port.len() >= self.limit_per_node {
-            return Err(Full::ForNode);
-        }
-        let handle = Arc::new(Handle {
-            order: AtomicU8::new(0),
-            waker: AtomicWaker::new(),
-            incarnation,
-            control: AtomicU8::new(0),
-            port,
-            all: Arc::downgrade(self),
-        });
-        let key = self.next_key.fetch_add(1, Ordering::Relaxed);
-        of_port.insert(key, Arc::clone(&handle));
-        self.open.fetch_add(1, Ordering::Relaxed);
-        Ok(Place { handle, key })
+    /// A place in the first room for a new connection of `source` to the node behind `port`, which is in its `incarnation`-th
+    /// life.
+    pub fn enter(self: &Arc<Self>, port: u16, incarnation: u64, source: Source) -> Result<Place, Full> {
+        let mut rooms = self.rooms();
+        let key = rooms.next_key;
+        let handle = Arc::new(Handle::new(port, incarnation, source, Arc::downgrade(self)));
+        rooms.stages.enter(Stage::Accepted, source, key, &handle, Instant::now())?;
+        rooms.next_key += 1;
+        rooms.ports.entry(port).or_default().handles.insert(key, Arc::clone(&handle));
+        Ok(Place { handle, key, stage: Stage::Accepted })
     }
 
     /// Closes the connections to a node's earlier lives.
     pub fn close_before(&self, port: u16, incarnation: u64) {
-        let ports = self.ports();
-        let stale = ports.get(&port).into_iter().flat_map(HashMap::values);
+        let rooms = self.rooms();
+        let stale = rooms.ports.get(&port).into_iter().flat_map(|port| port.handles.values());
         for handle in stale.filter(|handle| handle.incarnation < incarnation) {
             handle.give(Order::NodeGone);
         }
     }
 
-    /// Every open connection, the newest last.
+    /// Every connection, the newest last.
     pub fn all(&self) -> Vec<Arc<Handle>> {
-        let ports = self.ports();
-        let mut all: Vec<_> = ports.values().flatten().map(|(key, handle)| (*key, Arc::clone(handle))).collect();
+        let rooms = self.rooms();
+        let handles = rooms.ports.values().flat_map(|port| &port.handles);
+        let mut all: Vec<_> = handles.map(|(key, handle)| (*key, Arc::clone(handle))).collect();
         all.sort_unstable_by_key(|&(key, _)| key);
         all.into_iter().map(|(_, handle)| handle).collect()
     }
 
-    fn leave(&self, port: u16, key: u64) {
-        let mut ports = self.ports();
-        if let Some(of_port) = ports.get_mut(&port)
-            && of_port.remove(&key).is_some()
-        {
-            self.open.fetch_sub(1, Ordering::Relaxed);
+    fn leave(&self, place: &Place) {
+        let mut rooms = self.rooms();
+        rooms.stages.leave(place.stage, place.handle.source, place.key);
+        if let Some(port) = rooms.ports.get_mut(&place.handle.port) {
+            port.handles.remove(&place.key);
+            port.established -= usize::from(place.stage == Stage::Established);
         }
     }
 
-    fn ports(&self) -> std::sync::MutexGuard<'_, HashMap<u16, HashMap<u64, Arc<Handle>>>> {
-        self.ports.lock().unwrap_or_else(PoisonError::into_inner)
+    fn rooms(&self) -> MutexGuard<'_, Rooms> {
+        self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -206,37 +271,78 @@ impl Connections {
 mod tests {
     use super::*;
 
-    #[test]
-    fn limits_hold_and_places_come_back() {
-        let connections = Connections::new(3, 2);
-        let first = connections.enter(9042, 1).unwrap();
-        let _second = connections.enter(9042, 1).unwrap();
-        assert_eq!(connections.enter(9042, 1).unwrap_err(), Full::ForNode);
-        let _third = connections.enter(9043, 1).unwrap();
-        assert_eq!(connections.enter(9043, 1).unwrap_err(), Full::InAll);
-        drop(first);
-        assert_eq!(connections.of_port(9042), 1);
-        assert!(connections.enter(9043, 1).is_ok());
+    const HERE: Source = Source::V4(1);
+
+    fn connections(connections: usize, connections_per_node: usize) -> Arc<Connections> {
+        let connections_per_source = Some(connections);
+        Connections::new(&Limits { connections, connections_per_node, connections_per_source, ..Limits::default() })
+    }
+
+    fn established(connections: &Arc<Connections>, port: u16) -> Result<Place, Full> {
+        let mut place = connections.enter(port, 1, HERE).unwrap();
+        place.move_to(Stage::Established).map(|()| place)
     }
 
     #[test]
-    fn only_connections_to_an_earlier_life_are_closed() {
-        let connections = Connections::new(10, 10);
-        let old = connections.enter(9042, 1).unwrap();
-        let new = connections.enter(9042, 2).unwrap();
-        let other = connections.enter(9043, 1).unwrap();
+    fn limits_hold_for_the_established_and_places_come_back() {
+        let connections = connections(3, 2);
+        let first = established(&connections, 9042).unwrap();
+        let _second = established(&connections, 9042).unwrap();
+        assert_eq!(established(&connections, 9042).unwrap_err(), Full::Node);
+        let _third = established(&connections, 9043).unwrap();
+        assert_eq!(established(&connections, 9043).unwrap_err(), Full::Room(Stage::Established));
+        drop(first);
+        assert_eq!((connections.of_port(9042), connections.established()), (1, 2));
+        assert!(established(&connections, 9043).is_ok());
+    }
+
+    #[test]
+    fn connections_that_are_not_established_take_no_places_of_those_that_are() {
+        let connections = connections(1, 1);
+        let silent: Vec<_> = (0..100).map(|_| connections.enter(9042, 1, HERE).unwrap()).collect();
+        assert_eq!((connections.established(), connections.taken(Stage::Accepted)), (0, 100));
+        let user = established(&connections, 9042).unwrap();
+        assert_eq!(silent[0].could_be_established(), Err(Full::Node));
+        drop(user);
+        assert_eq!(silent[0].could_be_established(), Ok(()));
+        drop(silent);
+        assert_eq!(connections.taken(Stage::Accepted), 0);
+        assert!(connections.all().is_empty());
+    }
+
+    #[test]
+    fn only_connections_to_an_earlier_life_are_closed_in_whatever_stage() {
+        let connections = connections(10, 10);
+        let old = connections.enter(9042, 1, HERE).unwrap();
+        let mut older = connections.enter(9042, 1, HERE).unwrap();
+        older.move_to(Stage::Setup).unwrap();
+        let new = connections.enter(9042, 2, HERE).unwrap();
+        let other = connections.enter(9043, 1, HERE).unwrap();
         connections.close_before(9042, 2);
         assert_eq!(old.handle().order(), Order::NodeGone);
+        assert_eq!(older.handle().order(), Order::NodeGone);
         assert_eq!(new.handle().order(), Order::Continue);
         assert_eq!(other.handle().order(), Order::Continue);
     }
 
     #[test]
     fn a_weaker_order_never_replaces_a_stronger_one() {
-        let connections = Connections::new(1, 1);
-        let place = connections.enter(9042, 1).unwrap();
+        let place = connections(1, 1).enter(9042, 1, HERE).unwrap();
         place.handle().give(Order::NodeGone);
         place.handle().give(Order::Drain);
         assert_eq!(place.handle().order(), Order::NodeGone);
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_an_order_hears_it() {
+        let connections = connections(1, 1);
+        let place = connections.enter(9042, 1, HERE).unwrap();
+        let handle = Arc::clone(place.handle());
+        let waits = tokio::spawn(async move { handle.ordered(Order::is_now).await });
+        place.handle().give(Order::Drain);
+        tokio::task::yield_now().await;
+        assert!(!waits.is_finished());
+        place.handle().give(Order::MakeRoom);
+        assert_eq!(waits.await.unwrap(), Order::MakeRoom);
     }
 }

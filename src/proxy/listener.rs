@@ -9,45 +9,23 @@ use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::Closed;
 use super::connection;
-use super::connections::{Connections, Full};
-use super::hold::HoldBudget;
+use super::descriptors;
+use super::shared::Shared;
+use super::stages::Source;
 use super::stream::reset_on_close;
-use super::tls::{ClientAcceptor, NodeConnector};
-use crate::config::{Listen, Timeouts, Views};
-use crate::metrics::{Metrics, Refused};
-use crate::rewrite::Surroundings;
-use crate::topology::input::Input;
-use crate::topology::{NodeState, Topology};
+use crate::config::Listen;
+use crate::metrics::Refused;
+use crate::topology::NodeState;
 
 /// A burst of reconnecting drivers waits here rather than being refused by the kernel.
 const BACKLOG: i32 = 4096;
-/// When file descriptors run out, accepting pauses instead of spinning.
+/// When accepting fails otherwise, it pauses instead of spinning.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// What all connections of the gateway share.
-pub struct Shared {
-    pub topology: watch::Receiver<Arc<Topology>>,
-    pub surroundings: Arc<Surroundings>,
-    pub connections: Arc<Connections>,
-    pub budget: Arc<HoldBudget>,
-    pub timeouts: Timeouts,
-    pub views: Views,
-    pub metrics: Arc<Metrics>,
-    /// Facts about nodes that passing rows tell.
-    pub observations: mpsc::Sender<Input>,
-    pub client_tls: Option<ClientAcceptor>,
-    pub node_tls: Option<NodeConnector>,
-    /// TLS handshakes at the same time: each costs a core about a millisecond, and relays must not starve.
-    pub handshakes: Semaphore,
-    /// The tasks of all connections.
-    pub tasks: TaskTracker,
-}
 
 /// A bound socket of the range.
 pub struct Listener {
@@ -95,6 +73,13 @@ impl Listener {
             match accepted {
                 Ok((client, peer)) => self.accepted(client, peer, &shared),
                 Err(error) if is_transient(&error) => {}
+                Err(error) if descriptors::is_exhausted(&error) => {
+                    shared.metrics.descriptors_exhausted.inc();
+                    if let Some(times) = shared.reserve.exhausted(Instant::now()) {
+                        tracing::warn!(port = self.port, %error, times, "no file descriptors are left: connections are reset");
+                    }
+                    shared.reserve.reset_next(&self.socket).await;
+                }
                 Err(error) => {
                     tracing::warn!(port = self.port, %error, "cannot accept; pausing");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -111,29 +96,22 @@ impl Listener {
             shared.refused(self.port, peer, Refused::NoLiveNode, Closed::gateway(Refused::NoLiveNode.as_str()));
             return;
         };
-        match shared.connections.enter(self.port, node.incarnation) {
+        let source = Source::of(peer.ip());
+        if shared.logins.keeps_out(source, Instant::now()) {
+            reset_on_close(&client);
+            shared.refused(self.port, peer, Refused::KeptOut, Closed::gateway(Refused::KeptOut.as_str()));
+            return;
+        }
+        match shared.connections.enter(self.port, node.incarnation, source) {
             Ok(place) => {
-                let setup = connection::run(client, peer, node, place, Arc::clone(shared));
-                shared.tasks.spawn(setup);
+                let connection = connection::run(client, peer, node, place, Arc::clone(shared));
+                shared.tasks.spawn(connection);
             }
             Err(full) => {
-                let reason = match full {
-                    Full::InAll => Refused::ConnectionLimit,
-                    Full::ForNode => Refused::NodeConnectionLimit,
-                };
                 reset_on_close(&client);
-                shared.refused(self.port, peer, reason, Closed::gateway(full.as_str()));
+                shared.found_no_place(self.port, peer, full);
             }
         }
-    }
-}
-
-impl Shared {
-    /// The line and the count of a connection that was never relayed.
-    pub fn refused(&self, port: u16, peer: SocketAddr, reason: Refused, closed: Closed) {
-        let (by, why) = (closed.by.as_str(), closed.why);
-        tracing::debug!(port, %peer, by, why, reason = reason.as_str(), "connection ended before it was established");
-        self.metrics.connection_refused(reason);
     }
 }
 
@@ -142,5 +120,5 @@ fn is_transient(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
-    )
+    ) || error.raw_os_error() == Some(rustix::io::Errno::PROTO.raw_os_error())
 }

@@ -26,12 +26,13 @@ use tokio::time::{Instant, Sleep};
 use super::Closed;
 use super::connections::{Order, Place};
 use super::direction::{Direction, Progress, Room};
-use super::listener::Shared;
+use super::shared::{Shared, ordered};
+use super::stages::Stage;
 use super::stream::Stream;
 use crate::cql::segment::MAX_PAYLOAD;
 use crate::metrics::NodeMetrics;
 use crate::rewrite::conversation::Fact;
-use crate::rewrite::{Conversation, Work};
+use crate::rewrite::{Conversation, Then, Work};
 use crate::topology::Topology;
 
 use end::End;
@@ -151,6 +152,9 @@ impl Relay {
         let room = Room { scratch, budget: &shared.budget };
         let progress = requests.poll(cx, client, node, room, |bytes| {
             let step = conversation.request(bytes, &mut Work::new(decoded));
+            if matches!(step.then, Then::Login(_)) {
+                conversation.let_in();
+            }
             (step, conversation.requests_held())
         });
         match progress {
@@ -330,6 +334,9 @@ impl Relay {
                     self.changes = Some(next_change(self.shared.topology.clone()));
                 }
             }
+            if matches!(fact, Fact::LoggedIn) && self.place.move_to(Stage::Established).is_err() {
+                self.place.handle().give(Order::Shed);
+            }
             self.shared.report(self.port, self.place.handle().incarnation(), fact);
         }
     }
@@ -349,6 +356,10 @@ impl Future for Relay {
             Order::Deadline => {
                 relay.client.reset_on_close();
                 return Poll::Ready(Closed::gateway("drain_deadline"));
+            }
+            order @ (Order::MakeRoom | Order::Shed) => {
+                relay.client.reset_on_close();
+                return Poll::Ready(ordered(order).1);
             }
             _ => {}
         }

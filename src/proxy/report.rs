@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use super::listener::Shared;
+use super::shared::Shared;
 use crate::cql::message::NodeChange;
 use crate::metrics::{EventAction, EventKind, HiddenRow, RefusedRequest, Table};
 use crate::rewrite::conversation::{self, Fact};

@@ -7,15 +7,21 @@
 pub mod pem;
 pub mod verify;
 
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::ready;
 
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, Ticketer};
+use rustls::server::Acceptor;
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
+use tokio::sync::Semaphore;
+use tokio_rustls::{LazyConfigAcceptor, TlsConnector, client, server};
+use tokio_util::sync::PollSemaphore;
 
 use crate::config::{ClientTls, NodeTls, Verify};
 
@@ -26,7 +32,7 @@ const VERSIONS: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12, &rustl
 
 /// Answers TLS handshakes of clients.
 #[derive(Clone)]
-pub struct ClientAcceptor(TlsAcceptor);
+pub struct ClientAcceptor(Arc<ServerConfig>);
 
 impl ClientAcceptor {
     /// Reads the certificate and the key; clients need no certificate of their own.
@@ -46,15 +52,22 @@ impl ClientAcceptor {
             .with_cert_resolver(certified);
         // Stateless tickets: a thousand clients that come back at once resume, and the gateway keeps nothing for them.
         config.ticketer = Ticketer::new()?;
-        Ok(Self(TlsAcceptor::from(Arc::new(config))))
+        Ok(Self(Arc::new(config)))
     }
 
-    /// Completes the handshake; the caller owns the deadline.
+    /// Completes the handshake; the caller owns the deadline. What costs a core's time takes a turn; who is silent has none.
     ///
     /// # Errors
     /// `InvalidData` when the client speaks no TLS or refuses ours, else the socket's own.
-    pub async fn accept(&self, tcp: TcpStream) -> io::Result<server::TlsStream<TcpStream>> {
-        self.0.accept(tcp).await
+    pub async fn accept(&self, tcp: TcpStream, turns: &Arc<Semaphore>) -> io::Result<server::TlsStream<TcpStream>> {
+        let hello = LazyConfigAcceptor::new(Acceptor::default(), tcp).await?;
+        let mut handshake = hello.into_stream(Arc::clone(&self.0));
+        let mut turns = PollSemaphore::new(Arc::clone(turns));
+        poll_fn(|cx| {
+            let _turn = ready!(turns.poll_acquire(cx));
+            Pin::new(&mut handshake).poll(cx)
+        })
+        .await
     }
 }
 

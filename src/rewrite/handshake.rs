@@ -10,8 +10,12 @@ use crate::cql::frame::{Flags, HEADER_LEN, Header, Opcode, Version, encode_frame
 use crate::cql::message::{self, Startup, error_code};
 use crate::cql::session::Session;
 
-/// The longest body before a connection is established; OPTIONS is empty, STARTUP some hundred bytes (Java 4's holds JSON).
+/// The longest body of a node's before a connection is established: SUPPORTED, or an ERROR.
 pub const MAX_SETUP_BODY: u32 = 128 * 1024;
+/// The same of a client's: OPTIONS is empty, STARTUP has some hundred bytes.
+pub const MAX_CLIENT_BODY: u32 = 16 * 1024;
+/// Opcodes of requests are below (native_protocol_v5.spec §2.4); later versions may add some.
+const KNOWN_OPCODES: u8 = 0x1f;
 /// v1 and v2 had a one-byte stream id (native_protocol_v2.spec §2).
 const OLD_HEADER_LEN: usize = 8;
 
@@ -36,6 +40,8 @@ pub struct Settled {
     pub session: Session,
     pub driver_name: Option<String>,
     pub driver_version: Option<String>,
+    /// The node asks for a login first.
+    pub authenticates: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -98,9 +104,14 @@ impl Handshake {
         if header.version & 0x80 != 0 {
             return refuse(Refusal::WrongDirection);
         }
-        if header.length > MAX_SETUP_BODY {
+        if !self.is_cql && header.opcode.0 > KNOWN_OPCODES {
+            // In the words of nodes (apache/cassandra `transport/Message.java`).
+            let text = format!("Unknown opcode {}", header.opcode.0);
+            return Next::Refuse { why: Refusal::NotCql, reply: protocol_error(header, &text) };
+        }
+        if header.length > MAX_CLIENT_BODY {
             let text =
-                format!("Frame body of {} bytes exceeds the maximum of {MAX_SETUP_BODY} before READY", header.length);
+                format!("Frame body of {} bytes exceeds the maximum of {MAX_CLIENT_BODY} before READY", header.length);
             return Next::Refuse { why: Refusal::FrameTooLong, reply: protocol_error(header, &text) };
         }
         self.is_cql = true;
@@ -162,7 +173,8 @@ impl Handshake {
             (Some(version), Some(compression)) => {
                 let session = Session { version, compression };
                 let Pending { driver_name, driver_version, .. } = startup;
-                Next::Established(len, Settled { session, driver_name, driver_version })
+                let authenticates = header.opcode == Opcode::AUTHENTICATE;
+                Next::Established(len, Settled { session, driver_name, driver_version, authenticates })
             }
             _ => {
                 let number = header.version & 0x7f;
@@ -209,10 +221,11 @@ impl AnyHeader {
     /// True for anything a driver may open with. Versions that nobody parses yet are believed when they ask for OPTIONS or
     /// STARTUP with a short body; HTTP, TLS and SSH do not.
     fn looks_like_cql(self) -> bool {
-        let opens = matches!(self.opcode, Opcode::OPTIONS | Opcode::STARTUP) && self.length <= MAX_SETUP_BODY;
+        let opens = matches!(self.opcode, Opcode::OPTIONS | Opcode::STARTUP) && self.length <= MAX_CLIENT_BODY;
         match self.version {
             0 => false,
-            3..=6 => self.opcode.0 <= 0x1f,
+            3..=5 => true,
+            6 => self.opcode.0 <= KNOWN_OPCODES,
             _ => opens,
         }
     }

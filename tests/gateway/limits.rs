@@ -87,7 +87,7 @@ async fn a_half_closed_connection_gets_its_answer_and_is_closed_when_there_is_no
 
 #[tokio::test]
 async fn connections_over_a_limit_are_reset_and_places_come_back() {
-    let yaml = "limits: {connections: 3, connections_per_node: 2}\n";
+    let yaml = "limits: {connections: 3, connections_per_source: 3, connections_per_node: 2}\n";
     let gate = Gate::start_with(Options::loopback(2, 0), yaml).await;
     let (first, second) = (gate.port(0), gate.port(1));
     let leaver = Client::connect(first, V4).await;

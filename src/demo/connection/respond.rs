@@ -126,11 +126,13 @@ impl Connection {
 
     fn register(&mut self, message: &[u8]) -> Result<(Opcode, Vec<u8>), Refusal> {
         let types = Register::parse(message)?.event_types;
+        // In any case, as nodes take them.
+        let types: Vec<String> = types.iter().map(|event_type| event_type.to_ascii_uppercase()).collect();
         let known = ["TOPOLOGY_CHANGE", "STATUS_CHANGE", "SCHEMA_CHANGE"];
-        if let Some(unknown) = types.iter().find(|event_type| !known.contains(event_type)) {
+        if let Some(unknown) = types.iter().find(|event_type| !known.contains(&event_type.as_str())) {
             return Err(protocol(format!("Invalid value '{unknown}' for Type")));
         }
-        self.registered = types.into_iter().map(str::to_owned).collect();
+        self.registered = types;
         self.tell(Seen::Registered(self.registered.clone()));
         Ok((Opcode::READY, Vec::new()))
     }

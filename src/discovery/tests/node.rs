@@ -15,7 +15,12 @@ use crate::cql::frame::{EVENT_STREAM, Flags, HEADER_LEN, Header, Opcode, encode_
 use crate::cql::message::{Error, Event, NodeChange, encode_plain_auth_response, error_code};
 use crate::cql::primitives::{Reader, Value, Writer, inet_cell_bytes};
 use crate::cql::rows::type_id;
-use crate::discovery::dial::Stream;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// Plain, or over TLS.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 use crate::proxy::tls::ClientAcceptor;
 
 /// One node as the ring knows it.
@@ -93,7 +98,7 @@ impl FakeNode {
                 connections.open.spawn(async move {
                     let stream: Box<dyn Stream> = match tls {
                         None => Box::new(stream),
-                        Some(tls) => match tls.accept(stream).await {
+                        Some(tls) => match tls.accept(stream, &Arc::new(tokio::sync::Semaphore::new(1))).await {
                             Ok(stream) => Box::new(stream),
                             Err(_) => return,
                         },

@@ -57,7 +57,7 @@ async fn connect(server: &ClientAcceptor, node: &NodeTls, host: &str) -> io::Res
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let address = listener.local_addr()?;
     let server = async {
-        let mut tls = server.accept(listener.accept().await?.0).await?;
+        let mut tls = server.accept(listener.accept().await?.0, &Arc::new(Semaphore::new(1))).await?;
         let mut request = [0; 7];
         tls.read_exact(&mut request).await?;
         tls.write_all(&request).await?;
@@ -144,7 +144,7 @@ async fn plain_text_is_refused_on_both_sides() {
 
     let mut plain = TcpStream::connect(address).await.unwrap();
     plain.write_all(&options).await.unwrap();
-    let refused = acceptor.accept(listener.accept().await.unwrap().0).await;
+    let refused = acceptor.accept(listener.accept().await.unwrap().0, &Arc::new(Semaphore::new(1))).await;
     assert_eq!(refused.unwrap_err().kind(), ErrorKind::InvalidData);
 
     let dialled = TcpStream::connect(address).await.unwrap();
@@ -164,7 +164,7 @@ async fn shows_its_own_certificate_to_a_node_that_requires_one() {
         .unwrap()
         .with_client_cert_verifier(WebPkiClientVerifier::builder_with_provider(roots, provider()).build().unwrap())
         .with_cert_resolver(pem::read_certified_key(&provider(), &server.certificate, &server.key).unwrap());
-    let acceptor = ClientAcceptor(TlsAcceptor::from(Arc::new(config)));
+    let acceptor = ClientAcceptor(Arc::new(config));
 
     let without = authority.trusted(Verify::Full);
     let with = NodeTls { certificate: Some(server.certificate), key: Some(server.key), ..without.clone() };

@@ -1,4 +1,4 @@
-//! Connecting to a node, as the gateway does for itself: TCP, then TLS where nodes speak it.
+//! The one room in which a node is dialled, for clients, probes and discovery: TCP, then TLS where nodes speak it.
 
 use std::fmt;
 use std::io;
@@ -7,17 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::stream::{Stream, set_options};
+use super::tls::NodeConnector;
 use crate::metrics::DialFailure;
-use crate::proxy::tls::NodeConnector;
-
-/// A connection to a node, encrypted or not.
-pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// Whom to dial.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,7 +66,7 @@ pub struct Dialer {
 
 impl Dialer {
     /// Connects within the deadline, TLS included.
-    pub async fn dial(&self, target: &Target) -> Result<Box<dyn Stream>, DialError> {
+    pub async fn dial(&self, target: &Target) -> Result<Stream, DialError> {
         let (address, after) = (target.address, self.deadline);
         match timeout(after, self.connect(target)).await {
             Ok(connected) => connected,
@@ -79,14 +74,14 @@ impl Dialer {
         }
     }
 
-    async fn connect(&self, target: &Target) -> Result<Box<dyn Stream>, DialError> {
+    async fn connect(&self, target: &Target) -> Result<Stream, DialError> {
         let address = target.address;
         let stream =
             TcpStream::connect(address).await.map_err(|error| DialError::Connect { address, kind: error.kind() })?;
-        let _ = stream.set_nodelay(true);
-        let Some(tls) = &self.tls else { return Ok(Box::new(stream)) };
+        set_options(&stream);
+        let Some(tls) = &self.tls else { return Ok(Stream::Plain(stream)) };
         match tls.connect(stream, &target.host).await {
-            Ok(stream) => Ok(Box::new(stream)),
+            Ok(stream) => Ok(Stream::Tls(Box::new(stream.into()))),
             Err(error) => Err(DialError::Tls { address, text: error.to_string() }),
         }
     }

@@ -1,0 +1,84 @@
+//! What all connections of the gateway share.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_util::task::TaskTracker;
+
+use super::Closed;
+use super::connections::{Connections, Order};
+use super::descriptors::Reserve;
+use super::dial::Dialer;
+use super::hold::HoldBudget;
+use super::logins::Logins;
+use super::stages::Full;
+use super::tls::ClientAcceptor;
+use crate::config::{Timeouts, Views};
+use crate::metrics::{Metrics, Refused};
+use crate::rewrite::Surroundings;
+use crate::topology::Topology;
+use crate::topology::input::Input;
+
+pub struct Shared {
+    pub topology: watch::Receiver<Arc<Topology>>,
+    pub surroundings: Arc<Surroundings>,
+    pub connections: Arc<Connections>,
+    pub budget: Arc<HoldBudget>,
+    pub timeouts: Timeouts,
+    pub logins: Logins,
+    pub views: Views,
+    pub metrics: Arc<Metrics>,
+    /// Facts about nodes that passing rows tell.
+    pub observations: mpsc::Sender<Input>,
+    pub client_tls: Option<ClientAcceptor>,
+    pub dialer: Dialer,
+    /// Turns of TLS handshakes at the same time: each costs a core about a millisecond, and relays must not starve.
+    pub handshakes: Arc<Semaphore>,
+    /// For the moment when there are no file descriptors.
+    pub reserve: Reserve,
+    /// The tasks of all connections.
+    pub tasks: TaskTracker,
+}
+
+impl Shared {
+    /// The line and the count of a connection that was never relayed.
+    pub fn refused(&self, port: u16, peer: SocketAddr, reason: Refused, closed: Closed) {
+        let (by, why) = (closed.by.as_str(), closed.why);
+        tracing::debug!(port, %peer, by, why, reason = reason.as_str(), "connection ended before it was established");
+        self.metrics.connection_refused(reason);
+    }
+
+    /// The same for one that found no place.
+    pub fn found_no_place(&self, port: u16, peer: SocketAddr, full: Full) {
+        let reason = refused(full);
+        if let Full::Room(stage) | Full::Source(stage) = full {
+            self.metrics.stage_full(stage, matches!(full, Full::Source(_)));
+        }
+        self.refused(port, peer, reason, Closed::gateway(reason.as_str()));
+    }
+}
+
+/// The label of a room that is full.
+pub fn refused(full: Full) -> Refused {
+    use super::stages::Stage;
+    match full {
+        Full::Node => Refused::NodeConnectionLimit,
+        Full::Room(Stage::Established) => Refused::ConnectionLimit,
+        Full::Source(Stage::Established) => Refused::SourceConnectionLimit,
+        Full::Room(_) => Refused::StageFull,
+        Full::Source(_) => Refused::SourceShare,
+    }
+}
+
+/// Why a connection ends that was ordered to.
+pub fn ordered(order: Order) -> (Refused, Closed) {
+    let reason = match order {
+        Order::MakeRoom => Refused::MadeRoom,
+        Order::Shed => Refused::Memory,
+        Order::Drain | Order::Readdress | Order::Deadline => Refused::Draining,
+        Order::NodeGone | Order::Continue => Refused::NoLiveNode,
+    };
+    let why = if order == Order::NodeGone { "node_gone" } else { reason.as_str() };
+    (reason, Closed::gateway(why))
+}
