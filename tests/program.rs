@@ -66,15 +66,7 @@ impl Gateway {
 
     /// Status and body, once the admin address answers.
     fn get(&self, path: &str) -> (u16, String) {
-        until(|| {
-            let mut admin = TcpStream::connect((self.address.as_str(), 9180)).ok()?;
-            write!(admin, "GET {path} HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n").ok()?;
-            let mut answer = String::new();
-            admin.read_to_string(&mut answer).ok()?;
-            let (head, body) = answer.split_once("\r\n\r\n")?;
-            let status = head.split(' ').nth(1)?.parse().ok()?;
-            Some((status, body.to_owned()))
-        })
+        until(|| get(SocketAddr::new(self.address.parse().unwrap(), 9180), path))
     }
 
     fn signal(&self, name: &str) {
@@ -92,6 +84,18 @@ impl Drop for Gateway {
 fn signal(child: &Child, name: &str) {
     let id = child.id().to_string();
     assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap().success());
+}
+
+/// Status and body, if the admin address answers.
+fn get(admin: SocketAddr, path: &str) -> Option<(u16, String)> {
+    let mut admin = TcpStream::connect(admin).ok()?;
+    admin.set_read_timeout(Some(DEADLINE)).ok()?;
+    write!(admin, "GET {path} HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    admin.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    Some((status, body.to_owned()))
 }
 
 /// Asks until there is an answer.
@@ -186,8 +190,15 @@ struct Demo {
 impl Demo {
     /// Prints its whole banner before this returns.
     fn start(test: u8) -> Self {
+        Self::start_with(test, None)
+    }
+
+    /// The same with at most so many open files.
+    fn start_with(test: u8, files: Option<u32>) -> Self {
         let address = own_address(test);
-        let mut command = Command::new(env!("CARGO_BIN_EXE_cqlgate"));
+        let limited = files.map_or_else(String::new, |files| format!("ulimit -n {files} && "));
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{limited}exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_cqlgate")]);
         command.args(["demo", "--listen", &format!("{address}:9042-9044"), "--admin", &format!("{address}:9180")]);
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let (printed, lines) = channel();
@@ -262,4 +273,28 @@ async fn demo_shows_three_nodes_and_a_table_until_it_is_stopped() {
     signal(&demo.child, "TERM");
     let status = until(|| demo.child.try_wait().unwrap());
     assert_eq!(status.code(), Some(0));
+}
+
+#[test]
+fn without_descriptors_it_is_not_ready_and_says_so_until_there_are_some_again() {
+    let demo = Demo::start_with(7, Some(256));
+    let admin = SocketAddr::new(demo.ports[0].ip(), 9180);
+    until(|| get(admin, "/readyz").filter(|(status, _)| *status == 200));
+    // More than there are descriptors for: those that find none are reset, so that nobody waits for his own time limit.
+    let mut clients: Vec<_> = (0..400).filter_map(|n| TcpStream::connect(demo.ports[n % 3]).ok()).collect();
+    // Of a reset the socket tells once, and that it has ended from then on.
+    let is_closed = |client: &TcpStream| {
+        client.set_nonblocking(true).unwrap();
+        client.peek(&mut [0]).map_or_else(|error| error.kind() != ErrorKind::WouldBlock, |_| true)
+    };
+    until(|| (clients.iter().filter(|client| is_closed(client)).count() > 100).then_some(()));
+    // Room for whoever asks.
+    clients.drain(..20);
+    let (_, why) = until(|| get(admin, "/readyz").filter(|(status, _)| *status == 503));
+    assert!(why.contains("file descriptors"), "{why}");
+    let (_, metrics) = until(|| get(admin, "/metrics"));
+    let counted = metrics.lines().find_map(|line| line.strip_prefix("cqlgate_descriptors_exhausted_total "));
+    assert!(counted.unwrap().parse::<u64>().unwrap() > 100);
+    drop(clients);
+    until(|| get(admin, "/readyz").filter(|(status, _)| *status == 200));
 }

@@ -8,6 +8,7 @@ use clap::Args;
 
 use crate::config::file::{Advertise, Discovery, File, Probe};
 use crate::config::{Config, ConfigError, HostPort, Listen, Resolved};
+use crate::proxy::descriptors;
 use crate::telemetry;
 
 /// Where everything comes from.
@@ -62,6 +63,9 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<()> {
     }
     for warning in warnings {
         tracing::warn!("{warning}");
+    }
+    if let Some(misfit) = descriptors::misfits(&config, descriptors::raise()) {
+        tracing::warn!("{misfit}");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(super::serve::serve(config, log_level))

@@ -235,6 +235,11 @@ impl Connections {
         Ok(Place { handle, key, stage: Stage::Accepted })
     }
 
+    /// Whoever has been in this stage longest leaves it.
+    pub fn make_room(&self, stage: Stage) {
+        self.rooms().stages.make_room(stage);
+    }
+
     /// Closes the connections to a node's earlier lives.
     pub fn close_before(&self, port: u16, incarnation: u64) {
         let rooms = self.rooms();

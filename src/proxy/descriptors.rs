@@ -8,6 +8,7 @@ use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
@@ -16,6 +17,8 @@ use super::stream::reset_on_close;
 use crate::config::Config;
 use crate::readiness::{Pending, Readiness};
 
+/// Descriptors in reserve: of one that is given up for a moment somebody else may be quicker to make use.
+const IN_RESERVE: usize = 8;
 /// Between two lines about it, for the whole process.
 const SAY_AGAIN: Duration = Duration::from_secs(1);
 /// So long after the last time it is over.
@@ -60,9 +63,9 @@ pub fn is_exhausted(error: &io::Error) -> bool {
     code == Some(rustix::io::Errno::MFILE.raw_os_error()) || code == Some(rustix::io::Errno::NFILE.raw_os_error())
 }
 
-/// The descriptor in reserve.
+/// The descriptors in reserve.
 pub struct Reserve {
-    file: Mutex<Option<File>>,
+    files: Mutex<Vec<File>>,
     state: Mutex<State>,
     readiness: Readiness,
 }
@@ -77,19 +80,24 @@ struct State {
 
 impl Reserve {
     pub fn new(readiness: Readiness) -> Self {
-        Self { file: Mutex::new(File::open("/dev/null").ok()), state: Mutex::default(), readiness }
+        let mut files = Vec::new();
+        fill(&mut files);
+        Self { files: Mutex::new(files), state: Mutex::default(), readiness }
     }
 
-    /// Takes the connection that waits at `listener` with the descriptor in reserve, and resets it.
-    pub async fn reset_next(&self, listener: &TcpListener) {
-        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if file.is_some() {
-            drop(file);
-            if let Ok(Ok((client, _))) = tokio::time::timeout(Duration::from_millis(50), listener.accept()).await {
-                reset_on_close(&client);
+    /// Takes the connection that waits at `listener` with a descriptor in reserve, and resets it. False when there is none in
+    /// reserve, or somebody else was quicker: then it is time to wait.
+    pub fn reset_next(&self, listener: &TcpListener) -> bool {
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = files.pop().is_some() && {
+            let accepted = listener.accept().now_or_never();
+            if let Some(Ok((client, _))) = &accepted {
+                reset_on_close(client);
             }
-        }
-        *self.file.lock().unwrap_or_else(PoisonError::into_inner) = File::open("/dev/null").ok();
+            matches!(accepted, Some(Ok(_)))
+        };
+        fill(&mut files);
+        taken
     }
 
     /// There was no descriptor. How many times that is, when it is time to say it again.
@@ -109,6 +117,7 @@ impl Reserve {
 
     /// To be asked now and then: it may be over.
     pub fn recover(&self, now: Instant) {
+        fill(&mut self.files.lock().unwrap_or_else(PoisonError::into_inner));
         let mut state = self.state();
         if state.last.is_some_and(|last| now.duration_since(last) >= OVER) {
             *state = State::default();
@@ -117,6 +126,13 @@ impl Reserve {
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn fill(files: &mut Vec<File>) {
+    while files.len() < IN_RESERVE {
+        let Ok(file) = File::open("/dev/null") else { return };
+        files.push(file);
     }
 }
 

@@ -16,7 +16,7 @@ use super::Closed;
 use super::connection;
 use super::descriptors;
 use super::shared::Shared;
-use super::stages::Source;
+use super::stages::{Source, Stage};
 use super::stream::reset_on_close;
 use crate::config::Listen;
 use crate::metrics::Refused;
@@ -78,7 +78,10 @@ impl Listener {
                     if let Some(times) = shared.reserve.exhausted(Instant::now()) {
                         tracing::warn!(port = self.port, %error, times, "no file descriptors are left: connections are reset");
                     }
-                    shared.reserve.reset_next(&self.socket).await;
+                    if !shared.reserve.reset_next(&self.socket) {
+                        shared.connections.make_room(Stage::Accepted);
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(port = self.port, %error, "cannot accept; pausing");

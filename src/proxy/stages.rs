@@ -132,6 +132,16 @@ impl Stages {
         }
     }
 
+    /// Whoever has been in the room of `stage` longest is told to leave it.
+    pub fn make_room(&mut self, stage: Stage) {
+        let room = self.room(stage);
+        if let Some((&key, guest)) = room.since.first_key_value() {
+            guest.handle.give(Order::MakeRoom);
+            let source = guest.source;
+            room.leave(source, key);
+        }
+    }
+
     /// Places that are taken.
     pub fn taken(&self, stage: Stage) -> usize {
         self.rooms.iter().find(|room| room.stage == stage).map_or(0, |room| room.taken)
