@@ -10,6 +10,7 @@
 //! - **client**, **node**: the two sides; **request** and **response**: the two directions.
 
 pub mod compression;
+pub mod cost;
 pub mod frame;
 pub mod message;
 pub mod primitives;

@@ -8,6 +8,7 @@
 
 mod decoder;
 
+use super::cost;
 use super::frame::MAX_BODY_LEN;
 use super::primitives::DecodeError;
 
@@ -48,6 +49,7 @@ impl Compression {
         if length > limit {
             return Err(DecodeError::TooLong { what, length: length as u64, limit: limit as u64 });
         }
+        cost::steps(length);
         let mut out = vec![0; length];
         let written = match self {
             Self::Lz4 => lz4_flex::block::decompress_into(body.get(used..).unwrap_or_default(), &mut out).ok(),
@@ -63,6 +65,7 @@ impl Compression {
     pub fn compress(self, body: &[u8]) -> Result<Vec<u8>, DecodeError> {
         let too_long = DecodeError::TooLong { what: "body", length: body.len() as u64, limit: u64::from(MAX_BODY_LEN) };
         let length = u32::try_from(body.len()).ok().filter(|&length| length <= MAX_BODY_LEN).ok_or(too_long)?;
+        cost::steps(body.len());
         match self {
             Self::Lz4 => {
                 let mut out = length.to_be_bytes().to_vec();

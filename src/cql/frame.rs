@@ -131,6 +131,7 @@ impl Header {
 /// refused by the receiver.
 pub fn encode_frame(header: Header, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
+    super::cost::steps(body.len());
     let mut frame = Vec::with_capacity(HEADER_LEN + body.len());
     frame.extend_from_slice(&Header { length, ..header }.encode());
     frame.extend_from_slice(body);

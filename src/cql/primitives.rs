@@ -9,6 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use thiserror::Error;
 use uuid::Uuid;
 
+use super::cost;
+
 /// Why bytes could not be read. `what` names the field that was being read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum DecodeError {
@@ -101,6 +103,7 @@ impl<'a> Reader<'a> {
     /// The next `need` bytes.
     #[inline]
     pub fn take(&mut self, what: &'static str, need: usize) -> Result<&'a [u8], DecodeError> {
+        cost::steps(1);
         match self.rest().get(..need) {
             Some(bytes) => {
                 self.position += need;
@@ -112,6 +115,7 @@ impl<'a> Reader<'a> {
 
     #[inline]
     fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], DecodeError> {
+        cost::steps(1);
         match self.rest().first_chunk::<N>() {
             Some(bytes) => {
                 self.position += N;
@@ -163,6 +167,7 @@ impl<'a> Reader<'a> {
     #[inline]
     pub fn string(&mut self, what: &'static str) -> Result<&'a str, DecodeError> {
         let bytes = self.short_bytes(what)?;
+        cost::steps(bytes.len());
         std::str::from_utf8(bytes).map_err(|_| DecodeError::Malformed { what })
     }
 
@@ -311,6 +316,7 @@ impl<'a> Writer<'a> {
     }
 
     pub fn raw(&mut self, bytes: &[u8]) -> &mut Self {
+        cost::steps(bytes.len());
         self.out.extend_from_slice(bytes);
         self
     }

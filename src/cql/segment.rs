@@ -5,6 +5,7 @@
 //! were not verified. There is no resynchronising after an error.
 
 use super::compression::Compression;
+use super::cost;
 use super::primitives::DecodeError;
 
 /// The longest payload, compressed or not: 2^17 - 1 bytes.
@@ -158,6 +159,7 @@ impl SegmentHeader {
         let (length, limit) = (self.content_len(), out.len());
         let out =
             out.get_mut(..length).ok_or(DecodeError::TooLong { what, length: length as u64, limit: limit as u64 })?;
+        cost::steps(length);
         if self.is_compressed() {
             match lz4_flex::block::decompress_into(payload, out) {
                 Ok(written) if written == length => Ok(length),
@@ -185,6 +187,7 @@ pub fn append_frame(out: &mut Vec<u8>, layout: Layout, frame: &[u8]) {
 pub fn append_segment(out: &mut Vec<u8>, layout: Layout, self_contained: bool, payload: &[u8]) {
     let payload = payload.get(..MAX_PAYLOAD).unwrap_or(payload);
     SegmentHeader { layout, payload_len: payload.len(), uncompressed_len: 0, self_contained }.append(out);
+    cost::steps(payload.len());
     out.extend_from_slice(payload);
     out.extend_from_slice(&payload_crc(payload).to_le_bytes());
 }
@@ -192,6 +195,7 @@ pub fn append_segment(out: &mut Vec<u8>, layout: Layout, self_contained: bool, p
 /// Appends one [`Layout::Lz4`] segment with `payload` compressed, or as it is when that is not longer.
 pub fn append_lz4_segment(out: &mut Vec<u8>, self_contained: bool, payload: &[u8]) {
     let payload = payload.get(..MAX_PAYLOAD).unwrap_or(payload);
+    cost::steps(payload.len());
     let compressed = lz4_flex::block::compress(payload);
     if compressed.len() >= payload.len() {
         return append_segment(out, Layout::Lz4, self_contained, payload);
@@ -204,6 +208,7 @@ pub fn append_lz4_segment(out: &mut Vec<u8>, self_contained: bool, payload: &[u8
 
 /// The CRC32 of a payload as it is on the wire.
 pub fn payload_crc(payload: &[u8]) -> u32 {
+    cost::steps(payload.len());
     let mut hasher = crc32fast::Hasher::new_with_initial(CRC32_INITIAL);
     hasher.update(payload);
     hasher.finalize()

@@ -190,21 +190,21 @@ impl RequestJudge<'_> {
     }
 
     /// The whole body of a short request, decompressed if it must be.
-    fn short(&self, header: Header, body: &[u8], limit: u32) -> Result<Vec<u8>, Verdict> {
+    fn short(&self, header: Header, body: &[u8], limit: u32, work: &mut Work<'_>) -> Result<Vec<u8>, Verdict> {
         if body.len() < header.length as usize {
             return Err(Verdict::Need(header.length as usize));
         }
         let session = self.exchange.client.session;
         match session.compression.filter(|_| session.is_compressed(header)) {
             None => Ok(body.to_vec()),
-            Some(compression) => {
-                compression.decompress(body, limit as usize).map_err(|_| Verdict::Fail(self.not_decompressed(header)))
-            }
+            Some(compression) => work
+                .decompress(compression, body, limit as usize)
+                .map_err(|_| Verdict::Fail(self.not_decompressed(header))),
         }
     }
 
-    fn register(&mut self, header: Header, body: &[u8]) -> Verdict {
-        let body = match self.short(header, body, MAX_REGISTER) {
+    fn register(&mut self, header: Header, body: &[u8], work: &mut Work<'_>) -> Verdict {
+        let body = match self.short(header, body, MAX_REGISTER, work) {
             Ok(body) => body,
             Err(verdict) => return verdict,
         };
@@ -222,8 +222,8 @@ impl RequestJudge<'_> {
     }
 
     /// AUTH_RESPONSE, or what v1 called CREDENTIALS: it waits until the client may log in.
-    fn login(&mut self, header: Header, body: &[u8]) -> Verdict {
-        let body = match self.short(header, body, MAX_BEFORE_LOGIN) {
+    fn login(&mut self, header: Header, body: &[u8], work: &mut Work<'_>) -> Verdict {
+        let body = match self.short(header, body, MAX_BEFORE_LOGIN, work) {
             Ok(body) => body,
             Err(verdict) => return verdict,
         };
@@ -255,8 +255,8 @@ impl Judge for RequestJudge<'_> {
         }
         match header.opcode {
             Opcode::QUERY | Opcode::EXECUTE => self.statement(header, body, work),
-            Opcode::REGISTER => self.register(header, body),
-            Opcode::AUTH_RESPONSE if !self.exchange.client.logged_in => self.login(header, body),
+            Opcode::REGISTER => self.register(header, body, work),
+            Opcode::AUTH_RESPONSE if !self.exchange.client.logged_in => self.login(header, body, work),
             _ => self.pass(header, Note::Plain),
         }
     }

@@ -59,20 +59,20 @@ impl ResponseJudge<'_> {
     }
 
     /// The whole body of a short response, decompressed if it must be.
-    fn short(&self, header: Header, body: &[u8]) -> Result<Vec<u8>, Verdict> {
+    fn short(&self, header: Header, body: &[u8], work: &mut Work<'_>) -> Result<Vec<u8>, Verdict> {
         if body.len() < header.length as usize {
             return Err(Verdict::Need(header.length as usize));
         }
         match self.compression(header).map_err(Verdict::Fail)? {
             None => Ok(body.to_vec()),
-            Some(compression) => {
-                compression.decompress(body, MAX_SMALL as usize).map_err(|_| Verdict::Fail(Why::Compression.into()))
-            }
+            Some(compression) => work
+                .decompress(compression, body, MAX_SMALL as usize)
+                .map_err(|_| Verdict::Fail(Why::Compression.into())),
         }
     }
 
-    fn event(&mut self, header: Header, body: &[u8]) -> Verdict {
-        let body = match self.short(header, body) {
+    fn event(&mut self, header: Header, body: &[u8], work: &mut Work<'_>) -> Verdict {
+        let body = match self.short(header, body, work) {
             Ok(body) => body,
             Err(verdict) => return verdict,
         };
@@ -98,8 +98,8 @@ impl ResponseJudge<'_> {
         Verdict::Replace(frames.collect())
     }
 
-    fn supported(&mut self, header: Header, body: &[u8]) -> Verdict {
-        let without = match self.short(header, body) {
+    fn supported(&mut self, header: Header, body: &[u8], work: &mut Work<'_>) -> Verdict {
+        let without = match self.short(header, body, work) {
             Ok(body) => without_shard_aware_ports(&body),
             Err(verdict) => return verdict,
         };
@@ -124,9 +124,9 @@ impl ResponseJudge<'_> {
         Verdict::Pass
     }
 
-    fn error(&mut self, header: Header, body: &[u8]) -> Verdict {
+    fn error(&mut self, header: Header, body: &[u8], work: &mut Work<'_>) -> Verdict {
         if !self.exchange.client.logged_in {
-            let body = match self.short(header, body) {
+            let body = match self.short(header, body, work) {
                 Ok(body) => body,
                 Err(verdict) => return verdict,
             };
@@ -157,10 +157,10 @@ impl Judge for ResponseJudge<'_> {
         }
         match header.opcode {
             Opcode::RESULT => self.result(header, body, work),
-            Opcode::EVENT => self.event(header, body),
-            Opcode::SUPPORTED => self.supported(header, body),
+            Opcode::EVENT => self.event(header, body, work),
+            Opcode::SUPPORTED => self.supported(header, body, work),
             Opcode::READY => self.ready(header),
-            Opcode::ERROR => self.error(header, body),
+            Opcode::ERROR => self.error(header, body, work),
             Opcode::AUTH_SUCCESS => self.let_in(header),
             _ => self.pass(header),
         }

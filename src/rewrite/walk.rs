@@ -9,6 +9,7 @@ pub mod rebuilt;
 pub mod segments;
 
 use super::{Failure, Login, Step, Then, Why, Work};
+use crate::cql::cost;
 use crate::cql::frame::{HEADER_LEN, Header};
 
 /// Who decides about frames.
@@ -67,6 +68,7 @@ fn decide<J: Judge>(judge: &mut J, header: Header, frame: &[u8], work: &mut Work
     let whole = usize::try_from(header.frame_len()).unwrap_or(usize::MAX);
     let frame = frame.get(..whole).unwrap_or(frame);
     work.frame();
+    cost::steps(1);
     match judge.judge(header, frame.get(HEADER_LEN..).unwrap_or_default(), work) {
         // It was there whole, and not enough: a length inside lies.
         Verdict::Need(_) if frame.len() == whole => Verdict::Fail(Why::Malformed.into()),

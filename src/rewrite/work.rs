@@ -3,7 +3,7 @@
 //! A turn is one poll of a connection, both directions together. What is begun when the work is used up is finished, so that
 //! each limit may be passed by one piece: a segment, a frame, a value of bounded length.
 
-use crate::cql::compression::{Decoded, Decoder};
+use crate::cql::compression::{Compression, Decoded, Decoder};
 use crate::cql::primitives::DecodeError;
 
 /// Bytes decompressed, or copied because a frame changes.
@@ -19,6 +19,8 @@ pub struct Work<'a> {
     decoded: usize,
     frames: usize,
     values: usize,
+    /// Bytes that were decompressed.
+    decompressed: usize,
     /// Room for one decompressed segment; belongs to the thread.
     pub(super) scratch: &'a mut [u8],
 }
@@ -26,7 +28,7 @@ pub struct Work<'a> {
 impl<'a> Work<'a> {
     /// A whole turn's work. `scratch` has room for a segment's payload ([`crate::cql::segment::MAX_PAYLOAD`]).
     pub fn new(scratch: &'a mut [u8]) -> Self {
-        Self { decoded: DECODED, frames: FRAMES, values: VALUES, scratch }
+        Self { decoded: DECODED, frames: FRAMES, values: VALUES, decompressed: 0, scratch }
     }
 
     /// True when others are due.
@@ -39,6 +41,17 @@ impl<'a> Work<'a> {
         self.decoded = self.decoded.saturating_sub(bytes);
     }
 
+    /// Bytes that were decompressed in this turn.
+    pub fn decompressed(&self) -> usize {
+        self.decompressed
+    }
+
+    /// So many bytes more were decompressed.
+    pub(super) fn has_decompressed(&mut self, bytes: usize) {
+        self.decompressed += bytes;
+        self.decoded(bytes);
+    }
+
     #[inline]
     pub(super) fn frame(&mut self) {
         self.frames = self.frames.saturating_sub(1);
@@ -46,6 +59,22 @@ impl<'a> Work<'a> {
 
     pub(super) fn values(&mut self, count: usize) {
         self.values = self.values.saturating_sub(count);
+    }
+
+    /// The whole of a short body, decompressed; longer than `limit` is malformed.
+    pub(super) fn decompress(
+        &mut self,
+        compression: Compression,
+        body: &[u8],
+        limit: usize,
+    ) -> Result<Vec<u8>, DecodeError> {
+        let mut decoder = Decoder::new(compression);
+        let decoded = decoder.decode(body, true, limit, limit)?;
+        self.has_decompressed(decoder.decoded().len());
+        match decoded {
+            Decoded::Whole => Ok(decoder.into_decoded()),
+            _ => Err(DecodeError::Malformed { what: "compressed body" }),
+        }
     }
 
     /// Goes on decoding until `wanted` bytes are there, or this turn's are: then there are fewer than wanted.
@@ -58,7 +87,7 @@ impl<'a> Work<'a> {
     ) -> Result<Decoded, DecodeError> {
         let before = decoder.decoded().len();
         let decoded = decoder.decode(body, is_whole, wanted.min(before + self.decoded), usize::MAX);
-        self.decoded(decoder.decoded().len() - before);
+        self.has_decompressed(decoder.decoded().len() - before);
         decoded
     }
 }

@@ -4,6 +4,7 @@
 //! prefix of the output. Formats: lz4 `doc/lz4_Block_format.md`, snappy `format_description.txt`. Checked against `lz4_flex`
 //! and `snap`.
 
+use super::super::cost;
 use super::super::frame::MAX_BODY_LEN;
 use super::super::primitives::DecodeError;
 use super::Compression;
@@ -126,6 +127,7 @@ impl Decoder {
         }
         let goal = wanted.min(self.length);
         while self.out.len() < goal {
+            cost::steps(1);
             let moved = match self.compression {
                 Compression::Lz4 => self.lz4(body, goal),
                 Compression::Snappy => self.snappy(body, goal),
@@ -244,6 +246,7 @@ impl Decoder {
         if taken.is_empty() {
             return Some(None);
         }
+        cost::steps(taken.len());
         self.out.extend_from_slice(taken);
         self.at += taken.len();
         Some(Some(left - taken.len()))
@@ -257,6 +260,7 @@ impl Decoder {
         }
         let end = (self.out.len() + left).min(goal);
         let copied = end - self.out.len();
+        cost::steps(copied);
         while self.out.len() < end {
             // Everything from `from` on is a whole number of repetitions: what can be copied at once doubles.
             let chunk = (self.out.len() - from).min(end - self.out.len());

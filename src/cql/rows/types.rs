@@ -1,5 +1,6 @@
 //! A column's type: an `[option]` of native_protocol_v5.spec §4.2.5.2, kept as the bytes that it is.
 
+use super::super::cost;
 use super::super::primitives::{DecodeError, Reader};
 
 /// How deep types may nest: recursion on what a peer sent has a floor. Cassandra's own tables go three deep.
@@ -144,6 +145,7 @@ fn read(
         return Err(too_long("nested types", MAX_TYPE_DEPTH));
     }
     *left = left.checked_sub(1).ok_or(too_long("types", MAX_TYPE_NODES))?;
+    cost::steps(1);
     let id = reader.u16("type id")?;
     let kind = match id {
         CUSTOM => TypeKind::Custom,

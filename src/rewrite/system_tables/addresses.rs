@@ -3,6 +3,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::cql::cost;
+
 /// Groups of an IPv6 address.
 const GROUPS: usize = 8;
 
@@ -10,6 +12,7 @@ const GROUPS: usize = 8;
 /// dots of its own, an IPv6 address with letters before it that happen to be hexadecimal digits, or with a port behind it.
 pub fn any_in(text: &[u8], is_meant: impl Fn(IpAddr) -> bool) -> bool {
     let is_part = |byte: &u8| byte.is_ascii_hexdigit() || matches!(byte, b'.' | b':');
+    cost::steps(text.len());
     text.split(|byte| !is_part(byte)).any(|run| {
         let (dots, colons) = run.iter().fold((0, 0), |(dots, colons), byte| match byte {
             b'.' => (dots + 1, colons),

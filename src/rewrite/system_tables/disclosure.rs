@@ -5,6 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::addresses;
+use crate::cql::cost;
 use crate::cql::primitives::{DecodeError, Reader, inet_cell};
 use crate::cql::rows::{TypeKind, Types};
 use crate::topology::Topology;
@@ -120,6 +121,7 @@ impl<'a> Internal<'a> {
     }
 
     fn is_known(&self, address: IpAddr) -> bool {
+        cost::steps(1);
         let address = address.to_canonical();
         address != self.advertised && self.topology.is_internal(address)
     }

@@ -2,6 +2,7 @@
 
 use super::Clear;
 use super::rebuilt::Rebuilt;
+use crate::cql::cost;
 use crate::cql::frame::{HEADER_LEN, Header};
 use crate::cql::primitives::DecodeError;
 use crate::cql::segment::SegmentHeader;
@@ -55,7 +56,7 @@ pub fn decode<'a>(
     if !segment.is_compressed() {
         return Ok(Some(payload));
     }
-    work.decoded(segment.content_len());
+    work.has_decompressed(segment.content_len());
     let len = segment.decompress(payload, scratch).map_err(|_| fail(Why::Compression))?;
     Ok(Some(scratch.get(..len).unwrap_or_default()))
 }
@@ -67,11 +68,16 @@ pub fn head_of(start: &[u8]) -> Ended<(Header, u64)> {
     if start.len() as u64 > len { Err(fail(Why::Malformed)) } else { Ok((header, len)) }
 }
 
+pub fn copied(bytes: &[u8]) -> Vec<u8> {
+    cost::steps(bytes.len());
+    bytes.to_vec()
+}
+
 /// A frame with bits of one byte of its body cleared; `None` when they are clear already.
 pub fn cleared(frame: &[u8], clear: Clear) -> Option<Vec<u8>> {
     let position = HEADER_LEN + clear.offset as usize;
     frame.get(position).filter(|byte| **byte & clear.bits != 0)?;
-    let mut frame = frame.to_vec();
+    let mut frame = copied(frame);
     if let Some(byte) = frame.get_mut(position) {
         *byte &= !clear.bits;
     }

@@ -1,5 +1,6 @@
 //! v5 segments around frames that were made or changed here.
 
+use crate::cql::cost;
 use crate::cql::segment::{self, Layout, MAX_PAYLOAD};
 
 /// Segments around frames: as few self-contained ones as hold them, a run of others for a frame that is too long for one.
@@ -25,6 +26,7 @@ impl Rebuilt {
         if frames.len() > MAX_PAYLOAD {
             append_parts(&mut self.out, self.layout, self.compress, frames);
         } else {
+            cost::steps(frames.len());
             self.frames.extend_from_slice(frames);
         }
     }

@@ -4,9 +4,10 @@
 //! frames changes. A frame that spans segments is judged by its decoded start; once it passes, the segments of its rest pass
 //! unopened. Each segment's header is verified; a payload's checksum where the payload is looked at.
 
-use super::kept::{Ended, Kept, Opened, Spanning, cleared, decode, fail, head_of, replace};
+use super::kept::{Ended, Kept, Opened, Spanning, cleared, copied, decode, fail, head_of, replace};
 use super::rebuilt::{Rebuilt, append_parts};
 use super::{Clear, Judge, Verdict, decide, wait};
+use crate::cql::cost;
 use crate::cql::frame::{HEADER_LEN, Header};
 use crate::cql::segment::{Layout, SegmentHeader};
 use crate::rewrite::{Step, Then, Why, Work};
@@ -111,6 +112,7 @@ impl SegmentWalk {
             }
             (Ok(Some(part)), None) => self.first_part(judge, segment, part, work),
             (Ok(Some(part)), Some(Kept::Spanning(mut spanning))) if !segment.self_contained => {
+                cost::steps(part.len());
                 spanning.start.extend_from_slice(part);
                 spanning.has_next = true;
                 spanning.compressed |= segment.is_compressed();
@@ -133,6 +135,8 @@ impl SegmentWalk {
     ) -> Ended<()> {
         match opened.decoded.take() {
             Some(decoded) => {
+                // Empty for now, so that nobody copies it again.
+                opened.decoded = Some(Vec::new());
                 let ended = self.whole_frames(judge, segment, &decoded, opened, work);
                 if let Some(Kept::Opened(opened)) = self.kept.as_deref_mut() {
                     opened.decoded = Some(decoded);
@@ -199,7 +203,7 @@ impl SegmentWalk {
     /// Keeps what was found out about a self-contained segment until it is asked about again.
     fn keep(&mut self, segment: SegmentHeader, payload: &[u8], mut opened: Opened, then: Then) -> Then {
         if segment.is_compressed() && opened.decoded.is_none() {
-            opened.decoded = Some(payload.to_vec());
+            opened.decoded = Some(copied(payload));
         }
         self.kept = Some(Box::new(Kept::Opened(opened)));
         then
@@ -214,7 +218,7 @@ impl SegmentWalk {
         work: &mut Work<'_>,
     ) -> Ended<()> {
         let spanning =
-            |need, has_next| Spanning { start: part.to_vec(), need, has_next, compressed: segment.is_compressed() };
+            |need, has_next| Spanning { start: copied(part), need, has_next, compressed: segment.is_compressed() };
         let (header, len) = head_of(part)?;
         match decide(judge, header, part, work) {
             Verdict::Pass => {
@@ -312,7 +316,7 @@ impl SegmentWalk {
                     return Err(Then::Wait { need: segment.segment_len() });
                 }
                 let scratch = std::mem::take(&mut work.scratch);
-                let payload = decode(segment, rest, scratch, work).map(|payload| payload.map(<[u8]>::to_vec));
+                let payload = decode(segment, rest, scratch, work).map(|payload| payload.map(copied));
                 work.scratch = scratch;
                 let mut payload = payload?.ok_or_else(|| fail(Why::PayloadChecksum))?;
                 self.clear = None;
