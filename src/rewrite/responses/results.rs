@@ -57,16 +57,11 @@ impl Default for Looked {
 impl ResponseJudge<'_> {
     pub(super) fn result(&mut self, header: Header, body: &[u8], work: &mut Work<'_>) -> Verdict {
         let looked = self.responses.looked.take();
-        let begins_with_message = header.flags.without(Flags::COMPRESSION) == Flags::default();
         let compression = match self.compression(header) {
             Ok(compression) => compression,
             Err(failure) => return Verdict::Fail(failure),
         };
-        if compression.is_none()
-            && begins_with_message
-            && looked.is_none()
-            && rows::usual_keyspace(body).is_some_and(|it| it != system_tables::KEYSPACE.as_bytes())
-        {
+        if compression.is_none() && looked.is_none() && is_usual(header.flags, body) {
             return self.ordinary(header);
         }
         let mut looked = looked.map_or_else(Looked::default, |looked| *looked);
@@ -283,8 +278,18 @@ impl ResponseJudge<'_> {
     }
 }
 
+/// A quick yes for nearly all answers: a Rows result of its usual shape, and of another keyspace.
+#[inline]
+fn is_usual(flags: Flags, body: &[u8]) -> bool {
+    flags.without(Flags::COMPRESSION) == Flags::default()
+        && rows::usual_keyspace(body).is_some_and(|keyspace| keyspace != system_tables::KEYSPACE.as_bytes())
+}
+
 /// What a RESULT is about. `Truncated` while the bytes that tell have not arrived.
 fn says(start: &mut MessageStart, flags: Flags, body: &[u8]) -> Result<Says, DecodeError> {
+    if is_usual(flags, body) {
+        return Ok(Says::Ordinary);
+    }
     let offset = start.find(flags, body)?;
     Ok(match rows::table_of(body.get(offset..).unwrap_or_default())? {
         TableOf::Table { keyspace, table } if system_tables::is_rewritten(keyspace, table) => Says::System,

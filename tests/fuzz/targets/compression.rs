@@ -1,8 +1,8 @@
-//! Any bytes as a compressed body: a claim over the limit allocates nothing, and the prefix decoder gives the same bytes as
-//! the libraries do.
+//! Any bytes as a compressed body: a claim allocates nothing, and however a body arrives and is wanted, the decoder gives the same
+//! bytes as the libraries do.
 #![no_main]
 
-use cqlgate::cql::compression::{Compression, Prefix};
+use cqlgate::cql::compression::{Compression, Decoded, Decoder};
 use cqlgate_fuzz::within;
 use libfuzzer_sys::fuzz_target;
 
@@ -19,17 +19,24 @@ fuzz_target!(|bytes: &[u8]| {
 
 fn decode(compression: Compression, body: &[u8]) {
     let whole = within(LIMIT + 1024, || compression.decompress(body, LIMIT));
-    let mut out = [0xee; 512];
-    for room in [0, 1, 9, 100, out.len()] {
-        for cut in [body.len(), body.len() / 2, body.len().min(20)] {
-            let prefix = within(0, || compression.decompress_prefix(&body[..cut], &mut out[..room]));
-            let Ok(whole) = &whole else { continue };
-            let prefix = prefix.expect("the library accepts it");
-            let written = prefix.written();
-            assert_eq!(out[..written], whole[..written]);
-            if cut == body.len() && cut > 0 {
-                assert!(!matches!(prefix, Prefix::NeedInput { .. }) && written == whole.len().min(room));
+    for step in [1, 9, 100, 4096] {
+        let mut decoder = Decoder::new(compression);
+        let (mut have, mut wanted) = (0, 0);
+        // What was decoded, and what a vector grows by.
+        let ended = within(2 * LIMIT + 4096, || {
+            loop {
+                wanted += step;
+                match decoder.decode(&body[..have], have == body.len(), wanted, LIMIT) {
+                    Ok(Decoded::NeedInput) if have < body.len() => have = body.len().min(have + step),
+                    Ok(Decoded::Reached) => {}
+                    Ok(Decoded::Whole) if have < body.len() => have = body.len(),
+                    ended => return ended,
+                }
             }
+        });
+        if let Ok(whole) = &whole {
+            assert_eq!(ended, Ok(Decoded::Whole));
+            assert_eq!(decoder.decoded(), whole);
         }
     }
 }

@@ -1,10 +1,12 @@
-//! A whole established connection, both directions, cut at random places: any frames, well wrapped or not. It ends in the same
-//! way whatever the pieces, never panics, and never allocates more than the cap for held frames explains.
+//! A whole established connection, both directions, cut at random places: any frames, well wrapped or not, repeated to any
+//! length. It ends in the same way whatever the pieces, never panics, and costs no more steps and no more memory than its bytes
+//! explain: the cost oracle.
 #![no_main]
 
 use std::sync::Arc;
 
 use cqlgate::cql::compression::Compression;
+use cqlgate::cql::cost;
 use cqlgate::cql::frame::{Flags, Header, Opcode, Version, encode_frame};
 use cqlgate::cql::segment::{Layout, MAX_PAYLOAD, append_lz4_segment, append_segment};
 use cqlgate::cql::session::Session;
@@ -16,9 +18,18 @@ use cqlgate::rewrite::{Conversation, Step, Surroundings, Then, Work};
 use cqlgate_fuzz::{Choices, topology, within};
 use libfuzzer_sys::fuzz_target;
 
-const HELD_FRAME: usize = 32 * 1024;
-/// A held frame, decompressed, parsed (24 bytes for a cell of 4), rewritten and compressed again.
-const STEP_CAP: usize = 32 * HELD_FRAME + 256 * 1024;
+const HELD_FRAME: usize = 128 * 1024;
+/// Steps for each byte that was received or decompressed, and for each question.
+const STEPS_PER_BYTE: u64 = 16;
+const STEPS_PER_ASK: u64 = 16;
+/// The text of one ERROR, in a segment: the last that a connection gets.
+const STEPS_FREE: u64 = 2048;
+/// Steps of one turn; see the oracle in the crate's own tests.
+const STEPS_PER_TURN: u64 = 4 * (131_071 + 64 * 1024) + 4 * 256 * 1024 + 4 * HELD_FRAME as u64;
+/// Bytes of heap in one question for each byte that was received or decompressed: a held frame, decompressed, parsed (24 bytes for a
+/// cell of 4, 72 for a column of 4), rewritten and compressed again.
+const HEAP_PER_BYTE: usize = 24;
+const HEAP_FREE: usize = 256 * 1024;
 
 const SESSIONS: [(Version, Option<Compression>); 8] = [
     (Version::V3, None),
@@ -64,7 +75,13 @@ fuzz_target!(|bytes: &[u8]| {
     let cut = play(session, single_node, &script, &pieces);
     // A compressed body may be decided by its start before its end turns out to be corrupt, which is for the receiver to see.
     let is_compressed = compression.is_some() && version != Version::V5;
-    assert!(is_compressed || whole.2 == cut.2, "ended differently");
+    assert!(
+        is_compressed || whole.2 == cut.2,
+        "{session:?} in pieces of {pieces:?} ended {} and whole {}: {}",
+        cut.2,
+        whole.2,
+        script.iter().map(|(from_node, bytes)| format!("\n{} {:02x?}", if *from_node { '<' } else { '>' }, &bytes[..bytes.len().min(60)])).collect::<String>()
+    );
     let ended = whole.2 || cut.2;
     // What was decided before the end may have gone out in one run and not in the other.
     let agree = |a: &[u8], b: &[u8]| if ended { a.starts_with(b) || b.starts_with(a) } else { a == b };
@@ -86,7 +103,10 @@ fn written(choices: &mut Choices<'_>, Session { version, compression }: Session)
     let mut body = choices.bytes(before).to_vec();
     body.extend_from_slice(choices.one_of(&BODIES));
     let behind = usize::from(choices.byte());
-    body.extend_from_slice(choices.bytes(behind));
+    let behind = choices.bytes(behind);
+    // Many of the same: entries, elements, rows, fields. A longer frame than may be held fails in pieces and not as a whole.
+    let times = if how & 64 != 0 { 1 + usize::from(choices.byte()) * 16 } else { 1 };
+    (0..times.min(100_000 / behind.len().max(1))).for_each(|_| body.extend_from_slice(behind));
     if let Some(change) = body.len().checked_sub(1).filter(|_| how & 2 != 0) {
         let at = usize::from(choices.byte()).min(change);
         body[at] ^= choices.byte();
@@ -139,6 +159,7 @@ fn play(session: Session, single_node: bool, script: &Script, pieces: &[usize]) 
     let mut undecided = [Vec::new(), Vec::new()];
     let mut written = [Vec::new(), Vec::new()];
     let mut pieces = pieces.iter().cycle();
+    let (mut bytes_so_far, mut steps, mut asks) = (0, 0, 0);
     for (from_node, bytes) in script {
         let mut rest = &bytes[..];
         while !rest.is_empty() {
@@ -146,15 +167,24 @@ fn play(session: Session, single_node: bool, script: &Script, pieces: &[usize]) 
             rest = more;
             let side = usize::from(*from_node);
             undecided[side].extend_from_slice(piece);
+            bytes_so_far += piece.len();
             while !undecided[side].is_empty() {
-                let Step { pass, then } = within(STEP_CAP, || {
-                    let work = &mut Work::new(&mut scratch);
+                let mut work = Work::new(&mut scratch);
+                cost::take();
+                let Step { pass, then } = within(HEAP_PER_BYTE * (bytes_so_far + MAX_PAYLOAD) + HEAP_FREE, || {
                     if *from_node {
-                        conversation.response(&undecided[side], work)
+                        conversation.response(&undecided[side], &mut work)
                     } else {
-                        conversation.request(&undecided[side], work)
+                        conversation.request(&undecided[side], &mut work)
                     }
                 });
+                let turn = cost::take();
+                bytes_so_far += work.decompressed();
+                steps += turn;
+                asks += 1;
+                let explained = STEPS_PER_BYTE * bytes_so_far as u64 + STEPS_PER_ASK * asks + STEPS_FREE;
+                assert!(steps <= explained, "{steps} steps for {bytes_so_far} bytes");
+                assert!(turn <= STEPS_PER_TURN, "{turn} steps in one turn");
                 drop(conversation.take_facts());
                 written[side].extend(undecided[side].drain(..pass));
                 match then {
