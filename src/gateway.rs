@@ -43,6 +43,7 @@ pub struct Running {
     pub readiness: Readiness,
     shared: Arc<Shared>,
     accepting: CancellationToken,
+    listening: TaskTracker,
     drain: Drain,
     _admin: admin::Running,
     _discovery: AbortOnDropHandle<()>,
@@ -78,6 +79,7 @@ pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -
         budget: HoldBudget::new(usize::try_from(config.limits.held_total).unwrap_or(usize::MAX)),
         timeouts: config.timeouts.clone(),
         logins: Logins::new(config.logins.clone()),
+        linger: config.drain.linger,
         views: config.views.clone(),
         metrics: Arc::clone(&metrics),
         observations: found.observations,
@@ -88,10 +90,11 @@ pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -
         tasks: TaskTracker::new(),
     });
     let accepting = CancellationToken::new();
+    let listening = TaskTracker::new();
     let mut addresses = Vec::with_capacity(listeners.len());
     for listener in listeners {
         addresses.push(listener.local_addr()?);
-        tokio::spawn(listener.run(Arc::clone(&shared), accepting.clone()));
+        listening.spawn(listener.run(Arc::clone(&shared), accepting.clone()));
     }
     tokio::spawn(follow_topology(Arc::clone(&shared), config.drain.spread));
     tokio::spawn(set_gauges(Arc::clone(&shared), readiness.clone()));
@@ -111,6 +114,7 @@ pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -
         readiness,
         shared,
         accepting,
+        listening,
         drain: config.drain,
         _admin: admin,
         _discovery: found.running,
@@ -127,7 +131,7 @@ impl Running {
     /// closed between two frames, spread over time so that drivers do not all come back at once; what is left at the
     /// deadline is reset.
     pub async fn drain(self) {
-        let Drain { delay, spread, deadline, .. } = self.drain;
+        let Drain { delay, spread, deadline, linger: _ } = self.drain;
         let metrics = &self.shared.metrics;
         metrics.set_lifecycle(Lifecycle::Draining);
         self.readiness.drain();
@@ -135,11 +139,12 @@ impl Running {
         tracing::info!(connections = self.connections(), "draining");
         sleep(delay).await;
         self.accepting.cancel();
+        self.listening.close();
         self.shared.tasks.close();
         let drained = async {
+            // Whoever is accepted is accepted by now: nobody enters while the others are told.
+            self.listening.wait().await;
             stagger(self.shared.connections.all(), spread, Order::Drain).await;
-            // Those that were being set up while the others were told.
-            self.shared.connections.all().iter().for_each(|handle| handle.give(Order::Drain));
             self.shared.tasks.wait().await;
         };
         if timeout_at(end, drained).await.is_err() {
@@ -190,6 +195,7 @@ async fn set_gauges(shared: Arc<Shared>, readiness: Readiness) {
     loop {
         ticks.tick().await;
         shared.metrics.held_bytes.set(i64::try_from(shared.budget.held()).unwrap_or(i64::MAX));
+        shared.metrics.hold_waiting.set(i64::try_from(shared.budget.waiting()).unwrap_or(i64::MAX));
         shared.metrics.ready.set(i64::from(readiness.is_ready()));
         for stage in Stage::ALL {
             shared.metrics.set_stage(*stage, shared.connections.taken(*stage));

@@ -50,6 +50,8 @@ pub struct Metrics {
     contact_point_failures: IntCounterVec,
     /// Bytes of frames held whole, over all connections.
     pub held_bytes: IntGauge,
+    /// Connections that wait for room among them.
+    pub hold_waiting: IntGauge,
     /// EXECUTEs whose skip-metadata flag was cleared so that the answer describes itself.
     pub statements_redescribed: IntCounter,
     /// Generation of the topology that clients see now.
@@ -136,6 +138,11 @@ impl Metrics {
                 &["reason"],
             ),
             held_bytes: gauge(r, "cqlgate_held_bytes", "Bytes of frames held whole because they may have to change."),
+            hold_waiting: gauge(
+                r,
+                "cqlgate_hold_waiting",
+                "Directions of connections that wait for room to hold a frame.",
+            ),
             statements_redescribed: counter(
                 r,
                 "cqlgate_statements_redescribed_total",

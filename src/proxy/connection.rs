@@ -13,12 +13,12 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use super::Closed;
 use super::connections::{Order, Place};
 use super::dial::{DialError, Target};
-use super::relay::{Relay, ending};
+use super::relay::{Relay, ending, last_words};
 use super::shared::{Shared, ordered, refused};
 use super::stages::{Full, Stage};
 use super::stream::{Stream, reset_on_close, set_options};
@@ -211,7 +211,7 @@ impl Setup<'_> {
         self.move_to(Stage::Setup)?;
         let client = self.client.insert(Side::new(stream));
         let mut handshake = Handshake::default();
-        let first = first_frame(client, &mut handshake).await?;
+        let first = first_frame(client, &mut handshake, self.shared.linger).await?;
         self.place.could_be_established().map_err(|full| NotEstablished::no_place(full, self.shared))?;
         let mut node = Side::new(self.dial().await?);
         node.write(&first)
@@ -267,14 +267,18 @@ impl Setup<'_> {
 }
 
 /// The client's first frame, whole.
-async fn first_frame(client: &mut Side, handshake: &mut Handshake) -> Result<Vec<u8>, NotEstablished> {
+async fn first_frame(
+    client: &mut Side,
+    handshake: &mut Handshake,
+    linger: Duration,
+) -> Result<Vec<u8>, NotEstablished> {
     loop {
         match handshake.client(&client.read) {
             Next::Forward(len) => {
                 let rest = client.read.split_off(len);
                 return Ok(std::mem::replace(&mut client.read, rest));
             }
-            Next::Refuse { why, reply } => return Err(refuse(client, why, &reply).await),
+            Next::Refuse { why, reply } => return Err(refuse(client, why, &reply, linger).await),
             _ => {}
         }
         match client.read_more().await {
@@ -303,7 +307,7 @@ impl Setup<'_> {
                             continue;
                         }
                     }
-                    Next::Refuse { why, reply } => return Err(refuse(client, why, &reply).await),
+                    Next::Refuse { why, reply } => return Err(refuse(client, why, &reply, self.shared.linger).await),
                     _ => {}
                 }
             }
@@ -324,7 +328,7 @@ impl Setup<'_> {
                         forward(client, node, len, None).await?;
                         return Ok(settled);
                     }
-                    Next::Refuse { why, reply } => return Err(refuse(client, why, &reply).await),
+                    Next::Refuse { why, reply } => return Err(refuse(client, why, &reply, self.shared.linger).await),
                     Next::Wait { .. } => {}
                 }
             }
@@ -337,7 +341,7 @@ impl Setup<'_> {
                 read = node.read_more() => match read {
                     Ok(true) => {}
                     ended => {
-                        finish(client).await;
+                        last_words(&mut client.stream, self.shared.linger).await;
                         return Err(NotEstablished::new(Refused::DialFailed, Closed::node(end_of(&ended))));
                     }
                 },
@@ -358,27 +362,9 @@ async fn forward(
     sent.map_err(|error| NotEstablished::client_ended(ending(&error)))
 }
 
-/// Ends the client's connection so that what it was sent last arrives: input that is still on its way is read and thrown
-/// away for a moment, because closing over it would make the kernel destroy what the client has not read.
-async fn finish(client: &mut Side) {
-    let _ = client.stream.shutdown().await;
-    let discard = async {
-        for _ in 0..256 {
-            client.read.clear();
-            if !matches!(client.read_more().await, Ok(true)) {
-                return;
-            }
-        }
-    };
-    tokio::select! {
-        () = discard => {}
-        () = sleep(Duration::from_secs(1)) => {}
-    }
-}
-
-async fn refuse(client: &mut Side, why: Refusal, reply: &[u8]) -> NotEstablished {
+async fn refuse(client: &mut Side, why: Refusal, reply: &[u8], linger: Duration) -> NotEstablished {
     if !reply.is_empty() && client.write(reply).await.is_ok() {
-        finish(client).await;
+        last_words(&mut client.stream, linger).await;
     }
     let (reason, why) = match why {
         Refusal::NotCql => (Refused::NotCql, "not_cql"),

@@ -9,39 +9,46 @@
 //!    discarded for a moment (closing with unread input would make the kernel send a reset that destroys the last frame),
 //!    then it is closed. If the node ended within a frame the client gets a reset: a clean end would be a lie.
 //! 4. A write to the client fails, or it resets: the node's side is closed at once.
+//! 5. An order to drain: for a moment it is seen whether nothing is in flight by itself; then no more requests are taken,
+//!    from a boundary between two of them on, the answers in flight come, and the client's side ends as in rule 3.
+//!
+//! Nobody waits for ever: whenever a side has ended, cannot be reached or is not read any more, [`clock`] has a moment for it.
 
+mod clock;
 mod end;
+mod login;
+mod sides;
 
 use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
-use tokio::time::{Instant, Sleep};
 
-use super::Closed;
 use super::connections::{Order, Place};
-use super::direction::{Direction, Progress, Room};
+use super::direction::Direction;
 use super::shared::{Shared, ordered};
-use super::stages::Stage;
 use super::stream::Stream;
+use super::{Closed, hold};
 use crate::cql::segment::MAX_PAYLOAD;
 use crate::metrics::NodeMetrics;
 use crate::rewrite::conversation::Fact;
-use crate::rewrite::{Conversation, Then, Work};
+use crate::rewrite::{Conversation, Work};
 use crate::topology::Topology;
 
+use clock::{Clock, Due};
 use end::End;
-pub(super) use end::ending;
+pub(super) use end::{ending, last_words};
+use login::Attempt;
+use sides::Turn;
 
-/// One per thread: what a read can bring. Large frames cost few system calls, idle connections nothing.
+/// One per thread: what a long read can bring. Large frames cost few system calls, idle connections nothing.
 const SCRATCH: usize = 256 * 1024;
-/// How often a connection that waits for room in the hold budget looks again.
-const ROOM_RETRY: Duration = Duration::from_millis(20);
+/// An order to drain waits so long for a moment with nothing in flight: it costs no request.
+const IDLE: Duration = Duration::from_secs(1);
 
 thread_local! {
     /// For a read, and for one decompressed segment.
@@ -59,13 +66,14 @@ pub struct Relay {
     requests: Direction,
     responses: Direction,
     phase: Phase,
-    timer: Option<Pin<Box<Sleep>>>,
-    /// Since when the hold budget has had no room for this connection; in this poll, and in the one before.
-    waiting_for_room: Option<Instant>,
-    no_room_since: Option<Instant>,
+    clock: Clock,
+    /// A login that is going on.
+    attempt: Option<Box<Attempt>>,
     changes: Option<TopologyChange>,
     /// The topology changed and the client has not been told what follows from it.
     announces: bool,
+    /// Whose turn it is when the work of one poll is not enough for both.
+    responses_first: bool,
     place: Place,
     port: u16,
     metrics: Arc<NodeMetrics>,
@@ -80,12 +88,13 @@ enum Phase {
     ClientEnded,
     /// Writes to the node fail; the client's input is discarded.
     NodeDeaf,
+    /// No more requests are taken once the present one is whole.
+    Draining,
     /// The last words to the client.
     Last {
         closed: Closed,
         reset: bool,
         shut: bool,
-        discarded: usize,
     },
 }
 
@@ -99,185 +108,99 @@ impl Relay {
         metrics: Arc<NodeMetrics>,
         shared: Arc<Shared>,
     ) -> Self {
-        Self {
+        let mut relay = Self {
             client: client.0,
             node: Some(node.0),
             conversation,
             requests: Direction::starting_with(client.1),
             responses: Direction::starting_with(node.1),
             phase: Phase::Open,
-            timer: None,
-            waiting_for_room: None,
-            no_room_since: None,
+            clock: Clock::default(),
+            attempt: None,
             changes: None,
             announces: false,
+            responses_first: false,
             place,
             port,
             metrics,
             shared,
             counted: (0, 0),
-        }
+        };
+        relay.expect_login();
+        relay
     }
 
     fn poll_open(&mut self, cx: &mut Context<'_>, scratch: &mut [u8], decoded: &mut [u8]) -> Poll<Closed> {
-        let waited = self.waiting_for_room.take();
-        self.no_room_since = waited;
-        if let Some(closed) = self.poll_requests(cx, scratch, decoded) {
-            return self.last(closed, cx);
+        let mut turn = Turn { scratch, work: Work::new(decoded), yields: false, waits: false };
+        if self.requests.is_stalled() || self.responses.is_stalled() {
+            return self.last(End::abort(Closed::gateway("hold_stalled")), cx);
         }
-        if let Some(closed) = self.poll_responses(cx, scratch, decoded) {
-            return self.last(closed, cx);
+        let end = if self.responses_first {
+            self.poll_responses(cx, &mut turn).or_else(|| self.poll_requests(cx, &mut turn))
+        } else {
+            self.poll_requests(cx, &mut turn).or_else(|| self.poll_responses(cx, &mut turn))
+        };
+        if let Some(end) = end {
+            return self.last(end, cx);
+        }
+        if turn.yields {
+            self.responses_first = !self.responses_first;
+            cx.waker().wake_by_ref();
         }
         if self.conversation.has_facts() {
             self.report();
         }
-        if let Some(closed) = self.poll_announcements(cx) {
-            return self.last(closed, cx);
-        }
-        if self.drains() {
-            let why = if self.place.handle().order() == Order::Readdress { "address_changed" } else { "drain" };
-            return self.last(End::clean(Closed::gateway(why)), cx);
-        }
-        self.poll_timer(cx)
-    }
-
-    fn poll_requests(&mut self, cx: &mut Context<'_>, scratch: &mut [u8], decoded: &mut [u8]) -> Option<End> {
-        match self.phase {
-            Phase::NodeDeaf => return self.discard_requests(cx, scratch),
-            Phase::ClientEnded | Phase::Last { .. } => return None,
-            Phase::Open => {}
-        }
-        let Self { client, node, conversation, requests, shared, .. } = self;
-        let node = node.as_mut()?;
-        let room = Room { scratch, budget: &shared.budget };
-        let progress = requests.poll(cx, client, node, room, |bytes| {
-            let step = conversation.request(bytes, &mut Work::new(decoded));
-            if matches!(step.then, Then::Login(_)) {
-                conversation.let_in();
-            }
-            (step, conversation.requests_held())
-        });
-        match progress {
-            Progress::Blocked => None,
-            Progress::Yield => {
-                cx.waker().wake_by_ref();
-                None
-            }
-            Progress::NoRoom => self.wait_for_room(),
-            Progress::Finished => {
-                let node = self.node.as_mut()?;
-                match Pin::new(node).poll_shutdown(cx) {
-                    Poll::Pending => None,
-                    Poll::Ready(_) => {
-                        self.phase = Phase::ClientEnded;
-                        self.set_timer(self.shared.timeouts.half_closed);
-                        None
-                    }
-                }
-            }
-            Progress::ReadFailed(error) => Some(End::reset(Closed::client(ending(&error)))),
-            Progress::WriteFailed(_) => {
-                self.phase = Phase::NodeDeaf;
-                self.discard_requests(cx, scratch)
-            }
-            Progress::Failed(failure) => {
-                let end = End {
-                    closed: Closed::gateway(failure.why.as_str()),
-                    reset: !self.conversation.responses_at_boundary(),
-                };
-                if let Some(reply) = failure.reply.filter(|_| !end.reset) {
-                    let _ = self.responses.write(cx, &mut self.client, &reply);
-                }
-                Some(end)
-            }
+        let end = self.poll_announcements(cx).or_else(|| self.drain()).or_else(|| self.poll_clock(cx, turn.waits));
+        match end {
+            Some(end) => self.last(end, cx),
+            None => Poll::Pending,
         }
     }
 
-    /// Rule 2: the node does not listen any more, but may still have something to say.
-    fn discard_requests(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Option<End> {
-        for _ in 0..8 {
-            let mut buffer = ReadBuf::new(scratch);
-            match Pin::new(&mut self.client).poll_read(cx, &mut buffer) {
-                Poll::Pending => return None,
-                Poll::Ready(Err(error)) => return Some(End::reset(Closed::client(ending(&error)))),
-                Poll::Ready(Ok(())) if buffer.filled().is_empty() => return None,
-                Poll::Ready(Ok(())) => {}
+    /// What is due by now.
+    fn poll_clock(&mut self, cx: &mut Context<'_>, waits_for_room: bool) -> Option<End> {
+        if waits_for_room {
+            self.clock.start(Due::Hold, self.shared.timeouts.hold);
+            self.clock.start(Due::Room, hold::PATIENCE);
+            if self.clock.runs(Due::Silence) {
+                self.clock.set(Due::Silence, self.shared.timeouts.half_closed);
+            }
+        } else {
+            self.clock.clear(Due::Hold);
+            self.clock.clear(Due::Room);
+        }
+        while let Poll::Ready(due) = self.clock.poll(cx) {
+            match due {
+                Due::Silence => return Some(self.silent()),
+                Due::Room => self.relieve(),
+                Due::Hold => return Some(End::reset(Closed::gateway("hold_budget"))),
+                Due::LetIn => self.let_in(cx),
+                Due::Login => return Some(self.login_is_late()),
+                Due::Idle => {
+                    self.phase = Phase::Draining;
+                    self.clock.set(Due::Silence, self.shared.timeouts.half_closed);
+                    cx.waker().wake_by_ref();
+                }
+                Due::Last => {}
             }
         }
-        cx.waker().wake_by_ref();
         None
     }
 
-    fn poll_responses(&mut self, cx: &mut Context<'_>, scratch: &mut [u8], decoded: &mut [u8]) -> Option<End> {
-        if matches!(self.phase, Phase::Last { .. }) {
-            return None;
-        }
-        let Self { client, node, conversation, responses, shared, .. } = self;
-        let node = node.as_mut()?;
-        let room = Room { scratch, budget: &shared.budget };
-        let progress = responses.poll(cx, node, client, room, |bytes| {
-            let step = conversation.response(bytes, &mut Work::new(decoded));
-            (step, conversation.responses_held())
-        });
-        if self.phase == Phase::ClientEnded && self.responses.written() > 0 {
-            self.set_timer(self.shared.timeouts.half_closed);
-        }
-        match progress {
-            Progress::Blocked => None,
-            Progress::Yield => {
-                cx.waker().wake_by_ref();
-                None
-            }
-            Progress::NoRoom => self.wait_for_room(),
-            Progress::Finished if self.phase == Phase::ClientEnded => Some(self.node_ended(Closed::client("eof"))),
-            Progress::Finished => Some(self.node_ended(Closed::node("eof"))),
-            // Cassandra answers a client's end with a reset.
-            Progress::ReadFailed(_) if self.phase == Phase::ClientEnded => Some(self.node_ended(Closed::client("eof"))),
-            Progress::ReadFailed(error) => Some(self.node_ended(Closed::node(ending(&error)))),
-            Progress::WriteFailed(error) => Some(End::reset(Closed::client(ending(&error)))),
-            Progress::Failed(failure) => {
-                let closed = Closed::gateway(failure.why.as_str());
-                tracing::warn!(port = self.port, why = failure.why.as_str(), "a node's response cannot be passed");
-                Some(End { closed, reset: !self.conversation.responses_at_boundary() })
-            }
+    /// Has those looked at that hold the room for which a direction waits.
+    fn relieve(&mut self) {
+        let again = [&self.requests, &self.responses].into_iter().filter_map(Direction::relieve).min();
+        if let Some(again) = again {
+            self.clock.set_at(Due::Room, again);
         }
     }
 
-    /// Stops reading until there is room in the hold budget, for a while.
-    fn wait_for_room(&mut self) -> Option<End> {
-        let since = *self.waiting_for_room.get_or_insert(self.no_room_since.unwrap_or_else(Instant::now));
-        if since.elapsed() >= self.shared.timeouts.hold {
-            return Some(End::reset(Closed::gateway("hold_budget")));
-        }
-        self.set_timer(ROOM_RETRY);
-        None
-    }
-
-    fn set_timer(&mut self, after: Duration) {
-        let at = Instant::now() + after;
-        match &mut self.timer {
-            Some(timer) => timer.as_mut().reset(at),
-            None => self.timer = Some(Box::pin(tokio::time::sleep_until(at))),
-        }
-    }
-
-    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
-        if self.waiting_for_room.is_none() {
-            if self.phase != Phase::ClientEnded {
-                self.timer = None;
-                return Poll::Pending;
-            }
-            if self.no_room_since.take().is_some() {
-                self.set_timer(self.shared.timeouts.half_closed);
-            }
-        }
-        let Some(timer) = &mut self.timer else { return Poll::Pending };
-        ready!(timer.as_mut().poll(cx));
-        if self.waiting_for_room.is_some() {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        self.last(End::reset(Closed::client("half_closed_timeout")), cx)
+    fn silent(&self) -> End {
+        End::abort(match self.phase {
+            Phase::Draining => Closed::gateway("drain_silence"),
+            Phase::NodeDeaf => Closed::node("half_closed_timeout"),
+            _ => Closed::client("half_closed_timeout"),
+        })
     }
 
     /// Tells the client, between two frames, what follows from a change of the topology.
@@ -296,17 +219,32 @@ impl Relay {
         let failed = self.responses.write(cx, &mut self.client, &bytes).is_err();
         let _ = self.responses.poll_flush(cx, &mut self.client);
         self.report();
-        failed.then(|| End::reset(Closed::client("reset")))
+        failed.then(|| End::abort(Closed::client("reset")))
     }
 
-    /// True when an order to drain can be followed: between frames, with nothing in flight.
-    fn drains(&self) -> bool {
-        matches!(self.place.handle().order(), Order::Drain | Order::Readdress)
+    /// Rule 5.
+    fn drain(&mut self) -> Option<End> {
+        let why = match self.place.handle().order() {
+            Order::Drain => "drain",
+            Order::Readdress => "address_changed",
+            _ => return None,
+        };
+        let requests_are_out = match self.phase {
+            Phase::Draining => self.requests.is_flushed(),
+            _ => self.requests.is_idle(),
+        };
+        let nothing_is_out = requests_are_out
             && self.conversation.in_flight() == 0
             && self.conversation.requests_at_boundary()
             && self.conversation.responses_at_boundary()
-            && self.requests.is_idle()
-            && self.responses.is_idle()
+            && self.responses.is_idle();
+        if nothing_is_out {
+            return Some(End::clean(Closed::gateway(why)));
+        }
+        if self.phase == Phase::Open {
+            self.clock.start(Due::Idle, IDLE);
+        }
+        None
     }
 
     /// Adds to the node's sums what this poll did, once for all of it.
@@ -328,14 +266,16 @@ impl Relay {
 
     fn report(&mut self) {
         for fact in self.conversation.take_facts() {
-            if matches!(fact, Fact::Registered(_)) {
-                self.place.handle().set_control();
-                if self.changes.is_none() {
-                    self.changes = Some(next_change(self.shared.topology.clone()));
+            match fact {
+                Fact::Registered(_) => {
+                    self.place.handle().set_control();
+                    if self.changes.is_none() {
+                        self.changes = Some(next_change(self.shared.topology.clone()));
+                    }
                 }
-            }
-            if matches!(fact, Fact::LoggedIn) && self.place.move_to(Stage::Established).is_err() {
-                self.place.handle().give(Order::Shed);
+                Fact::LoggedIn => self.logged_in(),
+                Fact::LoginRefused { code } => self.login_refused(code),
+                _ => {}
             }
             self.shared.report(self.port, self.place.handle().incarnation(), fact);
         }
@@ -377,11 +317,4 @@ fn next_change(mut topology: watch::Receiver<Arc<Topology>>) -> TopologyChange {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_idle_connection_costs_little() {
-        assert!(size_of::<Relay>() <= 768, "{} bytes", size_of::<Relay>());
-    }
-}
+mod tests;

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::task::TaskTracker;
@@ -26,6 +27,8 @@ pub struct Shared {
     pub connections: Arc<Connections>,
     pub budget: Arc<HoldBudget>,
     pub timeouts: Timeouts,
+    /// After the last words the client's input is discarded for so long.
+    pub linger: Duration,
     pub logins: Logins,
     pub views: Views,
     pub metrics: Arc<Metrics>,

@@ -29,6 +29,8 @@ pub use pem::TlsError;
 
 /// The older one first, as in a range.
 const VERSIONS: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12, &rustls::version::TLS13];
+/// Bytes in records that may wait for a client that does not read: one record's worth.
+const RECORDS: usize = 16 * 1024;
 
 /// Answers TLS handshakes of clients.
 #[derive(Clone)]
@@ -61,7 +63,8 @@ impl ClientAcceptor {
     /// `InvalidData` when the client speaks no TLS or refuses ours, else the socket's own.
     pub async fn accept(&self, tcp: TcpStream, turns: &Arc<Semaphore>) -> io::Result<server::TlsStream<TcpStream>> {
         let hello = LazyConfigAcceptor::new(Acceptor::default(), tcp).await?;
-        let mut handshake = hello.into_stream(Arc::clone(&self.0));
+        let limited = |tls: &mut rustls::ServerConnection| tls.set_buffer_limit(Some(RECORDS));
+        let mut handshake = hello.into_stream_with(Arc::clone(&self.0), limited);
         let mut turns = PollSemaphore::new(Arc::clone(turns));
         poll_fn(|cx| {
             let _turn = ready!(turns.poll_acquire(cx));

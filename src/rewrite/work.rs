@@ -21,6 +21,8 @@ pub struct Work<'a> {
     values: usize,
     /// Bytes that were decompressed.
     decompressed: usize,
+    /// No new frame is begun.
+    only_what_is_begun: bool,
     /// Room for one decompressed segment; belongs to the thread.
     pub(super) scratch: &'a mut [u8],
 }
@@ -28,7 +30,19 @@ pub struct Work<'a> {
 impl<'a> Work<'a> {
     /// A whole turn's work. `scratch` has room for a segment's payload ([`crate::cql::segment::MAX_PAYLOAD`]).
     pub fn new(scratch: &'a mut [u8]) -> Self {
-        Self { decoded: DECODED, frames: FRAMES, values: VALUES, decompressed: 0, scratch }
+        let (decoded, frames, values) = (DECODED, FRAMES, VALUES);
+        Self { decoded, frames, values, decompressed: 0, only_what_is_begun: false, scratch }
+    }
+
+    /// Whether this turn ends at the next boundary between two frames, because no more are taken.
+    pub fn only_what_is_begun(&mut self, only: bool) {
+        self.only_what_is_begun = only;
+    }
+
+    /// True when no frame may be begun.
+    #[inline]
+    pub(super) fn begins_nothing(&self) -> bool {
+        self.only_what_is_begun
     }
 
     /// True when others are due.

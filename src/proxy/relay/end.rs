@@ -8,35 +8,58 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{Phase, Relay};
+use super::clock::Due;
+use super::{Phase, Relay, SCRATCHES};
 use crate::metrics::ClosedBy;
 use crate::proxy::Closed;
+use crate::proxy::stream::Stream;
 
-/// After the node's end, for how long and for how much the client's input is discarded.
-const DISCARD_TIME: Duration = Duration::from_secs(1);
-const DISCARD_BYTES: usize = 1024 * 1024;
+/// Reads that are discarded in one poll.
+const READS_PER_POLL: usize = 8;
 
 /// How a connection is to end.
+#[derive(Debug)]
 pub(super) struct End {
     pub closed: Closed,
-    /// The client gets a reset.
-    pub reset: bool,
+    how: How,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    /// What is owed is written, then comes a clean end.
+    Clean,
+    /// What is owed is written, then comes a reset.
+    Reset,
+    /// A reset, now.
+    Abort,
 }
 
 impl End {
     pub fn clean(closed: Closed) -> Self {
-        Self { closed, reset: false }
+        Self { closed, how: How::Clean }
     }
 
     pub fn reset(closed: Closed) -> Self {
-        Self { closed, reset: true }
+        Self { closed, how: How::Reset }
+    }
+
+    pub fn abort(closed: Closed) -> Self {
+        Self { closed, how: How::Abort }
+    }
+
+    /// Rule 3: a frame that was begun and cannot be finished must not look finished.
+    pub fn at(is_boundary: bool, closed: Closed) -> Self {
+        if is_boundary { Self::clean(closed) } else { Self::reset(closed) }
+    }
+
+    pub fn is_clean(&self) -> bool {
+        self.how == How::Clean
     }
 }
 
 impl Relay {
-    /// Rule 3: a frame that was begun and cannot be finished must not look finished.
     pub(super) fn node_ended(&self, closed: Closed) -> End {
-        End { closed, reset: self.responses.holds() || !self.conversation.responses_at_boundary() }
+        End::at(!self.responses.holds() && self.conversation.responses_at_boundary(), closed)
     }
 
     /// Begins the end.
@@ -44,28 +67,32 @@ impl Relay {
         if self.conversation.has_facts() {
             self.report();
         }
+        let End { closed, how } = end;
         if let Some(node) = self.node.take()
-            && end.closed.by != ClosedBy::Node
+            && closed.by != ClosedBy::Node
         {
             node.reset_on_close();
         }
-        let End { closed, reset } = end;
-        if reset && closed.by == ClosedBy::Client {
+        if how == How::Abort {
             self.client.reset_on_close();
             return Poll::Ready(closed);
         }
-        self.phase = Phase::Last { closed, reset, shut: false, discarded: 0 };
-        self.set_timer(self.shared.timeouts.half_closed);
+        self.requests.forget();
+        self.phase = Phase::Last { closed, reset: how == How::Reset, shut: false };
+        self.clock.clear_all();
+        self.clock.set(Due::Last, self.shared.timeouts.half_closed);
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 
     /// Flush, shut, discard, done.
     pub(super) fn poll_last(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<Closed> {
-        let Phase::Last { closed, reset, shut, mut discarded } = self.phase else { return Poll::Pending };
-        if let Some(timer) = &mut self.timer
-            && timer.as_mut().poll(cx).is_ready()
-        {
+        let Phase::Last { closed, reset, mut shut } = self.phase else { return Poll::Pending };
+        if self.responses.is_stalled() {
+            self.client.reset_on_close();
+            return Poll::Ready(closed);
+        }
+        if self.clock.poll(cx).is_ready() {
             return Poll::Ready(closed);
         }
         if !shut {
@@ -76,27 +103,45 @@ impl Relay {
                 self.client.reset_on_close();
                 return Poll::Ready(closed);
             }
-            if ready!(Pin::new(&mut self.client).poll_shutdown(cx)).is_err() {
-                return Poll::Ready(closed);
-            }
-            self.phase = Phase::Last { closed, reset, shut: true, discarded };
-            self.set_timer(DISCARD_TIME);
+        }
+        let before = shut;
+        let done = poll_shut_and_discard(&mut self.client, &mut shut, cx, scratch);
+        self.phase = Phase::Last { closed, reset, shut };
+        if shut && !before && done.is_pending() {
+            self.clock.set(Due::Last, self.shared.linger);
             cx.waker().wake_by_ref();
-            return Poll::Pending;
         }
-        while discarded < DISCARD_BYTES {
-            let mut buffer = ReadBuf::new(scratch);
-            match Pin::new(&mut self.client).poll_read(cx, &mut buffer) {
-                Poll::Pending => {
-                    self.phase = Phase::Last { closed, reset, shut, discarded };
-                    return Poll::Pending;
-                }
-                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => discarded += buffer.filled().len(),
-                Poll::Ready(_) => return Poll::Ready(closed),
-            }
-        }
-        Poll::Ready(closed)
+        done.map(|()| closed)
     }
+}
+
+/// Shuts the writing side; then reads and discards until the peer ends. Closing over unread input would make the kernel
+/// destroy what the peer has not read. Whoever asks has a timer.
+fn poll_shut_and_discard(stream: &mut Stream, shut: &mut bool, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<()> {
+    if !*shut {
+        if ready!(Pin::new(&mut *stream).poll_shutdown(cx)).is_err() {
+            return Poll::Ready(());
+        }
+        *shut = true;
+    }
+    for _ in 0..READS_PER_POLL {
+        let mut buffer = ReadBuf::new(scratch);
+        match ready!(Pin::new(&mut *stream).poll_read(cx, &mut buffer)) {
+            Ok(()) if !buffer.filled().is_empty() => {}
+            _ => return Poll::Ready(()),
+        }
+    }
+    cx.waker().wake_by_ref();
+    Poll::Pending
+}
+
+/// Ends a connection so that what was written last arrives: its input is discarded for `linger` at most.
+pub(in crate::proxy) async fn last_words(stream: &mut Stream, linger: Duration) {
+    let mut shut = false;
+    let done = std::future::poll_fn(|cx| {
+        SCRATCHES.with_borrow_mut(|(scratch, _)| poll_shut_and_discard(stream, &mut shut, cx, scratch))
+    });
+    let _ = tokio::time::timeout(linger, done).await;
 }
 
 /// An I/O error as a metric's label value.

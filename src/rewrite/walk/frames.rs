@@ -32,7 +32,7 @@ impl FrameWalk {
             }
             let rest = bytes.get(at..).unwrap_or_default();
             let Some(header) = Header::peek(rest) else { return wait(at, HEADER_LEN) };
-            if work.is_used_up() {
+            if work.is_used_up() || work.begins_nothing() {
                 return Step { pass: at, then: Then::Yield };
             }
             let then = match decide(judge, header, rest, work) {

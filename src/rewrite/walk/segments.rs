@@ -72,7 +72,7 @@ impl SegmentWalk {
         if segment.content_len() == 0 {
             return Err(fail(Why::Malformed));
         }
-        if work.is_used_up() {
+        if work.is_used_up() || work.begins_nothing() && self.at_boundary() {
             return Err(Then::Yield);
         }
         if self.skip > 0 {

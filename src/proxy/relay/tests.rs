@@ -1,0 +1,287 @@
+//! A relay between two sockets of this process, polled by hand: what it costs, and that nothing lets it wait for ever.
+
+use std::net::Shutdown;
+
+use super::*;
+use crate::config::{self, Limits};
+use crate::cql::frame::{Flags, Header, Opcode, Version, encode_frame};
+use crate::cql::message::encode_plain_auth_response;
+use crate::cql::session::Session;
+use crate::metrics::Metrics;
+use crate::proxy::connections::{Connections, Handle};
+use crate::proxy::descriptors::Reserve;
+use crate::proxy::dial::Dialer;
+use crate::proxy::hold::HoldBudget;
+use crate::proxy::logins::Logins;
+use crate::proxy::stages::{Source, Stage};
+use crate::readiness::Readiness;
+use crate::rewrite::Surroundings;
+use crate::rewrite::conversation::Client;
+use crate::rewrite::statements::OrdinaryStatements;
+use crate::rewrite::view::{self, drivers::DriverFamily};
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
+
+const HALF_CLOSED: Duration = Duration::from_secs(30);
+
+/// A relay with the far ends of its sockets, and what it is ordered by.
+struct Ends {
+    relay: Relay,
+    client: TcpStream,
+    node: TcpStream,
+    orders: Arc<Handle>,
+    shared: Arc<Shared>,
+}
+
+async fn pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let (near, far) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+    (near.unwrap(), far.unwrap().0)
+}
+
+async fn relay() -> Ends {
+    relay_of(true).await
+}
+
+async fn relay_of(logged_in: bool) -> Ends {
+    let topology = Arc::new(Topology::default());
+    let timeouts = config::Timeouts { half_closed: HALF_CLOSED, ..Default::default() };
+    let connections = Connections::new(&Limits::default());
+    let mut place = connections.enter(9042, 1, Source::V4(1)).unwrap();
+    place.move_to(if logged_in { Stage::Established } else { Stage::Login }).unwrap();
+    let metrics = Metrics::new();
+    let surroundings = Arc::new(Surroundings {
+        topology: Box::new({
+            let topology = Arc::clone(&topology);
+            move || Arc::clone(&topology)
+        }),
+        statements: OrdinaryStatements::default(),
+        max_body: 1 << 28,
+        held_frame: 1 << 24,
+        rewriting: true,
+    });
+    let views = config::Views::default();
+    let session = Session { version: Version::V4, compression: None };
+    let client = Client {
+        session,
+        view: view::select(None, &views),
+        attached: 9042,
+        family: [127, 0, 0, 1].into(),
+        injection: DriverFamily::of(None).injection(),
+        logged_in,
+    };
+    let shared = Arc::new(Shared {
+        topology: watch::channel(topology).1,
+        surroundings: Arc::clone(&surroundings),
+        connections: Arc::clone(&connections),
+        budget: HoldBudget::new(1 << 20),
+        timeouts,
+        linger: Duration::from_secs(1),
+        views,
+        metrics: Arc::clone(&metrics),
+        observations: tokio::sync::mpsc::channel(1).0,
+        client_tls: None,
+        dialer: Dialer { deadline: HALF_CLOSED, tls: None },
+        handshakes: Arc::new(tokio::sync::Semaphore::new(1)),
+        logins: Logins::new(config::Logins::default()),
+        reserve: Reserve::new(Readiness::new()),
+        tasks: tokio_util::task::TaskTracker::new(),
+    });
+    let ((near_client, far_client), (near_node, far_node)) = (pair().await, pair().await);
+    let orders = Arc::clone(place.handle());
+    let relay = Relay::new(
+        (Stream::Plain(near_client), Vec::new()),
+        (Stream::Plain(near_node), Vec::new()),
+        Conversation::new(client, surroundings),
+        place,
+        9042,
+        metrics.node("node"),
+        Arc::clone(&shared),
+    );
+    Ends { relay, client: far_client, node: far_node, orders, shared }
+}
+
+/// What a relay comes to; nothing keeps it for a day.
+async fn ended<T>(relay: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(24 * 60 * 60), relay).await.expect("it waits for ever")
+}
+
+fn frame(version: u8, opcode: Opcode, stream: i16, length: usize) -> Vec<u8> {
+    encode_frame(Header { version, flags: Flags(0), stream, opcode, length: 0 }, &vec![0; length])
+}
+
+fn request(stream: i16) -> Vec<u8> {
+    frame(4, Opcode::OPTIONS, stream, 0)
+}
+
+fn answer(stream: i16) -> Vec<u8> {
+    frame(0x84, Opcode::SUPPORTED, stream, 2)
+}
+
+#[test]
+fn an_idle_connection_costs_little() {
+    assert!(size_of::<Relay>() <= 768, "{} bytes", size_of::<Relay>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_cannot_be_written_to_and_says_nothing_more_is_let_go() {
+    let Ends { relay, mut client, node: mut far_node, .. } = relay().await;
+    let Some(Stream::Plain(near_node)) = &relay.node else { panic!("plain") };
+    // Writes fail from now on; reads wait for a node that is silent.
+    SockRef::from(near_node).shutdown(Shutdown::Write).unwrap();
+    client.write_all(&request(1)).await.unwrap();
+    let began = Instant::now();
+    let relay = tokio::spawn(relay);
+    // What it says all the same arrives.
+    far_node.write_all(&answer(1)).await.unwrap();
+    let mut answered = vec![0; answer(1).len()];
+    client.read_exact(&mut answered).await.unwrap();
+    assert_eq!(ended(relay).await.unwrap(), Closed::node("half_closed_timeout"));
+    assert!(began.elapsed() >= HALF_CLOSED);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_ends_first_the_other_one_is_not_waited_for_for_ever() {
+    let Ends { relay, mut client, node: _node, .. } = relay().await;
+    let began = Instant::now();
+    client.write_all(&request(1)).await.unwrap();
+    client.shutdown().await.unwrap();
+    assert_eq!(ended(relay).await, Closed::client("half_closed_timeout"));
+    assert!(began.elapsed() >= HALF_CLOSED);
+    // A client that does not take the last words.
+    let Ends { relay, client: _client, node, .. } = self::relay().await;
+    drop(node);
+    assert_eq!(ended(relay).await, Closed::node("eof"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_was_begun_is_finished_and_no_other_is_taken() {
+    let Ends { relay, mut client, mut node, orders, .. } = relay().await;
+    let relay = tokio::spawn(relay);
+    let begun = frame(4, Opcode(0x42), 1, 10_000);
+    client.write_all(&begun[..5_000]).await.unwrap();
+    let mut received = vec![0; 5_000];
+    node.read_exact(&mut received).await.unwrap();
+    orders.give(Order::Drain);
+    // The moment in which nothing might be in flight passes.
+    tokio::time::sleep(2 * IDLE).await;
+    client.write_all(&[&begun[5_000..], &request(2), &request(3)].concat()).await.unwrap();
+    received.resize(begun.len(), 0);
+    node.read_exact(&mut received[5_000..]).await.unwrap();
+    assert_eq!(received, begun);
+    node.write_all(&answer(1)).await.unwrap();
+    let mut answered = Vec::new();
+    client.read_to_end(&mut answered).await.unwrap();
+    assert_eq!(answered, answer(1), "and a clean end between two frames");
+    let mut more = Vec::new();
+    let _ = node.read_to_end(&mut more).await;
+    assert!(more.is_empty());
+    drop(client);
+    assert_eq!(ended(relay).await.unwrap(), Closed::gateway("drain"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_with_nothing_in_flight_is_a_clean_end_at_once() {
+    let Ends { relay, mut client, node: _node, orders, .. } = relay().await;
+    let relay = tokio::spawn(relay);
+    orders.give(Order::Drain);
+    let began = Instant::now();
+    assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+    drop(client);
+    assert_eq!(ended(relay).await.unwrap(), Closed::gateway("drain"));
+    assert!(began.elapsed() < IDLE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_never_comes_does_not_keep_a_connection_that_takes_no_more_requests() {
+    let Ends { relay, mut client, mut node, orders, .. } = relay().await;
+    let relay = tokio::spawn(relay);
+    client.write_all(&request(1)).await.unwrap();
+    node.read_exact(&mut [0; 9]).await.unwrap();
+    orders.give(Order::Readdress);
+    assert_eq!(ended(relay).await.unwrap(), Closed::gateway("drain_silence"));
+}
+
+/// AUTH_RESPONSE of SASL PLAIN.
+fn login(stream: i16) -> Vec<u8> {
+    let header = Header { version: 4, flags: Flags(0), stream, opcode: Opcode::AUTH_RESPONSE, length: 0 };
+    encode_frame(header, &encode_plain_auth_response("ann", "guess"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_waits_for_its_delay_and_answers_flow_meanwhile() {
+    let Ends { relay, mut client, mut node, shared, orders } = relay_of(false).await;
+    let source = orders.source();
+    for _ in 0..20 {
+        shared.logins.failed(source, Some("ann"), Instant::now());
+    }
+    let delay = shared.logins.delay(source, Some("ann"), Instant::now());
+    let relay = tokio::spawn(relay);
+    client.write_all(&[request(1), login(2)].concat()).await.unwrap();
+    node.read_exact(&mut [0; 9]).await.unwrap();
+    let began = Instant::now();
+    node.write_all(&answer(1)).await.unwrap();
+    client.read_exact(&mut vec![0; answer(1).len()]).await.unwrap();
+    assert!(began.elapsed() < delay / 2);
+    let mut asked = vec![0; login(2).len()];
+    node.read_exact(&mut asked).await.unwrap();
+    assert_eq!(asked, login(2));
+    assert!(began.elapsed() >= delay * 9 / 10, "{:?}", began.elapsed());
+    // The node lets it in: no clock runs any more, and the place is one of the established.
+    let header = Header { version: 0x84, flags: Flags(0), stream: 2, opcode: Opcode::AUTH_SUCCESS, length: 0 };
+    node.write_all(&encode_frame(header, &[0xff; 4])).await.unwrap();
+    client.read_exact(&mut [0; 13]).await.unwrap();
+    tokio::time::sleep(10 * shared.timeouts.login).await;
+    assert_eq!(shared.connections.taken(Stage::Established), 1);
+    assert_eq!(shared.logins.delay(source, Some("ann"), Instant::now()), Duration::ZERO);
+    drop(client);
+    drop(node);
+    ended(relay).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_round_of_a_login_has_its_time() {
+    let Ends { relay, mut client, mut node, shared, .. } = relay_of(false).await;
+    let relay = tokio::spawn(relay);
+    let began = Instant::now();
+    // Whoever asks for something else all the time logs in none the more.
+    for stream in 1..10 {
+        tokio::time::sleep(shared.timeouts.login / 10).await;
+        client.write_all(&request(stream)).await.unwrap();
+        node.write_all(&answer(stream)).await.unwrap();
+    }
+    // The node never answers.
+    client.write_all(&login(1)).await.unwrap();
+    assert_eq!(ended(relay).await.unwrap(), Closed::gateway("login_deadline"));
+    let rounds = began.elapsed().as_secs_f64() / shared.timeouts.login.as_secs_f64();
+    assert!((1.8..2.1).contains(&rounds), "{rounds}");
+}
+
+#[tokio::test]
+async fn one_poll_judges_so_many_frames_and_then_it_is_the_others_turn() {
+    let Ends { mut relay, mut client, mut node, .. } = relay().await;
+    let requests = request(1).repeat(1000);
+    client.write_all(&requests).await.unwrap();
+    node.write_all(&answer(1)).await.unwrap();
+    client.readable().await.ok();
+    let mut cx = Context::from_waker(std::task::Waker::noop());
+    let mut taken = Vec::new();
+    // The first polls tell the sockets' readiness.
+    for poll in 0.. {
+        assert!(poll < 1000 && Pin::new(&mut relay).poll(&mut cx).is_pending());
+        taken.push(relay.conversation.counts());
+        if taken.last() == Some(&(1000, 1)) {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    let mut before = (0, 0);
+    for now in &taken {
+        assert!(now.0 - before.0 + now.1 - before.1 <= 256, "{taken:?}");
+        before = *now;
+    }
+    let answered = taken.iter().find(|counts| counts.1 == 1).unwrap();
+    assert!(answered.0 < 1000, "the answer waits for no more than a turn: {taken:?}");
+}
