@@ -19,6 +19,7 @@ use crate::proxy::dial::Dialer;
 use crate::proxy::hold::HoldBudget;
 use crate::proxy::listener;
 use crate::proxy::logins::Logins;
+use crate::proxy::memory::{self, Watched};
 use crate::proxy::shared::Shared;
 use crate::proxy::stages::Stage;
 use crate::proxy::tls::{ClientAcceptor, NodeConnector};
@@ -45,6 +46,7 @@ pub struct Running {
     accepting: CancellationToken,
     listening: TaskTracker,
     drain: Drain,
+    _memory: Option<memory::Follower>,
     _admin: admin::Running,
     _discovery: AbortOnDropHandle<()>,
 }
@@ -80,6 +82,7 @@ pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -
         timeouts: config.timeouts.clone(),
         logins: Logins::new(config.logins.clone()),
         linger: config.drain.linger,
+        memory: Arc::default(),
         views: config.views.clone(),
         metrics: Arc::clone(&metrics),
         observations: found.observations,
@@ -89,6 +92,18 @@ pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -
         reserve: Reserve::new(readiness.clone()),
         tasks: TaskTracker::new(),
     });
+    let memory = Watched::find(config.limits.memory).map(|watched| {
+        tracing::info!(limit = watched.limit(), "memory is watched");
+        let (memory, budget, connections) = (&shared.memory, &shared.budget, &shared.connections);
+        memory::Follower::start(
+            watched,
+            Arc::clone(memory),
+            Arc::clone(budget),
+            Arc::clone(connections),
+            Arc::clone(&metrics),
+        )
+    });
+    let memory = memory.transpose().context("limits.memory: no thread to watch it")?;
     let accepting = CancellationToken::new();
     let listening = TaskTracker::new();
     let mut addresses = Vec::with_capacity(listeners.len());
@@ -116,6 +131,7 @@ pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -
         accepting,
         listening,
         drain: config.drain,
+        _memory: memory,
         _admin: admin,
         _discovery: found.running,
     })

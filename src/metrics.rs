@@ -52,6 +52,8 @@ pub struct Metrics {
     pub held_bytes: IntGauge,
     /// Connections that wait for room among them.
     pub hold_waiting: IntGauge,
+    /// `Level` of `proxy::memory`.
+    pub memory_level: IntGauge,
     /// EXECUTEs whose skip-metadata flag was cleared so that the answer describes itself.
     pub statements_redescribed: IntCounter,
     /// Generation of the topology that clients see now.
@@ -142,6 +144,11 @@ impl Metrics {
                 r,
                 "cqlgate_hold_waiting",
                 "Directions of connections that wait for room to hold a frame.",
+            ),
+            memory_level: gauge(
+                r,
+                "cqlgate_memory_level",
+                "0: enough; 1: nothing new is held; 2: no new connections; 3: the newest are closed.",
             ),
             statements_redescribed: counter(
                 r,

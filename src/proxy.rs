@@ -5,7 +5,7 @@
 //! ```
 //!
 //! The setup of a connection is its own task with one deadline; what remains is a small relay task that holds two sockets
-//! and no buffers.
+//! and no buffers. What all of them can make the process keep at the worst is added up in [`memory`].
 
 pub mod connection;
 pub mod connections;
@@ -15,6 +15,7 @@ pub mod direction;
 pub mod hold;
 pub mod listener;
 pub mod logins;
+pub mod memory;
 pub mod relay;
 pub mod report;
 pub mod shared;

@@ -92,6 +92,11 @@ impl Listener {
     }
 
     fn accepted(&self, client: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) {
+        if !shared.memory.takes_connections() {
+            reset_on_close(&client);
+            shared.refused(self.port, peer, Refused::Memory, Closed::gateway(Refused::Memory.as_str()));
+            return;
+        }
         let topology = Arc::clone(&shared.topology.borrow());
         let node = topology.node_at_port(self.port).filter(|node| node.state == NodeState::Up);
         let Some(node) = node.cloned() else {

@@ -13,6 +13,7 @@ use super::descriptors::Reserve;
 use super::dial::Dialer;
 use super::hold::HoldBudget;
 use super::logins::Logins;
+use super::memory::Memory;
 use super::stages::Full;
 use super::tls::ClientAcceptor;
 use crate::config::{Timeouts, Views};
@@ -29,6 +30,8 @@ pub struct Shared {
     pub timeouts: Timeouts,
     /// After the last words the client's input is discarded for so long.
     pub linger: Duration,
+    /// How much of it is left.
+    pub memory: Arc<Memory>,
     pub logins: Logins,
     pub views: Views,
     pub metrics: Arc<Metrics>,

@@ -28,6 +28,7 @@ pub const FAMILIES: &[(&str, &str, &[&str])] = &[
     ("cqlgate_driver_connections_opened_total", "counter", &["driver", "version"]),
     ("cqlgate_held_bytes", "gauge", &[]),
     ("cqlgate_hold_waiting", "gauge", &[]),
+    ("cqlgate_memory_level", "gauge", &[]),
     ("cqlgate_discovery_refreshed_timestamp_seconds", "gauge", &[]),
     ("cqlgate_discovery_relists_total", "counter", &[]),
     ("cqlgate_discovery_dns_disagreements_total", "counter", &[]),

@@ -79,6 +79,7 @@ async fn relay_of(logged_in: bool) -> Ends {
         budget: HoldBudget::new(1 << 20),
         timeouts,
         linger: Duration::from_secs(1),
+        memory: Arc::default(),
         views,
         metrics: Arc::clone(&metrics),
         observations: tokio::sync::mpsc::channel(1).0,
