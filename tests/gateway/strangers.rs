@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cqlgate::cql::frame::{Flags, Header, Opcode};
-use cqlgate::cql::message::{Error, error_code};
+use cqlgate::cql::message::{Error, encode_plain_auth_response, error_code};
 use cqlgate::demo::node::Options;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -113,6 +113,65 @@ async fn a_source_with_its_share_keeps_no_other_out() {
     gate.until_counted("cqlgate_stage_full_total{stage=\"accepted\",what=\"share\"}", 1).await;
     let mut other = Client::over(dial_from(2, gate.port(0)).await, V4);
     assert_eq!(other.startup(&[]).await.unwrap().0, Opcode::READY);
+}
+
+#[tokio::test]
+async fn wrong_passwords_delay_their_own_user_alone() {
+    let credentials = Some(("ann".to_owned(), "secret".to_owned()));
+    let gate = Gate::start_with(Options { credentials, ..Options::loopback(1, 0) }, "logins: {delay: 2s}\n").await;
+    let log_in = |user: &'static str, password: &'static str| {
+        let port = gate.port(0);
+        async move {
+            let mut client = Client::dial(port, V4).await.unwrap();
+            assert_eq!(client.startup(&[]).await.unwrap().0, Opcode::AUTHENTICATE);
+            client.ask(Opcode::AUTH_RESPONSE, &encode_plain_auth_response(user, password)).await.unwrap().0
+        }
+    };
+    let wrong = |user: &'static str| {
+        let tries: Vec<_> = (0..100).map(|_| tokio::spawn(log_in(user, "wrong"))).collect();
+        async move {
+            for tried in tries {
+                assert_eq!(tried.await.unwrap(), Opcode::ERROR);
+            }
+        }
+    };
+    // Another user's wrong passwords, from the same address: the honest one does not wait for any of them.
+    let guesses = tokio::spawn(wrong("bob"));
+    assert_eq!(log_in("ann", "secret").await, Opcode::AUTH_SUCCESS);
+    guesses.await.unwrap();
+    let began = Instant::now();
+    assert_eq!(log_in("ann", "secret").await, Opcode::AUTH_SUCCESS);
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    // The user's own: the next one waits, for no longer than the key says, and then gets in.
+    wrong("ann").await;
+    let began = Instant::now();
+    assert_eq!(log_in("ann", "secret").await, Opcode::AUTH_SUCCESS);
+    assert!(began.elapsed() >= Duration::from_millis(500), "{:?}", began.elapsed());
+    let began = Instant::now();
+    assert_eq!(log_in("ann", "secret").await, Opcode::AUTH_SUCCESS);
+    assert!(began.elapsed() < Duration::from_secs(1), "a success is the end of it: {:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn whoever_is_asked_to_log_in_and_does_not_is_closed_and_keeps_nobody_out() {
+    let credentials = Some(("ann".to_owned(), "secret".to_owned()));
+    let options = Options { credentials, ..Options::loopback(1, 0) };
+    let gate = Gate::start_with(options, "limits: {connections: 1}\ntimeouts: {login: 2s}\n").await;
+    let mut asked = Vec::new();
+    for _ in 0..20 {
+        let mut client = Client::dial(gate.port(0), V4).await.unwrap();
+        assert_eq!(client.startup(&[]).await.unwrap().0, Opcode::AUTHENTICATE);
+        asked.push(client);
+    }
+    gate.until_counted("cqlgate_stage_connections{stage=\"login\"}", 20).await;
+    let mut user = Client::dial(gate.port(0), V4).await.unwrap();
+    user.startup(&[]).await.unwrap();
+    let answer = user.ask(Opcode::AUTH_RESPONSE, &encode_plain_auth_response("ann", "secret")).await.unwrap();
+    assert_eq!(answer.0, Opcode::AUTH_SUCCESS);
+    for mut client in asked {
+        assert_ne!(client.end().await, std::io::ErrorKind::TimedOut, "still open");
+    }
+    assert_eq!(user.query("SELECT * FROM demo.kv").await.unwrap().0, Opcode::RESULT);
 }
 
 #[tokio::test]
