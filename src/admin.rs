@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! GET /metrics      Prometheus text
-//! GET /livez        200 `ok` while this thread runs
+//! GET /livez        200 `ok`, or 503 and why: a worker that has not polled for half a minute
 //! GET /readyz       200 `ready`, or 503 and what is pending, one name per line
 //! GET /topology     JSON, see `admin::topology`
 //! GET /log-level    the filter in force; PUT with a new one as the body
@@ -35,6 +35,7 @@ use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 use crate::telemetry::LogLevel;
 use crate::topology::Topology;
+use crate::topology::sightings::Sightings;
 
 /// Open connections; more wait in the listen queue.
 const CONNECTIONS: usize = 64;
@@ -52,8 +53,12 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     pub readiness: Readiness,
     pub log_level: LogLevel,
+    /// Rows that clients were not shown.
+    pub sightings: Arc<Sightings>,
     /// Open client connections of a node's port.
     pub connections: Box<dyn Fn(u16) -> usize + Send + Sync>,
+    /// Why the process is not alive, if it is not.
+    pub complaint: Box<dyn Fn() -> Option<String> + Send + Sync>,
 }
 
 /// Serves until it is dropped.

@@ -14,6 +14,7 @@ mod advertised;
 mod backoff;
 mod claims;
 mod client;
+mod clock;
 mod contact_points;
 mod fixed;
 mod identity;
@@ -53,7 +54,7 @@ use fixed::Fixed;
 use kubernetes::{Cluster, ClusterError, follow_load_balancer};
 use resolve::Names;
 use state_file::StateFile;
-use writer::{Probes, Writer};
+use writer::{Ends, Probes, Writer};
 
 /// Why discovery cannot begin.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -70,7 +71,7 @@ pub enum DiscoveryError {
 pub struct Handle {
     /// The present picture; the first one is empty.
     pub topology: watch::Receiver<Arc<Topology>>,
-    /// For what relays see: `Input::Observed` and `Input::Hidden`, by `try_send`. When it is full the news is dropped.
+    /// For what relays see of attached nodes (`Input::Observed`), by `try_send`. When it is full the news is dropped.
     pub observations: mpsc::Sender<Input>,
     /// Discovery and probes end when this is dropped.
     pub running: AbortOnDropHandle<()>,
@@ -130,7 +131,8 @@ fn spawn_with(
         running: HashMap::new(),
         tasks: JoinSet::new(),
     };
-    let (writer, inputs, topology) = Writer::new(state, probes, Arc::clone(&metrics), readiness, state_file);
+    let (writer, ends) = Writer::new(state, probes, Arc::clone(&metrics), readiness, state_file);
+    let Ends { inputs, observations, topology } = ends;
     let mut sources = JoinSet::new();
     match (&config.advertise, cluster) {
         (Advertise::Service(service), Some(cluster)) => sources.spawn(follow_load_balancer(
@@ -174,10 +176,21 @@ fn spawn_with(
         sources.spawn(source.run());
     }
     let running = AbortOnDropHandle::new(tokio::spawn(async move {
-        writer.run().await;
-        drop(sources);
+        let writing = writer.run();
+        tokio::pin!(writing);
+        loop {
+            tokio::select! {
+                () = &mut writing => return,
+                // One that has nothing more to say is done; one that panicked leaves the gateway blind.
+                Some(Err(panicked)) = sources.join_next() => {
+                    tracing::error!(%panicked, "discovery has ended");
+                    return;
+                }
+                else => writing.as_mut().await,
+            }
+        }
     }));
-    Ok(Handle { topology, observations: inputs, running })
+    Ok(Handle { topology, observations, running })
 }
 
 #[cfg(test)]

@@ -1,19 +1,24 @@
 //! Builds everything, in the order that makes it true before it is said: certificates are read, every port of the range is
 //! bound, discovery begins, and only then does anything accept. The one module that knows everyone.
 
+pub mod control;
+pub mod tasks;
+pub mod watchdog;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::sync::{Semaphore, watch};
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::config::{Config, Drain};
 use crate::metrics::{Lifecycle, Metrics};
-use crate::proxy::connections::{Connections, Handle, Order};
+use crate::proxy::connections::{self, Connections, Order};
 use crate::proxy::descriptors::Reserve;
 use crate::proxy::dial::Dialer;
 use crate::proxy::hold::HoldBudget;
@@ -30,6 +35,9 @@ use crate::telemetry::LogLevel;
 use crate::topology::Topology;
 use crate::topology::ports::PortRange;
 use crate::{admin, discovery};
+use control::Control;
+use tasks::Tasks;
+use watchdog::Liveness;
 
 /// How often the gauges that nobody else sets are set.
 const GAUGES: Duration = Duration::from_secs(1);
@@ -47,8 +55,11 @@ pub struct Running {
     listening: TaskTracker,
     drain: Drain,
     _memory: Option<memory::Follower>,
+    /// The name of a task that has ended and must not.
+    ended: oneshot::Receiver<&'static str>,
+    _supervised: AbortOnDropHandle<()>,
     _admin: admin::Running,
-    _discovery: AbortOnDropHandle<()>,
+    _control: Control,
 }
 
 /// Starts a gateway on the current runtime.
@@ -62,7 +73,12 @@ pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -
     let readiness = Readiness::new();
     let ports =
         PortRange::of_bound(listeners.iter().map(|listener| listener.port).collect()).context("listen: no port")?;
-    let found = discovery::spawn(&config, ports, Arc::clone(&metrics), node_tls.clone(), &readiness).await?;
+    let control = Control::start().context("no thread for discovery")?;
+    let found = {
+        let (config, metrics, node_tls) = (config.clone(), Arc::clone(&metrics), node_tls.clone());
+        let readiness = readiness.clone();
+        control.run(async move { discovery::spawn(&config, ports, metrics, node_tls, &readiness).await }).await??
+    };
     let topology = found.topology;
     let connections = Connections::new(&config.limits);
     let shared = Arc::new(Shared {
@@ -86,6 +102,7 @@ pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -
         views: config.views.clone(),
         metrics: Arc::clone(&metrics),
         observations: found.observations,
+        sightings: Arc::default(),
         client_tls,
         dialer: Dialer { deadline: config.timeouts.dial, tls: node_tls },
         handshakes: Arc::new(Semaphore::new(cores())),
@@ -107,18 +124,39 @@ pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -
     let accepting = CancellationToken::new();
     let listening = TaskTracker::new();
     let mut addresses = Vec::with_capacity(listeners.len());
+    let mut tasks = Tasks::default();
     for listener in listeners {
         addresses.push(listener.local_addr()?);
-        listening.spawn(listener.run(Arc::clone(&shared), accepting.clone()));
+        let listens = listening.track_future(listener.run(Arc::clone(&shared), accepting.clone()));
+        let stops = accepting.clone();
+        tasks.spawn("listener", async move {
+            listens.await;
+            // When it was told to stop, its end is none of the gateway's.
+            if stops.is_cancelled() {
+                std::future::pending::<()>().await;
+            }
+        });
     }
-    tokio::spawn(follow_topology(Arc::clone(&shared), config.drain.spread));
-    tokio::spawn(set_gauges(Arc::clone(&shared), readiness.clone()));
+    tasks.spawn("topology follower", follow_topology(Arc::clone(&shared), config.drain.spread));
+    tasks.spawn("gauges", set_gauges(Arc::clone(&shared), readiness.clone()));
+    tasks.spawn("discovery", async move { drop(found.running.await) });
+    let liveness = Arc::new(Liveness::default());
+    let watched =
+        watchdog::watch(Handle::current(), watchdog::Limits::default(), Arc::clone(&liveness), Arc::clone(&metrics));
+    control.spawn(watched);
+    let (tell, ended) = oneshot::channel();
+    let first_end = tasks.first_end(Arc::clone(&metrics));
+    let supervised = AbortOnDropHandle::new(tokio::spawn(async move {
+        let _ = tell.send(first_end.await);
+    }));
     let parts = admin::Parts {
         topology: topology.clone(),
         metrics: Arc::clone(&metrics),
         readiness: readiness.clone(),
         log_level,
+        sightings: Arc::clone(&shared.sightings),
         connections: Box::new(move |port| connections.of_port(port)),
+        complaint: Box::new(move || liveness.complaint()),
     };
     let admin = admin::start(config.admin, parts).with_context(|| format!("admin: cannot bind {}", config.admin))?;
     metrics.set_lifecycle(Lifecycle::Running);
@@ -132,8 +170,10 @@ pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -
         listening,
         drain: config.drain,
         _memory: memory,
+        ended,
+        _supervised: supervised,
         _admin: admin,
-        _discovery: found.running,
+        _control: control,
     })
 }
 
@@ -141,6 +181,14 @@ impl Running {
     /// Established client connections.
     pub fn connections(&self) -> usize {
         self.shared.connections.established()
+    }
+
+    /// Waits until something that the gateway is made of has ended, and says its name: then there is nothing to do but to stop.
+    pub async fn broken(&mut self) -> &'static str {
+        match (&mut self.ended).await {
+            Ok(name) => name,
+            Err(_) => "supervisor",
+        }
     }
 
     /// Stops without losing a request: not ready, still accepting for a while; then no new connections, and the open ones
@@ -175,7 +223,7 @@ impl Running {
 }
 
 /// Gives `order` to each, one after the other over `spread`.
-async fn stagger(handles: Vec<Arc<Handle>>, spread: Duration, order: Order) {
+async fn stagger(handles: Vec<Arc<connections::Handle>>, spread: Duration, order: Order) {
     let began = Instant::now();
     let count = u32::try_from(handles.len().max(1)).unwrap_or(u32::MAX);
     for (handle, position) in handles.iter().zip(0_u32..) {

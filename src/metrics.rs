@@ -42,6 +42,9 @@ pub struct Metrics {
     stage_full: IntCounterVec,
     /// Accepts that failed for want of a file descriptor.
     pub descriptors_exhausted: IntCounter,
+    /// Workers that did not poll for five seconds.
+    pub workers_stuck: IntCounter,
+    tasks_ended: IntCounterVec,
     requests_refused: IntCounterVec,
     rewrites: IntCounterVec,
     rows_hidden: IntCounterVec,
@@ -103,6 +106,12 @@ impl Metrics {
                 "cqlgate_descriptors_exhausted_total",
                 "Connections that could not be accepted because no file descriptor was left.",
             ),
+            workers_stuck: counter(
+                r,
+                "cqlgate_workers_stuck_total",
+                "Times that a worker of the data path did not poll for five seconds while it had work.",
+            ),
+            tasks_ended: counters(r, "cqlgate_tasks_ended_total", "Tasks that ended and must not, by name.", &["task"]),
             requests_refused: counters(
                 r,
                 "cqlgate_requests_refused_total",
@@ -254,6 +263,11 @@ impl Metrics {
     /// Connections in a stage now.
     pub fn set_stage(&self, stage: Stage, connections: usize) {
         self.stage_connections.with_label_values(&[stage.as_str()]).set(i64::try_from(connections).unwrap_or(i64::MAX));
+    }
+
+    /// A task has ended that must not.
+    pub fn task_ended(&self, task: &str) {
+        self.tasks_ended.with_label_values(&[task]).inc();
     }
 
     pub fn request_refused(&self, reason: RefusedRequest) {

@@ -9,6 +9,7 @@ pub mod input;
 pub mod node;
 pub mod ports;
 mod record;
+pub mod sightings;
 pub mod state;
 
 use std::collections::HashMap;
@@ -202,6 +203,16 @@ impl Topology {
             || self.hidden != other.hidden
             || self.former != other.former
     }
+}
+
+/// Whether clients are shown the node whose row this is.
+fn is_shown(topology: &Topology, hidden: &Hidden) -> bool {
+    let by_host_id = hidden.host_id.and_then(|host_id| topology.node_by_host_id(host_id));
+    let by_address = || match hidden.address.map(|address| topology.map_native(address)) {
+        Some(Mapped::Current(node)) => Some(node.is_announced()),
+        _ => None,
+    };
+    by_host_id.map(|node| node.is_announced()).or_else(by_address).unwrap_or(false)
 }
 
 /// IPv4-mapped IPv6 as IPv4, scope and flow left out, so that one node has one key.

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Bytes};
@@ -10,6 +11,7 @@ use hyper::{Method, Request, Response, StatusCode};
 
 use super::{Parts, topology};
 use crate::metrics;
+use crate::topology::Topology;
 
 /// A log filter is short.
 const BODY: usize = 4 * 1024;
@@ -41,10 +43,16 @@ where
             Ok(numbers) => response(StatusCode::OK, metrics::CONTENT_TYPE, numbers),
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
         },
-        "/livez" => text(StatusCode::OK, "ok\n"),
+        "/livez" => match (parts.complaint)() {
+            None => text(StatusCode::OK, "ok\n"),
+            Some(complaint) => text(StatusCode::SERVICE_UNAVAILABLE, complaint + "\n"),
+        },
         "/readyz" => readyz(parts),
         "/topology" => {
             let snapshot = parts.topology.borrow().clone();
+            let mut hidden = snapshot.hidden.clone();
+            hidden.extend(parts.sightings.beside(&snapshot, Instant::now()));
+            let snapshot = Topology::clone(&snapshot).with_hidden(hidden);
             match serde_json::to_vec(&topology::Shown::new(&snapshot, &parts.connections)) {
                 Ok(shown) => response(StatusCode::OK, JSON, shown),
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),

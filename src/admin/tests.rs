@@ -27,7 +27,9 @@ fn parts() -> (Parts, watch::Sender<Arc<Topology>>, Box<dyn Send>) {
         metrics: Metrics::new(),
         readiness: Readiness::new(),
         log_level,
+        sightings: Arc::default(),
         connections: Box::new(|port| usize::from(port) - 9000),
+        complaint: Box::new(|| None),
     };
     (parts, sender, Box::new(filter))
 }

@@ -9,12 +9,18 @@ use crate::telemetry::LogLevel;
 pub(super) async fn serve(config: Config, log_level: LogLevel) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals()?;
     let listen = config.listen;
-    let running = gateway::start(config, Metrics::new(), log_level).await?;
+    let mut running = gateway::start(config, Metrics::new(), log_level).await?;
     tracing::info!(%listen, admin = %running.admin, version = env!("CARGO_PKG_VERSION"), "accepting");
-    shutdown.reached(Phase::Draining).await;
+    let broken = tokio::select! {
+        () = shutdown.reached(Phase::Draining) => None,
+        task = running.broken() => Some(task),
+    };
     tokio::select! {
         () = running.drain() => {}
         () = shutdown.reached(Phase::Stopping) => {}
     }
-    Ok(())
+    match broken {
+        None => Ok(()),
+        Some(task) => anyhow::bail!("the task {task} has ended, and the gateway with it"),
+    }
 }

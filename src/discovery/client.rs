@@ -139,7 +139,13 @@ impl Client {
             let authenticator = class.rsplit('.').next().unwrap_or(class).to_owned();
             return Err(ClientError::LoginNeeded { authenticator });
         };
-        let password = read_password(credentials)?;
+        let read = {
+            let credentials = credentials.clone();
+            tokio::task::spawn_blocking(move || read_password(&credentials))
+        };
+        let failed =
+            || ClientError::PasswordFile { path: credentials.password_file.clone(), kind: io::ErrorKind::Other };
+        let password = read.await.unwrap_or_else(|_| Err(failed()))?;
         let token = message::encode_plain_auth_response(&credentials.username, &password);
         match self.ask("login", Opcode::AUTH_RESPONSE, &token).await {
             Ok(answer) => self.expect("login", &answer, Opcode::AUTH_SUCCESS),

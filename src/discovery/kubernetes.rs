@@ -35,7 +35,6 @@ mod watch;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -51,6 +50,7 @@ use crate::topology::input::{Found, Input, Placement};
 use crate::topology::ports::{DEFAULT_QUARANTINE, PortError, PortRange};
 use crate::topology::{Advertised, Hidden, HiddenReason, NodeId, NodeState, Topology};
 
+use super::clock::Clock;
 use super::resolve::Names;
 use agreed_ports::{Known, Wanted, publish};
 use config_map::ConfigMapStore;
@@ -89,6 +89,7 @@ pub struct Parts {
 
 /// The source; everything that it started ends with it.
 pub struct Source {
+    clock: Clock,
     cluster: Cluster,
     namespace: String,
     config: Kubernetes,
@@ -138,6 +139,7 @@ impl Source {
         let oddities = Oddities::new(&config.service, &namespace);
         let fold = Fold::new(cluster.timing);
         let source = Self {
+            clock: Clock::new(),
             cluster,
             namespace,
             config,
@@ -173,7 +175,7 @@ impl Source {
         let mut settle_at: Option<Instant> = None;
         let began = Instant::now();
         loop {
-            let now = SystemTime::now();
+            let now = self.clock.now();
             let due = self.fold.deadline().map(|at| Instant::now() + at.duration_since(now).unwrap_or_default());
             let due = [settle_at, due].into_iter().flatten().min();
             tokio::select! {
@@ -310,7 +312,7 @@ impl Source {
         let topology = Arc::clone(&self.topology.borrow());
         let state = |id: &NodeId| topology.node_by_id(id).map(|node| node.state);
         self.fold.see_api(self.api_away);
-        if self.fold.settle(SystemTime::now(), |id| state(id) == Some(NodeState::Up)) {
+        if self.fold.settle(self.clock.now(), |id| state(id) == Some(NodeState::Up)) {
             info!("nodes that answer are missing from the list of endpoints; asking again before that is believed");
             self.relist.notify_one();
         }
@@ -340,11 +342,16 @@ impl Source {
         let found: Vec<Found> = self.fold.members().map(found).collect();
         if let Some(snapshot) = self.snapshot.as_mut().filter(|_| self.fold.is_listed()) {
             // Whoever waits for a port is nobody to start with.
-            let placed = self.fold.members().zip(&found).filter_map(|((id, member), found)| match found.placement {
-                Placement::Chosen(port) => Some((id.clone(), member.clone(), port)),
-                _ => None,
-            });
-            snapshot.save(placed, topology.advertised);
+            let placed: Vec<_> = self
+                .fold
+                .members()
+                .zip(&found)
+                .filter_map(|((id, member), found)| match found.placement {
+                    Placement::Chosen(port) => Some((id.clone(), member.clone(), port)),
+                    _ => None,
+                })
+                .collect();
+            snapshot.save(placed.into_iter(), topology.advertised).await;
         }
         self.inputs.send(Input::Nodes(found)).await?;
         self.why.end();

@@ -17,6 +17,7 @@ use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{RData, RecordType};
 use thiserror::Error;
 use tokio::sync::Notify;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
@@ -69,7 +70,7 @@ impl Names {
 
     async fn lookup_both(&self, host: &str, last: &Addresses) -> Result<(Addresses, Duration), ResolveError> {
         let failed = |error: &NetError| ResolveError::Failed { host: host.to_owned(), text: said(error) };
-        let resolver = self.resolver().map_err(|error| failed(&error))?;
+        let resolver = self.resolver().await.map_err(|error| failed(&error))?;
         let (ipv4, ipv6) = tokio::join!(
             lookup_family(&resolver, host, RecordType::A),
             lookup_family(&resolver, host, RecordType::AAAA)
@@ -99,9 +100,12 @@ impl Names {
         }
     }
 
-    fn resolver(&self) -> Result<TokioResolver, NetError> {
+    async fn resolver(&self) -> Result<TokioResolver, NetError> {
         match self {
-            Self::System => TokioResolver::builder_tokio()?.build(),
+            // It reads resolv.conf and the hosts file.
+            Self::System => spawn_blocking(|| TokioResolver::builder_tokio()?.build())
+                .await
+                .unwrap_or_else(|error| Err(std::io::Error::other(error).into())),
             #[cfg(test)]
             Self::Servers(config) => {
                 let provider = TokioRuntimeProvider::default();

@@ -2,13 +2,14 @@
 //! node that lives somewhere, and says what is still missing before the gateway is ready.
 
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::sleep;
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
+use tokio::time::{sleep, timeout};
 use tracing::field::display;
 use tracing::{debug, error, info, warn};
 
@@ -20,14 +21,26 @@ use crate::topology::input::{Input, Notice};
 use crate::topology::state::State;
 use crate::topology::{Advertised, Node, NodeId, NodeState, Topology};
 
+use super::clock::Clock;
 use super::probe::Probe;
 use super::state_file::StateFile;
 use crate::proxy::dial::{Dialer, Target};
 
 /// Longest sleep until the next look at the clock, which may be set while the gateway sleeps.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
-/// Inputs that wait; who cannot wait drops its own.
+/// Inputs that wait.
 const QUEUE: usize = 1024;
+/// What clients' rows tell of nodes; more is lost, and told again by the next row.
+const OBSERVATIONS: usize = 64;
+/// How long the disk may take before what is true is told without it.
+const DISK_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What everyone else has of the writer.
+pub struct Ends {
+    pub inputs: mpsc::Sender<Input>,
+    pub observations: mpsc::Sender<Input>,
+    pub topology: watch::Receiver<Arc<Topology>>,
+}
 
 /// Who folds, and what it needs for it.
 pub struct Writer {
@@ -38,11 +51,16 @@ pub struct Writer {
     probes: Probes,
     metrics: Arc<Metrics>,
     store: Option<Store>,
+    /// What attached nodes say of themselves in clients' rows: heard when there is nothing else to hear.
+    observations: mpsc::Receiver<Input>,
+    clock: Clock,
 }
 
 /// The state file, and whether it was said that it cannot be written.
 struct Store {
-    file: StateFile,
+    /// Not here while it is being written.
+    file: Option<StateFile>,
+    saving: Option<JoinHandle<(StateFile, io::Result<()>)>>,
     failing: bool,
 }
 
@@ -54,25 +72,30 @@ impl Writer {
         metrics: Arc<Metrics>,
         readiness: &Readiness,
         state_file: Option<StateFile>,
-    ) -> (Self, mpsc::Sender<Input>, watch::Receiver<Arc<Topology>>) {
+    ) -> (Self, Ends) {
         let (sender, inputs) = mpsc::channel(QUEUE);
         let (topology, receiver) = watch::channel(Arc::new(state.topology().clone()));
         let probes = probes(sender.clone(), receiver.clone());
         let missing = Missing::new(readiness, &state);
-        let store = state_file.map(|file| Store { file, failing: false });
-        (Self { state, inputs, topology, missing, probes, metrics, store }, sender, receiver)
+        let store = state_file.map(|file| Store { file: Some(file), saving: None, failing: false });
+        let (observed, observations) = mpsc::channel(OBSERVATIONS);
+        let clock = Clock::new();
+        let writer = Self { state, inputs, topology, missing, probes, metrics, store, observations, clock };
+        (writer, Ends { inputs: sender, observations: observed, topology: receiver })
     }
 
     /// Folds for ever; the probes end with it.
     pub async fn run(mut self) {
         loop {
-            let now = SystemTime::now();
+            let now = self.clock.now();
             let due = self.state.deadline().map(|at| at.duration_since(now).unwrap_or_default());
             let input = tokio::select! {
+                biased;
                 input = self.inputs.recv() => match input {
                     Some(input) => input,
                     None => return,
                 },
+                Some(input) = self.observations.recv() => input,
                 () = sleep(due.unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP)) => Input::Tick,
             };
             self.fold(input).await;
@@ -80,7 +103,7 @@ impl Writer {
     }
 
     async fn fold(&mut self, input: Input) {
-        let next = self.state.apply(input, SystemTime::now());
+        let next = self.state.apply(input, self.clock.now());
         for notice in self.state.take_notices() {
             match &notice {
                 // The probe has said it, with more detail.
@@ -102,26 +125,30 @@ impl Writer {
         self.missing.update(&self.state);
     }
 
-    /// Keeps who has which port, before it is told. A disk that fails is no reason to keep a node from clients.
+    /// Keeps who has which port, before it is told. A disk that fails, or hangs, is no reason to keep a node, or its death, from
+    /// clients.
     async fn save(&mut self) {
-        let Some(Store { mut file, failing }) = self.store.take() else { return };
+        let Some(store) = &mut self.store else { return };
+        if let Some(saving) = store.saving.take_if(|saving| saving.is_finished()) {
+            store.saved(saving.await.ok());
+        }
+        let Some(mut file) = store.file.take() else { return };
         if file.claims() == self.state.claims() {
-            self.store = Some(Store { file, failing });
+            store.file = Some(file);
             return;
         }
         let claims = self.state.claims().clone();
-        let saved = tokio::task::spawn_blocking(move || {
-            let saved = file.save(&claims);
+        let mut saving = tokio::task::spawn_blocking(move || {
+            let saved = file.save(&claims).map_err(io::Error::other);
             (file, saved)
         });
-        // The task neither panics nor is it cancelled before the runtime ends.
-        let Ok((file, saved)) = saved.await else { return };
-        if let Err(error) = &saved
-            && !failing
-        {
-            error!(%error, "ports are not kept: after a restart nodes may have others");
+        match timeout(DISK_PATIENCE, &mut saving).await {
+            Ok(saved) => store.saved(saved.ok()),
+            Err(_) => {
+                store.complain(&format!("not written within {DISK_PATIENCE:?}"));
+                store.saving = Some(saving);
+            }
         }
-        self.store = Some(Store { file, failing: saved.is_err() });
     }
 
     /// The log and the numbers of a new snapshot.
@@ -161,6 +188,24 @@ impl Writer {
     }
 }
 
+impl Store {
+    /// The file is back; `None` when the task that had it is gone, and the file with it.
+    fn saved(&mut self, saved: Option<(StateFile, io::Result<()>)>) {
+        let Some((file, saved)) = saved else { return };
+        self.file = Some(file);
+        match saved {
+            Ok(()) => self.failing = false,
+            Err(error) => self.complain(&error.to_string()),
+        }
+    }
+
+    fn complain(&mut self, error: &str) {
+        if !std::mem::replace(&mut self.failing, true) {
+            error!(error, "ports are not kept: after a restart nodes may have others");
+        }
+    }
+}
+
 fn state_label(state: NodeState) -> StateLabel {
     match state {
         NodeState::Pending => StateLabel::Pending,
@@ -193,9 +238,16 @@ impl Probes {
             if !keep {
                 task.abort();
             }
-            keep
+            // One that has ended by itself is begun anew.
+            keep && !task.is_finished()
         });
-        while self.tasks.try_join_next().is_some() {}
+        while let Some(ended) = self.tasks.try_join_next() {
+            if let Err(panicked) = ended
+                && panicked.is_panic()
+            {
+                error!(%panicked, "a probe has ended; it is begun anew");
+            }
+        }
         for node in topology.nodes.iter().filter(lives) {
             if !self.running.contains_key(&node.id) {
                 let task = self.tasks.spawn(self.probe(node).run());

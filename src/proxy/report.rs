@@ -2,6 +2,7 @@
 //! tell it anything: the names in others are the client's own.
 
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use super::shared::Shared;
 use crate::cql::message::NodeChange;
@@ -42,7 +43,7 @@ impl Shared {
             self.metrics.rows_hidden(hidden_row(row.reason), 1);
             if let Some(reason) = row.reason.filter(|_| plain) {
                 let hidden = Hidden { id: None, host_id: row.host_id, address: row.address, reason };
-                let _ = self.observations.try_send(Input::Hidden(hidden));
+                self.sightings.see(hidden, Instant::now());
             }
         }
         if let Some(local) = report.local.filter(|_| plain) {

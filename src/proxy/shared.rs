@@ -21,6 +21,7 @@ use crate::metrics::{Metrics, Refused};
 use crate::rewrite::Surroundings;
 use crate::topology::Topology;
 use crate::topology::input::Input;
+use crate::topology::sightings::Sightings;
 
 pub struct Shared {
     pub topology: watch::Receiver<Arc<Topology>>,
@@ -35,8 +36,10 @@ pub struct Shared {
     pub logins: Logins,
     pub views: Views,
     pub metrics: Arc<Metrics>,
-    /// Facts about nodes that passing rows tell.
+    /// What attached nodes say of themselves in passing rows; lost when nobody has time for it.
     pub observations: mpsc::Sender<Input>,
+    /// Rows that clients were not shown.
+    pub sightings: Arc<Sightings>,
     pub client_tls: Option<ClientAcceptor>,
     pub dialer: Dialer,
     /// Turns of TLS handshakes at the same time: each costs a core about a millisecond, and relays must not starve.

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 use super::input::{Found, Identity, Input, Notice, Observation, Placement};
 use super::ports::{Claim, DEFAULT_QUARANTINE, PortError, PortMap, PortRange};
 use super::record::Record;
-use super::{Advertised, Hidden, HiddenReason, HostId, Mapped, NodeId, NodeState, Topology, canonical};
+use super::{Advertised, Hidden, HiddenReason, HostId, NodeId, NodeState, Topology, canonical, is_shown};
 
 /// Hidden rows kept for `/topology`: enough to see what is wrong, too few to matter.
 const MAX_HIDDEN: usize = 64;
@@ -250,7 +250,11 @@ impl State {
     }
 
     fn hide(&mut self, hidden: Hidden, now: SystemTime) {
-        self.hidden.retain(|(before, _)| *before != hidden);
+        // Its place stays, so that the same news twice is no news.
+        if let Some((_, seen)) = self.hidden.iter_mut().find(|(before, _)| *before == hidden) {
+            *seen = now;
+            return;
+        }
         if self.hidden.len() >= MAX_HIDDEN {
             self.hidden.remove(0);
         }
@@ -332,16 +336,6 @@ impl State {
         self.published = next.clone();
         Some(next)
     }
-}
-
-/// True when the row that was hidden would be shown now.
-fn is_shown(topology: &Topology, hidden: &Hidden) -> bool {
-    let by_host_id = hidden.host_id.and_then(|host_id| topology.node_by_host_id(host_id));
-    let by_address = || match hidden.address.map(|address| topology.map_native(address)) {
-        Some(Mapped::Current(node)) => Some(node.is_announced()),
-        _ => None,
-    };
-    by_host_id.map(|node| node.is_announced()).or_else(by_address).unwrap_or(false)
 }
 
 #[cfg(test)]

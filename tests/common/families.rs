@@ -5,6 +5,7 @@ pub const FAMILIES: &[(&str, &str, &[&str])] = &[
     ("cqlgate_connections_opened_total", "counter", &["node"]),
     ("cqlgate_connections_closed_total", "counter", &["node", "by", "why"]),
     ("cqlgate_connections_refused_total", "counter", &["reason"]),
+    ("cqlgate_workers_stuck_total", "counter", &[]),
     ("cqlgate_stage_connections", "gauge", &["stage"]),
     ("cqlgate_stage_full_total", "counter", &["stage", "what"]),
     ("cqlgate_descriptors_exhausted_total", "counter", &[]),
@@ -42,6 +43,7 @@ pub const FAMILIES: &[(&str, &str, &[&str])] = &[
 #[allow(dead_code)] // by those who look at a gateway with a fixed list
 pub const OF_DISCOVERY: &[(&str, &str, &[&str])] = &[
     ("cqlgate_contact_point_failures_total", "counter", &["reason"]),
+    ("cqlgate_tasks_ended_total", "counter", &["task"]),
     ("cqlgate_kubernetes_watch_connected", "gauge", &["resource"]),
     ("cqlgate_kubernetes_watch_failures_total", "counter", &["resource", "reason"]),
 ];

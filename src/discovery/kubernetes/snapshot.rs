@@ -4,16 +4,21 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::topology::{Advertised, NodeId};
 
 use super::super::replace_file::{read_limited, replace_file};
 use super::fold::Member;
+
+/// How long the disk may take.
+const DISK_PATIENCE: Duration = Duration::from_secs(2);
 
 const VERSION: u32 = 1;
 /// Longest file, in bytes: room for 20,000 pods.
@@ -98,7 +103,7 @@ impl Snapshot {
     }
 
     /// Writes what is known, if the file holds something else. A disk that fails is said once.
-    pub fn save(&mut self, pods: impl Iterator<Item = Saved>, advertised: Advertised) {
+    pub async fn save(&mut self, pods: impl Iterator<Item = Saved>, advertised: Advertised) {
         let pods: Vec<SavedPod> = pods
             .map(|(id, member, port)| SavedPod {
                 name: id.to_string(),
@@ -121,8 +126,19 @@ impl Snapshot {
             advertised_ipv6: advertised.ipv6,
             pods,
         };
-        let saved = serde_json::to_string_pretty(&contents).map_err(std::io::Error::from);
-        let saved = saved.and_then(|text| replace_file(&self.path, format!("{text}\n").as_bytes()));
+        let text = serde_json::to_string_pretty(&contents).map_err(std::io::Error::from);
+        let saved = match text {
+            Ok(text) => {
+                let path = self.path.clone();
+                let written = spawn_blocking(move || replace_file(&path, format!("{text}\n").as_bytes()));
+                // A disk that hangs does not keep discovery waiting.
+                match timeout(DISK_PATIENCE, written).await {
+                    Ok(written) => written.unwrap_or_else(|error| Err(std::io::Error::other(error))),
+                    Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
+                }
+            }
+            Err(error) => Err(error),
+        };
         match saved {
             Ok(()) => {
                 self.written = Some((contents.pods, advertised));
@@ -152,15 +168,15 @@ mod tests {
         (NodeId::new(name), member, 9042)
     }
 
-    #[test]
-    fn what_was_saved_is_read() {
+    #[tokio::test]
+    async fn what_was_saved_is_read() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("snapshot.json");
         let advertised = Advertised { ipv4: Some("203.0.113.10".parse().unwrap()), ipv6: None };
         let pods = vec![saved("cassandra-0", true), saved("cassandra-1", false)];
         let mut snapshot = Snapshot::new(&path, "db", "cassandra");
         assert_eq!(snapshot.read(), None);
-        snapshot.save(pods.clone().into_iter(), advertised);
+        snapshot.save(pods.clone().into_iter(), advertised).await;
         assert_eq!(Snapshot::new(&path, "db", "cassandra").read(), Some((pods, advertised)));
         assert_eq!(Snapshot::new(&path, "other", "cassandra").read(), None);
     }

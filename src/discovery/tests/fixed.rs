@@ -65,12 +65,16 @@ async fn a_lost_probe_connection_alone_is_not_death() {
     let node = FakeNode::start(&ring, here).await;
     let mut running = start(&nodes(&[here]));
     let before = running.until_state(9042, NodeState::Up).await;
+    let metrics = Arc::clone(&running.metrics);
+    let probes = || metrics.node("n0").probe_seconds.get_sample_count();
     for _ in 0..3 {
+        // One that is lost before it is established is another matter.
+        let seen = probes();
+        until(|| probes() > seen, || format!("{} probes", probes())).await;
         let accepted = node.accepted();
         node.drop_connections();
         until(|| node.accepted() > accepted, || format!("{accepted} connections")).await;
     }
-    let probes = || running.metrics.node("n0").probe_seconds.get_sample_count();
     let seen = probes();
     until(|| probes() >= seen + 3, || format!("{} probes", probes())).await;
     assert_eq!(running.node(9042), before);

@@ -83,6 +83,7 @@ async fn relay_of(logged_in: bool) -> Ends {
         views,
         metrics: Arc::clone(&metrics),
         observations: tokio::sync::mpsc::channel(1).0,
+        sightings: Arc::default(),
         client_tls: None,
         dialer: Dialer { deadline: HALF_CLOSED, tls: None },
         handshakes: Arc::new(tokio::sync::Semaphore::new(1)),

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::super::diff::ports_to_close;
 use super::super::input::DeadReason;
 use super::*;
+use crate::topology::Mapped;
 
 struct World {
     state: State,
@@ -472,5 +473,23 @@ proptest! {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn rows_that_are_hidden_again_are_no_news() {
+    let mut world = told("nodes a=.1 b=.2");
+    let row = |n: u8| Hidden {
+        id: None,
+        host_id: None,
+        address: Some(([10, 9, 9, n], 9042).into()),
+        reason: HiddenReason::NoPort,
+    };
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(3600);
+    for n in 0..3 {
+        assert!(world.state.apply(Input::Hidden(row(n)), now).is_some(), "{n}");
+    }
+    for n in [0, 1, 2, 1, 0] {
+        assert_eq!(world.state.apply(Input::Hidden(row(n)), now).map(|next| next.generation), None, "{n}");
     }
 }

@@ -1,0 +1,75 @@
+//! Rows of nodes that clients are not shown, as clients' reads happened to bring them: for those who look, and for nobody who
+//! decides. A bounded map; whoever reports does not wait, and nothing follows from a report.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use super::{Hidden, HostId, Topology, is_shown};
+
+/// Rows that are remembered; a client's reads can bring more.
+const MOST: usize = 1024;
+/// For how long after it was seen.
+const FOR: Duration = Duration::from_secs(600);
+
+type Key = (Option<HostId>, Option<SocketAddr>);
+
+/// Shared by all connections and the admin address.
+#[derive(Debug, Default)]
+pub struct Sightings {
+    rows: Mutex<HashMap<Key, (Hidden, Instant)>>,
+}
+
+impl Sightings {
+    /// A row was seen. Lost when somebody else is at the map, or when it is full of rows that were seen of late.
+    pub fn see(&self, hidden: Hidden, now: Instant) {
+        let Ok(mut rows) = self.rows.try_lock() else { return };
+        let key = (hidden.host_id, hidden.address);
+        if rows.len() >= MOST && !rows.contains_key(&key) {
+            rows.retain(|_, (_, seen)| now.duration_since(*seen) < FOR);
+            if rows.len() >= MOST {
+                return;
+            }
+        }
+        rows.insert(key, (hidden, now));
+    }
+
+    /// What was seen of late and is not shown by `topology`, nor listed by it already.
+    pub fn beside(&self, topology: &Topology, now: Instant) -> Vec<Hidden> {
+        let mut rows = self.rows.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        rows.retain(|_, (hidden, seen)| now.duration_since(*seen) < FOR && !is_shown(topology, hidden));
+        let listed = |hidden: &Hidden| {
+            topology.hidden.iter().any(|other| (other.host_id, other.address) == (hidden.host_id, hidden.address))
+        };
+        let mut beside: Vec<Hidden> =
+            rows.values().map(|(hidden, _)| hidden.clone()).filter(|hidden| !listed(hidden)).collect();
+        beside.sort_by_key(|hidden| (hidden.host_id.map(|id| id.0), hidden.address));
+        beside
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topology::{Advertised, HiddenReason, Node};
+
+    fn row(n: u32) -> Hidden {
+        let address = Some(SocketAddr::from((n.to_be_bytes(), 9042)));
+        Hidden { id: None, host_id: None, address, reason: HiddenReason::NoPort }
+    }
+
+    #[test]
+    fn are_bounded_fade_and_go_when_the_node_is_shown() {
+        let (sightings, topology, now) = (Sightings::default(), Topology::default(), Instant::now());
+        for n in 0..3000 {
+            sightings.see(row(n), now);
+        }
+        assert_eq!(sightings.beside(&topology, now).len(), MOST);
+        let later = now + FOR;
+        sightings.see(row(5000), later);
+        assert_eq!(sightings.beside(&topology, later), [row(5000)]);
+        let known = Node::example("a", 9042, &row(5000).address.unwrap().to_string());
+        assert_eq!(sightings.beside(&Topology::new(1, Advertised::default(), [known]), later), []);
+    }
+}
