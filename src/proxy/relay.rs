@@ -176,6 +176,7 @@ impl Relay {
                 Due::Hold => return Some(End::reset(Closed::gateway("hold_budget"))),
                 Due::LetIn => self.let_in(cx),
                 Due::Login => return Some(self.login_is_late()),
+                Due::Idle if self.phase != Phase::Open => {}
                 Due::Idle => {
                     self.phase = Phase::Draining;
                     self.clock.set(Due::Silence, self.shared.timeouts.half_closed);

@@ -6,6 +6,7 @@ use super::*;
 use crate::config::{self, Limits};
 use crate::cql::frame::{Flags, Header, Opcode, Version, encode_frame};
 use crate::cql::message::encode_plain_auth_response;
+use crate::cql::segment::Layout;
 use crate::cql::session::Session;
 use crate::metrics::Metrics;
 use crate::proxy::connections::{Connections, Handle};
@@ -19,6 +20,7 @@ use crate::rewrite::Surroundings;
 use crate::rewrite::conversation::Client;
 use crate::rewrite::statements::OrdinaryStatements;
 use crate::rewrite::view::{self, drivers::DriverFamily};
+use crate::rewrite::walk::rebuilt::in_segments;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -42,10 +44,10 @@ async fn pair() -> (TcpStream, TcpStream) {
 }
 
 async fn relay() -> Ends {
-    relay_of(true).await
+    relay_of(Version::V4, true).await
 }
 
-async fn relay_of(logged_in: bool) -> Ends {
+async fn relay_of(version: Version, logged_in: bool) -> Ends {
     let topology = Arc::new(Topology::default());
     let timeouts = config::Timeouts { half_closed: HALF_CLOSED, ..Default::default() };
     let connections = Connections::new(&Limits::default());
@@ -63,7 +65,7 @@ async fn relay_of(logged_in: bool) -> Ends {
         rewriting: true,
     });
     let views = config::Views::default();
-    let session = Session { version: Version::V4, compression: None };
+    let session = Session { version, compression: None };
     let client = Client {
         session,
         view: view::select(None, &views),
@@ -185,6 +187,49 @@ async fn a_request_that_was_begun_is_finished_and_no_other_is_taken() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_that_spans_segments_is_finished_too() {
+    let Ends { relay, mut client, mut node, orders, .. } = relay_of(Version::V5, true).await;
+    let relay = tokio::spawn(relay);
+    let begun = in_segments(&frame(5, Opcode(0x42), 1, 300_000), Layout::Plain);
+    client.write_all(&begun[..150_000]).await.unwrap();
+    // One segment of the three is whole, and says that the others pass.
+    let mut received = vec![0; 131_000];
+    node.read_exact(&mut received).await.unwrap();
+    orders.give(Order::Drain);
+    tokio::time::sleep(2 * IDLE).await;
+    let next = in_segments(&frame(5, Opcode::OPTIONS, 2, 0), Layout::Plain);
+    client.write_all(&[&begun[150_000..], &next, &next].concat()).await.unwrap();
+    received.resize(begun.len(), 0);
+    node.read_exact(&mut received[131_000..]).await.unwrap();
+    assert!(received == begun);
+    let answer = in_segments(&frame(0x85, Opcode::SUPPORTED, 1, 2), Layout::Plain);
+    node.write_all(&answer).await.unwrap();
+    let mut answered = Vec::new();
+    client.read_to_end(&mut answered).await.unwrap();
+    assert_eq!(answered, answer);
+    drop(client);
+    assert_eq!(ended(relay).await.unwrap(), Closed::gateway("drain"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_side_that_has_ended_stays_so_when_a_drain_begins() {
+    let Ends { relay, mut client, mut node, orders, .. } = relay().await;
+    let relay = tokio::spawn(relay);
+    client.write_all(&request(1)).await.unwrap();
+    node.read_exact(&mut [0; 9]).await.unwrap();
+    client.shutdown().await.unwrap();
+    assert_eq!(node.read(&mut [0; 1]).await.unwrap(), 0);
+    orders.give(Order::Drain);
+    tokio::time::sleep(2 * IDLE).await;
+    node.write_all(&answer(1)).await.unwrap();
+    let mut answered = Vec::new();
+    client.read_to_end(&mut answered).await.unwrap();
+    assert_eq!(answered, answer(1));
+    drop(client);
+    assert_eq!(ended(relay).await.unwrap(), Closed::gateway("drain"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_drain_with_nothing_in_flight_is_a_clean_end_at_once() {
     let Ends { relay, mut client, node: _node, orders, .. } = relay().await;
     let relay = tokio::spawn(relay);
@@ -214,7 +259,7 @@ fn login(stream: i16) -> Vec<u8> {
 
 #[tokio::test(start_paused = true)]
 async fn a_login_waits_for_its_delay_and_answers_flow_meanwhile() {
-    let Ends { relay, mut client, mut node, shared, orders } = relay_of(false).await;
+    let Ends { relay, mut client, mut node, shared, orders } = relay_of(Version::V4, false).await;
     let source = orders.source();
     for _ in 0..20 {
         shared.logins.failed(source, Some("ann"), Instant::now());
@@ -245,7 +290,7 @@ async fn a_login_waits_for_its_delay_and_answers_flow_meanwhile() {
 
 #[tokio::test(start_paused = true)]
 async fn each_round_of_a_login_has_its_time() {
-    let Ends { relay, mut client, mut node, shared, .. } = relay_of(false).await;
+    let Ends { relay, mut client, mut node, shared, .. } = relay_of(Version::V4, false).await;
     let relay = tokio::spawn(relay);
     let began = Instant::now();
     // Whoever asks for something else all the time logs in none the more.
