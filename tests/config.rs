@@ -58,6 +58,26 @@ fn tls_file_loads_where_its_files_are() {
     assert_eq!(config.tls.nodes.unwrap().ca, Some(there.path().join("tls/nodes-ca.crt")));
 }
 
+/// The files of an earlier version, as they were: what somebody runs must go on running.
+#[test]
+fn files_of_earlier_versions_are_still_read() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let there = tempfile::tempdir().unwrap();
+    std::fs::create_dir(there.path().join("tls")).unwrap();
+    for name in ["gateway.crt", "gateway.key", "nodes-ca.crt"] {
+        std::fs::write(there.path().join("tls").join(name), "").unwrap();
+    }
+    let mut read = 0;
+    for entry in std::fs::read_dir(fixtures.join("0.1.0")).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let resolved = Config::parse(&path.display().to_string(), &text, there.path());
+        resolved.unwrap_or_else(|error| panic!("{error}"));
+        read += 1;
+    }
+    assert_eq!(read, 6);
+}
+
 #[test]
 fn documented_defaults_are_the_defaults() {
     let documented = load("reference.yaml").config;

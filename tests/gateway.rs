@@ -18,6 +18,8 @@ mod families;
 mod gate;
 #[path = "gateway/limits.rs"]
 mod limits;
+#[path = "gateway/odd.rs"]
+mod odd;
 #[path = "gateway/paging.rs"]
 mod paging;
 #[path = "gateway/scraped.rs"]

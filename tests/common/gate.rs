@@ -172,7 +172,7 @@ pub async fn get(admin: SocketAddr, path: &str) -> (u16, String) {
 }
 
 /// Logs are the process's: set up once, quiet.
-fn log_level() -> LogLevel {
+pub fn log_level() -> LogLevel {
     static LEVEL: OnceLock<LogLevel> = OnceLock::new();
     let log = Log { level: "off".to_owned(), format: LogFormat::Human };
     LEVEL.get_or_init(|| telemetry::init(&log).unwrap()).clone()

@@ -304,3 +304,28 @@ fn who_logs_in_is_asked_about_before_the_node_hears_of_it() {
         assert!(matches!(talk.conversation.take_facts()[..], [Fact::LoggedIn]));
     }
 }
+
+#[test]
+fn a_response_from_a_client_gets_the_protocols_own_error() {
+    for session in ALL {
+        let wire = on_wire(session, 0x80, Opcode::RESULT, 1, &void());
+        let refused = Talk::with(session, &surroundings()).writes(&wire);
+        assert_eq!(refused, Err((Why::WrongDirection, Some(error_code::PROTOCOL_ERROR))), "{session:?}");
+    }
+}
+
+#[test]
+fn every_stream_may_be_in_flight_at_once() {
+    let mut talk = Talk::with(V4, &surroundings());
+    for stream in 0..=i16::MAX {
+        talk.writes(&frame(Version::V4, 0, Opcode::OPTIONS, stream, &[])).unwrap();
+    }
+    assert_eq!(talk.conversation.in_flight(), 32_768);
+    for stream in (0..=i16::MAX).rev() {
+        let answer = on_wire(V4, 0x80, Opcode::RESULT, stream, &void());
+        let conversation = &mut talk.conversation;
+        let out = give(V4, &answer, usize::MAX, |bytes, work| conversation.response(bytes, work)).unwrap();
+        assert_eq!(out, answer);
+    }
+    assert_eq!(talk.conversation.in_flight(), 0);
+}
