@@ -22,6 +22,25 @@
 //!                                                        └ ◀─ responses ┘
 //! ```
 //!
+//! # A byte, from a client to its node
+//!
+//! ```text
+//! proxy::listener ─▶ proxy::connection (accepted ▷ TLS ▷ setting up ▷ not logged in: proxy::stages, each with its places)
+//!   ─▶ proxy::relay ─▶ proxy::direction (reads, keeps what is undecided, writes) ─▶ rewrite::conversation
+//!      ─▶ rewrite::walk::{frames, segments} ─▶ decide ─▶ rewrite::{requests, responses}: Need │ Later │ Ask │ Pass │ Clear │ Replace │ Fail
+//!      ◀─ Step { pass n bytes, then Wait │ Yield │ Replace │ Login │ Fail }
+//! ```
+//!
+//! Nothing is looked at twice: who decides keeps what it found out about a frame. One turn of a connection does a bounded amount
+//! of work ([`rewrite::Work`]); memory is taken as bytes arrive ([`proxy::hold`]), and [`proxy::memory`] has the worst case of each
+//! stage. What an answer teaches is taken from answers that can belong to one request alone ([`rewrite::streams`]).
+//!
+//! # Threads
+//!
+//! Relays run on the runtime's workers, which [`gateway::watchdog`] watches; discovery, probes and the writer of the topology on a
+//! thread of their own ([`gateway::control`]); the admin address, the log and the look at memory each on one. Tasks that must not
+//! end are owned by [`gateway::tasks`]: the end of one ends the gateway.
+//!
 //! # A pod moves, as the news travel
 //!
 //! ```text

@@ -12,7 +12,7 @@
 //! 5. An order to drain: for a moment it is seen whether nothing is in flight by itself; then no more requests are taken,
 //!    from a boundary between two of them on, the answers in flight come, and the client's side ends as in rule 3.
 //!
-//! Nobody waits for ever: whenever a side has ended, cannot be reached or is not read any more, [`clock`] has a moment for it.
+//! Nobody waits for ever: whenever a side has ended, cannot be reached or is not read any more, `clock` has a moment for it.
 
 mod clock;
 mod end;

@@ -1,7 +1,7 @@
 //! From bytes to frames: what of a stream passes without a look, and when a frame is judged.
 //!
 //! Two walks for the two outer shapes, [`frames`] (v3, v4) and [`segments`] (v5), and one question about a frame, which both
-//! ask with [`decide`]. A walk keeps its place: bytes that were walked over are not walked over again.
+//! ask with `decide`. A walk keeps its place: bytes that were walked over are not walked over again.
 
 pub mod frames;
 mod kept;
