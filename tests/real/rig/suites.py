@@ -1,11 +1,12 @@
 """Which drivers, in which cells, against which ring."""
 import os
+import time
 
 from . import assertions as a
-from . import cache, certificates, cqlsh, drivers, life, net, schema
+from . import cache, certificates, cqlsh, drivers, leak as hunting, life, net, schema
 from .cassandra import CREDENTIALS, Ring
 from .drivers import DRIVERS
-from .gateway import FIRST_PORT, Direct, Gateway
+from .gateway import FIRST_PORT, Direct, Gateway, build
 from .program import Died, Program
 from .report import Report
 
@@ -141,6 +142,8 @@ def ci(report, direct=False):
     suite.cell("ci", "scylla")
     suite.shell("ci")
     suite.live("ci", names, ("death", "move", "schema", "end"))
+    if not direct:
+        hunting.check(report, "ci", ring, suite.gateway, 20)
     suite.gateway.stop()
     ring.kill()
     # Two nodes: what is asked is whether passwords and TLS on both sides work at all.
@@ -215,6 +218,24 @@ def off(report, direct=False, names=tuple(DRIVERS), steps=ALL_STEPS):
     ring.kill()
 
 
+def leak(report, direct=False, which=("5.0", "4.1"), seconds=600.0):
+    """The hunt for nodes' own addresses, in each release; `seconds` are for all of it, the rings' starts included."""
+    drivers.DRIVERS["python"].command()
+    build(), build(rewriting_switch=True)
+    report.details = True
+    begun = time.monotonic()
+    for turn, version in enumerate(which):
+        ring = ring_with_schema(version=version)
+        gateway = Gateway(ring, rewriting=False).start()
+        hunting.counter_check(report, "leak", ring, gateway)
+        gateway.stop()
+        gateway = Gateway(ring).start()
+        end = begun + seconds * (turn + 1) / len(which)
+        hunting.check(report, "leak", ring, gateway, max(20.0, end - time.monotonic()), stirred=True)
+        gateway.stop()
+        ring.kill()
+
+
 def kubernetes(report, direct=False, **more):
     """The whole mission in Kubernetes; what it is made of is in a file of its own, which needs this one."""
     from . import kubernetes_suite
@@ -244,7 +265,7 @@ def everything(report, direct=False):
         net.bridges()
 
 
-SUITES = {"usual": usual, "ci": ci, "matrix": matrix, "secured": secured, "versions": versions, "off": off, "all": everything,
+SUITES = {"usual": usual, "ci": ci, "matrix": matrix, "secured": secured, "versions": versions, "off": off, "leak": leak, "all": everything,
           "kubernetes": kubernetes, "kubernetes-ci": kubernetes_ci, "kubernetes-api": kubernetes_api}
 
 

@@ -1,0 +1,235 @@
+"""The hunt for a node's own address: mutated requests through the gateway by several connections at once, every answer judged.
+
+Each connection's choices come from the seed that is printed; how the connections' requests fall between one another does not.
+"""
+import os
+import random
+import threading
+import time
+from collections import Counter
+
+from . import cql, net, speaker
+from . import mutations as m
+from .assertions import Failed
+from .judge import Judge
+from .speaker import COMPRESSION, Closed, Speaker
+
+CELLS = ((3, "none"), (3, "lz4"), (3, "snappy"), (4, "none"), (4, "lz4"), (4, "snappy"), (5, "none"), (5, "lz4"))
+HUNTERS = 6
+# Findings after which there is enough to look at.
+ENOUGH = 5
+
+
+class Hunt:
+    def __init__(self, ring, gateway, seed):
+        self.ports = [gateway.port_of(node) for node in ring.nodes]
+        self.judge = Judge([node.address for node in ring.nodes])
+        self.seed, self.pool, self.found, self.seen = seed, {True: [], False: []}, [], Counter()
+        self.begun = self.first = None
+        self.over, self.guard = threading.Event(), threading.Lock()
+
+    def open(self, chance, version=None, compression="none", port=None):
+        if version is None:
+            version, compression = chance.choice(CELLS)
+        made = Speaker((net.gateway_inside(), port or chance.choice(self.ports)), version, compression, chance)
+        self.seen["connections"] += 1
+        return made
+
+    def learn(self, prepared, version):
+        with self.guard:
+            pool = self.pool[version >= 5]
+            if prepared and prepared not in pool and len(pool) < 200:
+                pool.append(prepared)
+
+    def take(self, who, made, answer, said):
+        """Counts and judges an answer; `said` is what had been sent before it."""
+        flags, opcode, stream, body = answer
+        self.seen["answers"] += 1
+        if opcode == cql.RESULT and body[:4] == b"\0\0\0\4" and not flags:
+            try:
+                self.learn(m.prepared_of(made.version, body), made.version)
+            except EOFError:
+                pass
+        if opcode == cql.RESULT and body[:4] == b"\0\0\0\2":
+            self.seen["nameless rows" if body[7] & 0x04 else "named rows"] += 1
+        if opcode in (cql.EVENT, cql.ERROR):
+            self.seen["events" if opcode == cql.EVENT else "errors"] += 1
+        what = self.judge(flags, opcode, body)
+        if what:
+            with self.guard:
+                self.first = self.first or time.monotonic()
+                self.found.append(f"{who} v{made.version} {made.compression} stream {stream}: {what}; sent before it: {' '.join(f.hex() for f in said)[:600]}")
+            if len(self.found) >= ENOUGH:
+                self.over.set()
+
+    def read(self, who, made, frames):
+        """The answers to `frames`: all of them, or until none comes any more (not every request gets one)."""
+        for count in range(len(frames)):
+            answer = made.answer(2.0 if count == 0 else 0.3)
+            if answer is None:
+                break
+            self.take(who, made, answer, frames)
+
+    def exchange(self, who, made, *frames):
+        self.seen["requests"] += len(frames)
+        made.send(made.wrap(list(frames)))
+        self.read(who, made, frames)
+
+    def fixed(self):
+        """What was once found, first: a stream used twice in one write, and a compression flag where nothing is compressed."""
+        chance = random.Random(f"{self.seed} fixed")
+        for turn, version in enumerate((3, 4, 5)):
+            with_flag = [f"SELECT native_address, native_port, rack FROM system.peers_v2 LIMIT {20 + turn}", "SELECT * FROM system.peers_v2"]
+            for text in with_flag:
+                try:
+                    one, other = (self.open(chance, version, port=self.ports[0]) for _ in range(2))
+                    one.send(one.wrap([one.frame(cql.PREPARE, m.prepare(version, text))]))
+                    answer = one.answer(5)
+                    prepared = answer and m.prepared_of(version, answer[3])
+                    if not prepared:
+                        continue
+                    self.learn(prepared, version)
+                    skipping = m.execute(version, prepared)
+                    for _ in range(3):
+                        self.exchange("stream twice", one, one.frame(cql.QUERY, m.query(version, "USE k3"), 1), one.frame(cql.EXECUTE, skipping, 1))
+                        self.exchange("after a stream twice", other, other.frame(cql.EXECUTE, skipping, 5))
+                    self.exchange("compression flag", other, other.frame(cql.EXECUTE, skipping, 6, COMPRESSION))
+                    other.close()
+                    other = self.open(chance, version, port=self.ports[0])
+                    self.exchange("compression flag", other, other.frame(cql.QUERY, m.query(version, text, m.SKIP), 7, COMPRESSION))
+                except (Closed, OSError):
+                    self.seen["closed"] += 1
+
+    def prepare_all(self, chance, port, version):
+        made = self.open(chance, version, port=port)
+        for text in m.SYSTEM + m.ORDINARY:
+            self.exchange("prepare", made, made.frame(cql.PREPARE, m.prepare(version, text), 1))
+        made.close()
+
+    def hunter(self, number):
+        chance = random.Random(f"{self.seed} {number}")
+        mutator = m.Mutator(chance, self.pool)
+        who = f"hunter {number}"
+        try:
+            self.prepare_all(chance, self.ports[number % len(self.ports)], 5 if number % 2 else 4)
+        except (Closed, OSError):
+            self.seen["closed"] += 1
+        while not self.over.is_set():
+            made = None
+            try:
+                made = self.open(chance)
+                for _ in range(chance.randint(5, 60)):
+                    if self.over.is_set():
+                        break
+                    frames = [mutator.frame(made) for _ in range(chance.choice((1, 1, 2, 3, 8)))]
+                    self.seen["requests"] += len(frames)
+                    raw = made.wrap(frames)
+                    cut = chance.randrange(len(raw)) if chance.random() < 0.2 else 0
+                    if cut:
+                        made.send(raw[:cut])
+                    made.send(raw[cut:])
+                    self.read(who, made, frames)
+            except (Closed, OSError):
+                self.seen["closed"] += 1
+                # A node of the ring may be away for a while: its port refuses.
+                self.over.wait(0.02)
+            except Exception as error:
+                with self.guard:
+                    self.found.append(f"{who} could not read on: {error!r}")
+                self.over.set()
+            finally:
+                if made:
+                    made.close()
+
+    def listener(self, number):
+        """Registered all the time, and asks nothing."""
+        chance = random.Random(f"{self.seed} listener {number}")
+        while not self.over.is_set():
+            try:
+                made = self.open(chance, port=self.ports[0])
+                made.send(made.wrap([made.frame(cql.REGISTER, cql.string_list(m.EVENTS[:3]), 1)]))
+                while not self.over.is_set():
+                    answer = made.answer(0.5)
+                    if answer:
+                        self.take("listener", made, answer, [])
+            except (Closed, OSError):
+                self.over.wait(0.2)
+
+    def run(self, seconds):
+        speaker.libraries()
+        self.begun = time.monotonic()
+        self.fixed()
+        threads = [threading.Thread(target=self.hunter, args=(n,), daemon=True) for n in range(HUNTERS)]
+        threads += [threading.Thread(target=self.listener, args=(n,), daemon=True) for n in range(2)]
+        for thread in threads:
+            thread.start()
+        self.over.wait(max(0.0, seconds - (time.monotonic() - self.begun)))
+        self.over.set()
+        for thread in threads:
+            thread.join(10)
+        return self
+
+    def says(self):
+        return f"seed {self.seed}, {time.monotonic() - self.begun:.0f} s: " + ", ".join(f"{n} {what}" for what, n in sorted(self.seen.items()))
+
+    def nothing(self):
+        """That nothing was told, and that enough was asked for this to mean something."""
+        if self.found:
+            raise Failed(f"{self.says()}; found: " + " | ".join(self.found))
+        for what in ("named rows", "nameless rows", "errors"):
+            if self.seen[what] < 20:
+                raise Failed(f"hardly anything was asked: {self.says()}")
+        return self.says()
+
+
+def stir(node, over):
+    """Takes a node's port for clients away and gives it back, again and again, so that there are events."""
+    while not over.wait(10):
+        try:
+            node.nodetool("disablebinary")
+            over.wait(5)
+        except Exception as error:  # a busy machine: there are fewer events, which the result says
+            print(f"  nodetool: {error}", flush=True)
+        finally:
+            node.nodetool("enablebinary")
+
+
+def seed():
+    """The one that the environment names, or a fresh one; printed before anything is sent."""
+    chosen = int(os.environ.get("CQLGATE_SEED") or random.SystemRandom().randrange(2 ** 32))
+    print(f"  seed {chosen} (CQLGATE_SEED={chosen} makes the same requests)", flush=True)
+    return chosen
+
+
+def check(report, suite, ring, gateway, seconds, stirred=False):
+    """A hunt of so many seconds, as a row of `report`."""
+    hunt = Hunt(ring, gateway, seed())
+    over, stirrer = threading.Event(), None
+    if stirred:
+        stirrer = threading.Thread(target=stir, args=(ring.nodes[-1], over), daemon=True)
+        stirrer.start()
+    try:
+        hunt.run(seconds)
+    finally:
+        over.set()
+        if stirrer:
+            stirrer.join(60)
+    add(report, suite, ring, "nothing told", hunt.nothing)
+
+
+def counter_check(report, suite, ring, gateway, within=5.0):
+    """The same with rewriting switched off must find something, soon; `gateway` is one that rewrites nothing."""
+    def found():
+        hunt = Hunt(ring, gateway, seed()).run(within)
+        if not hunt.first or hunt.first - hunt.begun > within:
+            raise Failed(f"nothing found within {within} s: {hunt.says()}")
+        return f"found after {hunt.first - hunt.begun:.2f} s: {hunt.found[0][:200]}"
+
+    add(report, suite, ring, "off: found", found)
+
+
+def add(report, suite, ring, assertion, what):
+    try:
+        report.add(suite, "hunters", f"Cassandra {ring.version.release}", assertion, "ok", what())
+    except Failed as failed:
+        report.add(suite, "hunters", f"Cassandra {ring.version.release}", assertion, "failed", failed)
