@@ -9,7 +9,7 @@ from collections import Counter
 from cassandra import ConsistencyLevel
 from cassandra.auth import PlainTextAuthProvider
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile
-from cassandra.policies import ConstantReconnectionPolicy, DCAwareRoundRobinPolicy, TokenAwarePolicy
+from cassandra.policies import ConstantReconnectionPolicy, DCAwareRoundRobinPolicy, HostFilterPolicy, TokenAwarePolicy
 
 options = json.loads(sys.argv[1])
 printing = threading.Lock()
@@ -40,6 +40,9 @@ if options["ca"]:
     more["ssl_context"] = ssl.create_default_context(cafile=options["ca"])
     more["ssl_options"] = {"server_hostname": options["contacts"][0].split(":")[0]}
 policy = TokenAwarePolicy(DCAwareRoundRobinPolicy("dc1"), shuffle_replicas=False)
+if options.get("only"):
+    # Other nodes are neither asked nor dialled.
+    policy = HostFilterPolicy(policy, lambda host: address(host) in options["contacts"])
 cluster = Cluster(
     [(c.split(":")[0], int(c.split(":")[1])) for c in options["contacts"]],
     execution_profiles={EXEC_PROFILE_DEFAULT: ExecutionProfile(load_balancing_policy=policy, consistency_level=ConsistencyLevel.ONE)},
@@ -96,16 +99,18 @@ def keys(_):
 class Load(threading.Thread):
     def __init__(self):
         super().__init__(daemon=True)
-        self.going, self.ok, self.errors, self.first, self.coordinators = True, 0, 0, None, Counter()
+        self.going, self.ok, self.errors, self.first, self.coordinators, self.took = True, 0, 0, None, Counter(), []
 
     def run(self):
         k = 0
         while self.going:
             k = (k + 1) % 300
+            begun = time.monotonic()
             try:
                 future = session.execute_async(three.bind([k]))
                 future.result()
                 self.ok += 1
+                self.took.append((time.monotonic() - begun) * 1000)
                 self.coordinators[str(future.coordinator_host.host_id)] += 1
             except Exception as error:
                 self.errors += 1
@@ -126,7 +131,8 @@ def start(_):
 def stop(_):
     load.going = False
     load.join()
-    say(reply="stop", ok=load.ok, errors=load.errors, first=load.first, coordinators=dict(load.coordinators))
+    took = sorted(load.took) or [0.0]
+    say(reply="stop", p50=took[len(took) // 2], p99=took[len(took) * 99 // 100], ok=load.ok, errors=load.errors, first=load.first, coordinators=dict(load.coordinators))
 
 
 def ddl(name):

@@ -96,6 +96,7 @@ SUITES = {
     "kubernetes-ci": "the short share: every manifest checked by the apiserver, CA1 to CA4, a pod replaced, two gateways with one map, an expired watch, a frozen API, the rights",
     "kubernetes-api": "the Kubernetes API killed, frozen, unreachable, throttling, forbidding, and without its slices, with reads going on",
     "leak": "mutated requests by several connections at once, every answer searched for the nodes' own addresses; and the same with rewriting off, which must find one",
+    "flood": "20,000 strangers from 200 addresses while a driver works, beside the same flood against HAProxy",
     "off": "the counter-check: with rewriting switched off everything should fail",
     "all": "matrix, secured and usual",
 }
@@ -119,7 +120,7 @@ def parse(arguments):
         one.add_argument("--drivers", help="only these, with commas between")
         one.add_argument("--steps", help="only these: usual has death,control,growth,move,schema,end; kubernetes replaced,killed,scaled,rolled,flapping,hostname,maps,racks,schema,end; kubernetes-api its own, which it prints")
         one.add_argument("--releases", help="versions: only these of 4.1,4.0,6.0,3.11; leak: of 5.0,4.1")
-        one.add_argument("--seconds", type=float, help="leak: all of it, 600 unless told; CQLGATE_SEED=N for the same requests again")
+        one.add_argument("--seconds", type=float, help="leak: all of it, 600 unless told; flood: each flood, 120 unless told; CQLGATE_SEED=N for the same choices again")
         one.add_argument("--record", metavar="FILE", help="write the table as Markdown, too")
         one.set_defaults(call=suite, suite=name, locked=True)
     return parser.parse_args(arguments or ["usual"])

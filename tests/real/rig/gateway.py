@@ -13,7 +13,7 @@ from .wait import until
 FIRST_PORT = 9042
 
 
-def build(rewriting_switch=False):
+def build(rewriting_switch=False, release=False):
     """The binary. With `rewriting_switch` it is one that can be told to leave rows as they are: only the rig's
     counter-check uses it, to see every assertion fail."""
     if os.environ.get("CQLGATE_BINARY") and not rewriting_switch:
@@ -22,8 +22,9 @@ def build(rewriting_switch=False):
     if rewriting_switch:
         target = str(cache.ROOT / "gateway-switch")
     features = ["--features", "rewriting-switch"] if rewriting_switch else []
-    cache.run("cargo", "build", "--locked", "--bin", "cqlgate", *features, cwd=cache.CHECKOUT, env={"CARGO_TARGET_DIR": target})
-    return f"{target}/debug/cqlgate"
+    profile = ["--release"] if release else []
+    cache.run("cargo", "build", "--locked", "--bin", "cqlgate", *profile, *features, cwd=cache.CHECKOUT, env={"CARGO_TARGET_DIR": target})
+    return f"{target}/{'release' if release else 'debug'}/cqlgate"
 
 
 class Gateway:
@@ -31,7 +32,7 @@ class Gateway:
 
     direct = False
 
-    def __init__(self, ring, discovery="nodes", credentials=False, tls=None, rewriting=True, number=1):
+    def __init__(self, ring, discovery="nodes", credentials=False, tls=None, rewriting=True, number=1, release=False):
         self.ring, self.discovery, self.tls, self.rewriting, self.number = ring, discovery, tls, rewriting, number
         self.home = cache.RUN / ("gateway" if number == 1 else f"gateway{number}")
         shutil.rmtree(self.home, ignore_errors=True)
@@ -39,7 +40,7 @@ class Gateway:
         self.namespace = net.gateway_namespace(number)
         self.config = self.home / "cqlgate.yaml"
         self.config.write_text(self.yaml(credentials))
-        self.binary = build(rewriting_switch=not rewriting)
+        self.binary = build(rewriting_switch=not rewriting, release=release)
         self.process = None
 
     def yaml(self, credentials):

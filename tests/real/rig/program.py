@@ -13,7 +13,7 @@ class Died(Exception):
 
 
 class Program:
-    def __init__(self, driver, client, contacts, version=None, compression="none", credentials=None, ca=None):
+    def __init__(self, driver, client, contacts, version=None, compression="none", credentials=None, ca=None, only=False):
         self.driver, self.client, self.events, self.answers = driver, client, [], deque()
         self.settings = (version, compression, credentials, ca)
         self.changed = threading.Condition()
@@ -21,7 +21,7 @@ class Program:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         user, password = credentials or (None, None)
         options = {"contacts": contacts, "version": version or driver.default, "compression": compression,
-                   "username": user, "password": password, "ca": str(ca) if ca else None}
+                   "username": user, "password": password, "ca": str(ca) if ca else None, "only": only}
         self.process = subprocess.Popen(
             ["ip", "netns", "exec", client.full, *map(str, driver.command()), json.dumps(options)], text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=open(self.log, "w"), start_new_session=True,

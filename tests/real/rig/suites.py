@@ -236,6 +236,19 @@ def leak(report, direct=False, which=("5.0", "4.1"), seconds=600.0):
         ring.kill()
 
 
+def flood(report, direct=False, seconds=120.0):
+    """Strangers by the thousand, plain and with TLS, `seconds` each; in a file of its own."""
+    from . import flood as flooding
+
+    drivers.DRIVERS["python"].command()
+    build(release=True)
+    report.details = True
+    flooding.haproxy()
+    ring = ring_with_schema(count=1)
+    flooding.run(report, ring, seconds)
+    ring.kill()
+
+
 def kubernetes(report, direct=False, **more):
     """The whole mission in Kubernetes; what it is made of is in a file of its own, which needs this one."""
     from . import kubernetes_suite
@@ -265,7 +278,7 @@ def everything(report, direct=False):
         net.bridges()
 
 
-SUITES = {"usual": usual, "ci": ci, "matrix": matrix, "secured": secured, "versions": versions, "off": off, "leak": leak, "all": everything,
+SUITES = {"usual": usual, "ci": ci, "matrix": matrix, "secured": secured, "versions": versions, "off": off, "leak": leak, "flood": flood, "all": everything,
           "kubernetes": kubernetes, "kubernetes-ci": kubernetes_ci, "kubernetes-api": kubernetes_api}
 
 
