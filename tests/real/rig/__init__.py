@@ -8,5 +8,9 @@
     program    a driver program: JSON lines out, one-word commands in
     assertions what every driver must show (CA1 to CA9)
     suites     which drivers, in which cells
+    speaker    a connection that says what it likes, and mutations the requests it says
+    judge      whether an answer tells an endpoint of a node
+    leak       the hunt that is made of these
+    flood      strangers by the thousand, flooder what each process of them does
     report     the table
 """
