@@ -2,6 +2,7 @@
 //! to validate: what clients dial and where nodes come from have become what they mean, paths count from the file.
 
 pub mod bounds;
+mod checks;
 pub mod file;
 pub mod kubernetes;
 pub mod marked;
