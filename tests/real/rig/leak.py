@@ -58,8 +58,8 @@ class Hunt:
         if what:
             with self.guard:
                 self.first = self.first or time.monotonic()
-                self.found.append(f"{who} v{made.version} {made.compression} stream {stream}: {what}; sent before it: {' '.join(f.hex() for f in said)[:600]}")
-            if len(self.found) >= ENOUGH:
+                self.found.append(f"{who} v{made.version} {made.compression}: {what}, stream {stream}; sent before it: {' '.join(f.hex() for f in said)[:600]}")
+            if who.startswith("hunter") and len(self.found) >= ENOUGH:
                 self.over.set()
 
     def read(self, who, made, frames):
@@ -76,29 +76,45 @@ class Hunt:
         self.read(who, made, frames)
 
     def fixed(self):
-        """What was once found, first: a stream used twice in one write, and a compression flag where nothing is compressed."""
+        """What was once found by hand, first. A compression flag where nothing is compressed comes before a stream that is used twice in one
+        write: the second, where it succeeds, spoils the statement for all."""
         chance = random.Random(f"{self.seed} fixed")
-        for turn, version in enumerate((3, 4, 5)):
-            with_flag = [f"SELECT native_address, native_port, rack FROM system.peers_v2 LIMIT {20 + turn}", "SELECT * FROM system.peers_v2"]
-            for text in with_flag:
+        for attack in (self.flagged, self.twice):
+            for turn, version in enumerate((3, 4, 5)):
                 try:
-                    one, other = (self.open(chance, version, port=self.ports[0]) for _ in range(2))
-                    one.send(one.wrap([one.frame(cql.PREPARE, m.prepare(version, text))]))
-                    answer = one.answer(5)
-                    prepared = answer and m.prepared_of(version, answer[3])
-                    if not prepared:
-                        continue
-                    self.learn(prepared, version)
-                    skipping = m.execute(version, prepared)
-                    for _ in range(3):
-                        self.exchange("stream twice", one, one.frame(cql.QUERY, m.query(version, "USE k3"), 1), one.frame(cql.EXECUTE, skipping, 1))
-                        self.exchange("after a stream twice", other, other.frame(cql.EXECUTE, skipping, 5))
-                    self.exchange("compression flag", other, other.frame(cql.EXECUTE, skipping, 6, COMPRESSION))
-                    other.close()
-                    other = self.open(chance, version, port=self.ports[0])
-                    self.exchange("compression flag", other, other.frame(cql.QUERY, m.query(version, text, m.SKIP), 7, COMPRESSION))
+                    attack(chance, version, f"SELECT native_address, native_port, rack FROM system.peers_v2 LIMIT {20 + turn}")
+                    attack(chance, version, "SELECT * FROM system.peers_v2")
                 except (Closed, OSError):
                     self.seen["closed"] += 1
+        if self.found:
+            self.over.set()
+
+    def prepared(self, made, text):
+        made.send(made.wrap([made.frame(cql.PREPARE, m.prepare(made.version, text), 1)]))
+        answer = made.answer(5)
+        prepared = answer and m.prepared_of(made.version, answer[3])
+        if not prepared:
+            raise Closed("not prepared")
+        self.learn(prepared, made.version)
+        return prepared
+
+    def flagged(self, chance, version, text):
+        """EXECUTE and QUERY with Skip_metadata and a flag that nodes ignore; the body is not compressed."""
+        for opcode in (cql.EXECUTE, cql.QUERY):
+            made = self.open(chance, version, port=self.ports[0])
+            body = (m.execute(version, self.prepared(made, text)) if opcode == cql.EXECUTE else m.query(version, text, m.SKIP))
+            self.exchange("compression flag", made, made.frame(opcode, body, 6, COMPRESSION))
+            made.close()
+
+    def twice(self, chance, version, text):
+        """An answer to USE that is taken for one to an EXECUTE without metadata; then another client executes the same."""
+        one, other = (self.open(chance, version, port=self.ports[0]) for _ in range(2))
+        skipping = m.execute(version, self.prepared(one, text))
+        for _ in range(3):
+            self.exchange("stream twice", one, one.frame(cql.QUERY, m.query(version, "USE k3"), 1), one.frame(cql.EXECUTE, skipping, 1))
+            self.exchange("after a stream twice", other, other.frame(cql.EXECUTE, skipping, 5))
+        one.close()
+        other.close()
 
     def prepare_all(self, chance, port, version):
         made = self.open(chance, version, port=port)
@@ -155,10 +171,11 @@ class Hunt:
             except (Closed, OSError):
                 self.over.wait(0.2)
 
-    def run(self, seconds):
+    def run(self, seconds, fixed=True):
         speaker.libraries()
         self.begun = time.monotonic()
-        self.fixed()
+        if fixed:
+            self.fixed()
         threads = [threading.Thread(target=self.hunter, args=(n,), daemon=True) for n in range(HUNTERS)]
         threads += [threading.Thread(target=self.listener, args=(n,), daemon=True) for n in range(2)]
         for thread in threads:
@@ -175,7 +192,8 @@ class Hunt:
     def nothing(self):
         """That nothing was told, and that enough was asked for this to mean something."""
         if self.found:
-            raise Failed(f"{self.says()}; found: " + " | ".join(self.found))
+            each = {found.split(":")[0]: found for found in reversed(self.found)}
+            raise Failed(f"{self.says()}; found {len(self.found)}: " + " | ".join(found[:260] for found in reversed(each.values())))
         for what in ("named rows", "nameless rows", "errors"):
             if self.seen[what] < 20:
                 raise Failed(f"hardly anything was asked: {self.says()}")
@@ -218,9 +236,9 @@ def check(report, suite, ring, gateway, seconds, stirred=False):
 
 
 def counter_check(report, suite, ring, gateway, within=5.0):
-    """The same with rewriting switched off must find something, soon; `gateway` is one that rewrites nothing."""
+    """The hunters alone must find something soon where rewriting is switched off; `gateway` is one that rewrites nothing."""
     def found():
-        hunt = Hunt(ring, gateway, seed()).run(within)
+        hunt = Hunt(ring, gateway, seed()).run(within, fixed=False)
         if not hunt.first or hunt.first - hunt.begun > within:
             raise Failed(f"nothing found within {within} s: {hunt.says()}")
         return f"found after {hunt.first - hunt.begun:.2f} s: {hunt.found[0][:200]}"
