@@ -68,7 +68,7 @@ class Node:
             "-Dcassandra-foreground=yes", *FAST, *(JOINING if joining else []), "-cp", ring.classpath, "org.apache.cassandra.service.CassandraDaemon",
         ]
         with open(home / "out.log", "ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=home,
                                             start_new_session=True, env={**os.environ, "MALLOC_ARENA_MAX": "2"})
 
     def alive(self):

@@ -4,6 +4,7 @@ Each connection's choices come from the seed that is printed; how the connection
 """
 import os
 import random
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -65,7 +66,7 @@ class Hunt:
     def read(self, who, made, frames):
         """The answers to `frames`: all of them, or until none comes any more (not every request gets one)."""
         for count in range(len(frames)):
-            answer = made.answer(2.0 if count == 0 else 0.3)
+            answer = made.answer(0.7 if count == 0 else 0.3)
             if answer is None:
                 break
             self.take(who, made, answer, frames)
@@ -145,6 +146,9 @@ class Hunt:
                         made.send(raw[:cut])
                     made.send(raw[cut:])
                     self.read(who, made, frames)
+                # What came late.
+                while answer := made.answer(0.3):
+                    self.take(who, made, answer, [])
             except (Closed, OSError):
                 self.seen["closed"] += 1
                 # A node of the ring may be away for a while: its port refuses.
@@ -194,8 +198,8 @@ class Hunt:
         if self.found:
             each = {found.split(":")[0]: found for found in reversed(self.found)}
             raise Failed(f"{self.says()}; found {len(self.found)}: " + " | ".join(found[:260] for found in reversed(each.values())))
-        for what in ("named rows", "nameless rows", "errors"):
-            if self.seen[what] < 20:
+        for what, least in (("named rows", 20), ("nameless rows", 5), ("errors", 20)):
+            if self.seen[what] < least:
                 raise Failed(f"hardly anything was asked: {self.says()}")
         return self.says()
 
@@ -203,13 +207,13 @@ class Hunt:
 def stir(node, over):
     """Takes a node's port for clients away and gives it back, again and again, so that there are events."""
     while not over.wait(10):
-        try:
-            node.nodetool("disablebinary")
+        for what in ("disablebinary", "enablebinary"):
+            try:
+                node.nodetool(what)
+            except (OSError, subprocess.SubprocessError) as error:
+                # A busy machine, or the node has died: there are fewer events, and `nodes live` says the rest.
+                print(f"  nodetool {what} of node {node.number}: {type(error).__name__}", flush=True)
             over.wait(5)
-        except Exception as error:  # a busy machine: there are fewer events, which the result says
-            print(f"  nodetool: {error}", flush=True)
-        finally:
-            node.nodetool("enablebinary")
 
 
 def seed():
@@ -233,6 +237,16 @@ def check(report, suite, ring, gateway, seconds, stirred=False):
         if stirrer:
             stirrer.join(60)
     add(report, suite, ring, "nothing told", hunt.nothing)
+    add(report, suite, ring, "nodes live", lambda: living(ring))
+
+
+def living(ring):
+    """That no request ended a node's process."""
+    dead = [node for node in ring.nodes if node.process.poll() is not None]
+    for node in dead:
+        frames = [line for line in (node.home / "out.log").read_text(errors="replace").splitlines() if line.startswith("# C ")]
+        raise Failed(f"{len(dead)} of {len(ring.nodes)} ended; node {node.number} with {node.process.returncode} {' '.join(frames[:1])}")
+    return f"{len(ring.nodes)} nodes"
 
 
 def counter_check(report, suite, ring, gateway, within=5.0):
