@@ -224,7 +224,7 @@ def seed():
 
 
 def check(report, suite, ring, gateway, seconds, stirred=False):
-    """A hunt of so many seconds, as rows of `report`. Where nodes die of a body that is no LZ4, such come at the end."""
+    """A hunt of so many seconds, as rows of `report`. Where nodes die of bodies that do not decompress, such come at the end."""
     fragile = ring.version.release.startswith("4.")
     hunt = Hunt(ring, gateway, seed(), gentle=fragile)
     over, stirrer = threading.Event(), None
@@ -241,7 +241,7 @@ def check(report, suite, ring, gateway, seconds, stirred=False):
     add(report, suite, ring, "nodes live", lambda: living(ring))
     if fragile:
         Hunt(ring, gateway, seed()).run(15)
-        add(report, suite, ring, "no LZ4: live", lambda: living(ring))
+        add(report, suite, ring, "not compressed: live", lambda: living(ring))
 
 
 def living(ring):

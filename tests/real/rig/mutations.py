@@ -70,8 +70,8 @@ def prepared_of(version, body):
 
 class Mutator:
     def __init__(self, chance, pool, gentle=False):
-        """`pool` is all connections' own: (version is at least 5) → [(what was prepared)]. `gentle`: no body is said to be LZ4 that is none,
-        as 4.1 takes its word for it: a length is believed, and memory outside the process's own is read."""
+        """`pool` is all connections' own: (version is at least 5) → [(what was prepared)]. `gentle`: no body is said to be compressed that is not,
+        as 4.1 takes its word for it: a length is allocated, and memory outside the process's own is read."""
         self.chance, self.pool, self.gentle = chance, pool, gentle
 
     def text(self):
@@ -105,7 +105,7 @@ class Mutator:
         for _ in range(chance.choices((0, 1, 2), (4, 5, 1))[0]):
             odd = chance.choices(("compression", "payload", "payload without", "tracing", "other flag", "version", "stream", "opcode", "byte", "cut", "more"),
                                  (4, 2, 1, 0.3, 1, 1, 1, 0.5, 1, 0.5, 0.5))[0]
-            if odd == "compression" and self.gentle and speaker.compression == "lz4" and not speaker.segmented:
+            if odd == "compression" and self.gentle and speaker.compression != "none" and not speaker.segmented:
                 continue
             if odd == "compression":
                 flags |= COMPRESSION
