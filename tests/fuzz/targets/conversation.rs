@@ -31,6 +31,12 @@ const STEPS_PER_TURN: u64 = 4 * (131_071 + 64 * 1024) + 4 * 256 * 1024 + 4 * HEL
 const HEAP_PER_BYTE: usize = 24;
 const HEAP_FREE: usize = 256 * 1024;
 
+/// Bytes kept between questions for each that was received or decompressed: a claim keeps nothing.
+const HELD_PER_BYTE: usize = 4;
+const HELD_FREE: usize = 4096;
+/// The most that is waited for: a v5 segment, or a frame that may be held.
+const LONGEST_WAIT: usize = HELD_FRAME + 64;
+
 const SESSIONS: [(Version, Option<Compression>); 8] = [
     (Version::V3, None),
     (Version::V3, Some(Compression::Snappy)),
@@ -80,7 +86,14 @@ fuzz_target!(|bytes: &[u8]| {
         "{session:?} in pieces of {pieces:?} ended {} and whole {}: {}",
         cut.2,
         whole.2,
-        script.iter().map(|(from_node, bytes)| format!("\n{} {:02x?}", if *from_node { '<' } else { '>' }, &bytes[..bytes.len().min(60)])).collect::<String>()
+        script
+            .iter()
+            .map(|(from_node, bytes)| format!(
+                "\n{} {:02x?}",
+                if *from_node { '<' } else { '>' },
+                &bytes[..bytes.len().min(60)]
+            ))
+            .collect::<String>()
     );
     let ended = whole.2 || cut.2;
     // What was decided before the end may have gone out in one run and not in the other.
@@ -186,10 +199,13 @@ fn play(session: Session, single_node: bool, script: &Script, pieces: &[usize]) 
                 assert!(steps <= explained, "{steps} steps for {bytes_so_far} bytes");
                 assert!(turn <= STEPS_PER_TURN, "{turn} steps in one turn");
                 drop(conversation.take_facts());
+                let held = conversation.requests_held() + conversation.responses_held();
+                assert!(held <= HELD_PER_BYTE * bytes_so_far + HELD_FREE, "{held} bytes are held of {bytes_so_far}");
                 written[side].extend(undecided[side].drain(..pass));
                 match then {
                     Then::Wait { need } => {
                         assert!(need > undecided[side].len(), "waits for bytes that are there");
+                        assert!(need <= LONGEST_WAIT.max(MAX_PAYLOAD + 64), "waits for {need} bytes");
                         break;
                     }
                     Then::Yield => {}
