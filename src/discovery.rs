@@ -5,7 +5,7 @@
 //!   fixed / contact_points / kubernetes ─────┐ Input::Nodes
 //!   probe (one for each node) ── Alive, Dead ┤
 //!   advertised ── Input::Advertised ─────────┼──▶ writer: topology::state ──▶ watch<Arc<Topology>>
-//!   relays ── Observed, Hidden ──────────────┘        └─ starts and ends the probes
+//!   relays ── Observed, heard last ──────────┘        └─ starts and ends the probes
 //! ```
 //!
 //! Everything here only reports; what it means is concluded in `topology::state`, which the writer alone owns.
@@ -24,6 +24,7 @@ mod replace_file;
 mod resolve;
 mod ring;
 mod state_file;
+mod store;
 mod writer;
 
 use std::collections::HashMap;
@@ -49,6 +50,7 @@ pub use kubernetes::{Endpoint, Fold, Seen, Slice};
 pub use state_file::StateFileError;
 
 use crate::proxy::dial::Dialer;
+use clock::Clock;
 use contact_points::ContactPoints;
 use fixed::Fixed;
 use kubernetes::{Cluster, ClusterError, follow_load_balancer};
@@ -118,8 +120,9 @@ fn spawn_with(
         Discovery::Kubernetes(config) => kubernetes = cluster.clone().map(|cluster| (cluster, config.clone())),
     }
     let mut state = State::new(ports.clone(), Options::default());
+    let now = Clock::new().now();
     for (id, claim) in state_file.iter().flat_map(|file| file.claims()) {
-        state.restore(id.clone(), *claim)?;
+        state.restore(id.clone(), *claim, now)?;
     }
     let probes = |inputs, topology| Probes {
         dialer: dialer.clone(),
@@ -176,21 +179,21 @@ fn spawn_with(
         sources.spawn(source.run());
     }
     let running = AbortOnDropHandle::new(tokio::spawn(async move {
-        let writing = writer.run();
-        tokio::pin!(writing);
-        loop {
-            tokio::select! {
-                () = &mut writing => return,
-                // One that has nothing more to say is done; one that panicked leaves the gateway blind.
-                Some(Err(panicked)) = sources.join_next() => {
-                    tracing::error!(%panicked, "discovery has ended");
-                    return;
-                }
-                else => writing.as_mut().await,
-            }
+        tokio::select! {
+            () = writer.run() => {}
+            () = first_end(sources) => {}
         }
     }));
     Ok(Handle { topology, observations, running })
+}
+
+/// Until one of them ends, by a panic or otherwise: without it the gateway would be blind, and say that nothing changes.
+async fn first_end(mut sources: JoinSet<()>) {
+    match sources.join_next().await {
+        Some(Err(panicked)) => tracing::error!(%panicked, "discovery has ended"),
+        Some(Ok(())) => tracing::error!("a source of discovery has ended"),
+        None => std::future::pending().await,
+    }
 }
 
 #[cfg(test)]

@@ -160,6 +160,11 @@ impl Topology {
         self.at(self.by_id.get(id))
     }
 
+    /// Each port, and which life of its node it stands for: connections of an earlier one are to be closed.
+    pub fn lives(&self) -> impl Iterator<Item = (u16, u64)> + '_ {
+        self.nodes.iter().map(|node| (node.port, node.incarnation))
+    }
+
     /// The node known by this `system.local.host_id`; a node that is gone only when no other has it now.
     pub fn node_by_host_id(&self, host_id: HostId) -> Option<&Arc<Node>> {
         self.at(self.by_host_id.get(&host_id))

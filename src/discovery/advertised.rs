@@ -1,5 +1,6 @@
 //! The address that clients are told to dial: given, or the present meaning of a name.
 
+use std::future::pending;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
@@ -10,16 +11,17 @@ use crate::topology::input::Input;
 
 use super::resolve::{Addresses, Failures, Names, follow};
 
-/// Sends the address; for a name, whenever it changes. A name that stops resolving keeps its last address.
+/// Sends the address; for a name, whenever it changes. A name that stops resolving keeps its last address. Never ends, as no
+/// source does, though there may be nothing more to say.
 pub async fn run(advertise: Advertise, names: Names, inputs: mpsc::Sender<Input>) {
     let host = match advertise {
         Advertise::Addresses { ipv4, ipv6 } => {
             let _ = inputs.send(Input::Advertised(Advertised { ipv4, ipv6 })).await;
-            return;
+            return pending().await;
         }
         Advertise::Name(host) => host,
         // What the Kubernetes API says is followed there.
-        Advertise::Service(_) => return,
+        Advertise::Service(_) => return pending().await,
     };
     let mut advertised = Advertised::default();
     follow(names, host, Arc::default(), Failures::Wrong, move |addresses| {

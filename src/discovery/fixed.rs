@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::interval;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::config::ListedNode;
 use crate::metrics::{DialFailure, Metrics};
@@ -66,6 +66,11 @@ impl Fixed {
         loop {
             tokio::select! {
                 _ = still_true.tick() => {}
+                // A name that nobody looks up any more would keep its address for ever.
+                Some(Err(panicked)) = lookups.join_next() => {
+                    error!(%panicked, "a look-up has ended");
+                    return;
+                }
                 Some((index, addresses)) = news.recv() => {
                     let first = waiting.iter().position(|&waits| waits == index);
                     if let Some(first) = first {

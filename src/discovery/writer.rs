@@ -2,14 +2,13 @@
 //! node that lives somewhere, and says what is still missing before the gateway is ready.
 
 use std::collections::{HashMap, HashSet};
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::{AbortHandle, JoinHandle, JoinSet};
-use tokio::time::{sleep, timeout};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
+use tokio::time::sleep;
 use tracing::field::display;
 use tracing::{debug, error, info, warn};
 
@@ -24,16 +23,17 @@ use crate::topology::{Advertised, Node, NodeId, NodeState, Topology};
 use super::clock::Clock;
 use super::probe::Probe;
 use super::state_file::StateFile;
+use super::store::Store;
 use crate::proxy::dial::{Dialer, Target};
 
-/// Longest sleep until the next look at the clock, which may be set while the gateway sleeps.
+/// Longest sleep when nothing is due: then what could not be written is tried again.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 /// Inputs that wait.
 const QUEUE: usize = 1024;
 /// What clients' rows tell of nodes; more is lost, and told again by the next row.
 const OBSERVATIONS: usize = 64;
-/// How long the disk may take before what is true is told without it.
-const DISK_PATIENCE: Duration = Duration::from_secs(2);
+/// Before a probe is begun anew that has ended.
+const PROBE_AGAIN: Duration = Duration::from_secs(1);
 
 /// What everyone else has of the writer.
 pub struct Ends {
@@ -56,14 +56,6 @@ pub struct Writer {
     clock: Clock,
 }
 
-/// The state file, and whether it was said that it cannot be written.
-struct Store {
-    /// Not here while it is being written.
-    file: Option<StateFile>,
-    saving: Option<JoinHandle<(StateFile, io::Result<()>)>>,
-    failing: bool,
-}
-
 impl Writer {
     /// A writer that nothing has reached yet, and the two ends for everyone else.
     pub fn new(
@@ -77,7 +69,7 @@ impl Writer {
         let (topology, receiver) = watch::channel(Arc::new(state.topology().clone()));
         let probes = probes(sender.clone(), receiver.clone());
         let missing = Missing::new(readiness, &state);
-        let store = state_file.map(|file| Store { file: Some(file), saving: None, failing: false });
+        let store = state_file.map(Store::new);
         let (observed, observations) = mpsc::channel(OBSERVATIONS);
         let clock = Clock::new();
         let writer = Self { state, inputs, topology, missing, probes, metrics, store, observations, clock };
@@ -86,19 +78,28 @@ impl Writer {
 
     /// Folds for ever; the probes end with it.
     pub async fn run(mut self) {
+        while let Some(input) = self.next().await {
+            self.fold(input).await;
+        }
+    }
+
+    /// What is to be folded next: life and death first, what clients' rows tell only when there is none of that. `None` when nobody
+    /// is left to tell anything.
+    async fn next(&mut self) -> Option<Input> {
         loop {
             let now = self.clock.now();
             let due = self.state.deadline().map(|at| at.duration_since(now).unwrap_or_default());
-            let input = tokio::select! {
+            tokio::select! {
                 biased;
-                input = self.inputs.recv() => match input {
-                    Some(input) => input,
-                    None => return,
+                input = self.inputs.recv() => return input,
+                Some(ended) = self.probes.tasks.join_next() => self.probes.ended(ended),
+                Some(input) = self.observations.recv() => return Some(input),
+                kept = settled(&mut self.store) => if kept {
+                    // What has changed meanwhile is written next.
+                    return Some(Input::Tick);
                 },
-                Some(input) = self.observations.recv() => input,
-                () = sleep(due.unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP)) => Input::Tick,
-            };
-            self.fold(input).await;
+                () = sleep(due.unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP)) => return Some(Input::Tick),
+            }
         }
     }
 
@@ -115,40 +116,16 @@ impl Writer {
                 _ => warn!("{notice}"),
             }
         }
-        self.save().await;
+        if let Some(store) = &mut self.store {
+            store.save(self.state.claims()).await;
+        }
         if let Some(next) = next {
             let next = Arc::new(next);
             self.announce(&next);
             self.topology.send_replace(Arc::clone(&next));
-            self.probes.follow(&next);
+            self.probes.follow(&next, Duration::ZERO);
         }
         self.missing.update(&self.state);
-    }
-
-    /// Keeps who has which port, before it is told. A disk that fails, or hangs, is no reason to keep a node, or its death, from
-    /// clients.
-    async fn save(&mut self) {
-        let Some(store) = &mut self.store else { return };
-        if let Some(saving) = store.saving.take_if(|saving| saving.is_finished()) {
-            store.saved(saving.await.ok());
-        }
-        let Some(mut file) = store.file.take() else { return };
-        if file.claims() == self.state.claims() {
-            store.file = Some(file);
-            return;
-        }
-        let claims = self.state.claims().clone();
-        let mut saving = tokio::task::spawn_blocking(move || {
-            let saved = file.save(&claims).map_err(io::Error::other);
-            (file, saved)
-        });
-        match timeout(DISK_PATIENCE, &mut saving).await {
-            Ok(saved) => store.saved(saved.ok()),
-            Err(_) => {
-                store.complain(&format!("not written within {DISK_PATIENCE:?}"));
-                store.saving = Some(saving);
-            }
-        }
     }
 
     /// The log and the numbers of a new snapshot.
@@ -188,21 +165,11 @@ impl Writer {
     }
 }
 
-impl Store {
-    /// The file is back; `None` when the task that had it is gone, and the file with it.
-    fn saved(&mut self, saved: Option<(StateFile, io::Result<()>)>) {
-        let Some((file, saved)) = saved else { return };
-        self.file = Some(file);
-        match saved {
-            Ok(()) => self.failing = false,
-            Err(error) => self.complain(&error.to_string()),
-        }
-    }
-
-    fn complain(&mut self, error: &str) {
-        if !std::mem::replace(&mut self.failing, true) {
-            error!(error, "ports are not kept: after a restart nodes may have others");
-        }
+/// See [`Store::settled`]; for ever where there is no file.
+async fn settled(store: &mut Option<Store>) -> bool {
+    match store {
+        Some(store) => store.settled().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -230,8 +197,8 @@ pub struct Probes {
 }
 
 impl Probes {
-    /// Starts and ends probes until there is one for each address of `topology`.
-    fn follow(&mut self, topology: &Topology) {
+    /// Ends probes and starts others, `after` a while, until there is one for each address of `topology`.
+    fn follow(&mut self, topology: &Topology, after: Duration) {
         let lives = |node: &&Arc<Node>| node.state != NodeState::Gone && node.present;
         self.running.retain(|id, (address, task)| {
             let keep = topology.node_by_id(id).filter(lives).is_some_and(|node| node.address == *address);
@@ -241,18 +208,27 @@ impl Probes {
             // One that has ended by itself is begun anew.
             keep && !task.is_finished()
         });
-        while let Some(ended) = self.tasks.try_join_next() {
-            if let Err(panicked) = ended
-                && panicked.is_panic()
-            {
-                error!(%panicked, "a probe has ended; it is begun anew");
-            }
-        }
         for node in topology.nodes.iter().filter(lives) {
             if !self.running.contains_key(&node.id) {
-                let task = self.tasks.spawn(self.probe(node).run());
+                let probe = self.probe(node);
+                let task = self.tasks.spawn(async move {
+                    sleep(after).await;
+                    probe.run().await;
+                });
                 self.running.insert(node.id.clone(), (node.address, task));
             }
+        }
+    }
+
+    /// One that was told to end is nobody's loss. Without one that panicked its node would be what it was for ever: it is begun
+    /// anew, and the others go on.
+    fn ended(&mut self, ended: Result<(), JoinError>) {
+        let Err(panicked) = ended else { return };
+        if panicked.is_panic() {
+            error!(%panicked, "a probe has ended; it is begun anew");
+            self.metrics.task_ended("probe");
+            let topology = Arc::clone(&self.topology.borrow());
+            self.follow(&topology, PROBE_AGAIN);
         }
     }
 
@@ -303,3 +279,6 @@ impl Missing {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
-//! What changed between two snapshots, one line for each fact: for the log, for listeners, for whoever closes connections.
+//! What changed between two snapshots, one line for each fact: for the log and the numbers.
 //!
-//! Events for clients are not made from this: each control connection compares the snapshot with what it was told.
+//! Events for clients are not made from this: each control connection compares the snapshot with what it was told. Nor are
+//! connections closed by it: see [`Topology::lives`].
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -62,13 +63,6 @@ pub fn diff(old: &Topology, new: &Topology) -> Vec<Change> {
     changes
 }
 
-/// The ports whose connections belong to a former life of their node and must be closed.
-pub fn ports_to_close(old: &Topology, new: &Topology) -> Vec<u16> {
-    let outlived =
-        |before: &&Arc<Node>| new.node_by_id(&before.id).is_none_or(|node| node.incarnation != before.incarnation);
-    old.nodes.iter().filter(outlived).map(|node| node.port).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use uuid::Uuid;
@@ -83,7 +77,6 @@ mod tests {
     fn nothing_changes_between_equal_snapshots() {
         let one = topology(vec![Node::example("a", 9042, "10.0.0.1:9042")]);
         assert_eq!(diff(&one, &one.clone()), vec![]);
-        assert_eq!(ports_to_close(&one, &one.clone()), Vec::<u16>::new());
     }
 
     #[test]
@@ -110,6 +103,5 @@ mod tests {
                 Change::Appeared(Arc::new(b)),
             ]
         );
-        assert_eq!(ports_to_close(&old, &new), vec![9042, 9049]);
     }
 }

@@ -129,6 +129,11 @@ pub enum Notice {
         id: NodeId,
         error: PortError,
     },
+    /// Another port was wanted for it than it has.
+    KeepsPort {
+        id: NodeId,
+        error: PortError,
+    },
     /// The node was known by another host_id before.
     Replaced {
         id: NodeId,
@@ -189,6 +194,7 @@ impl fmt::Display for Notice {
         match self {
             Self::Died { id, address, reason } => write!(f, "{id} at {address} is dead: {}", reason.label()),
             Self::NoPort { id, error } => write!(f, "{id} has no port and is hidden from clients: {error}"),
+            Self::KeepsPort { id, error } => write!(f, "{id} keeps the port that it has: {error}"),
             Self::Replaced { id, from, to } => write!(f, "{id} was replaced: its host_id was {from} and is {to}"),
             Self::HostIdTaken { host_id, by, from } => write!(f, "host_id {host_id} is now {by}, before it was {from}"),
             Self::Refused { id, address, why } => write!(f, "{id} answers at {address} but is not used: {why}"),

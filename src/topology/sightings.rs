@@ -22,15 +22,13 @@ pub struct Sightings {
 }
 
 impl Sightings {
-    /// A row was seen. Lost when somebody else is at the map, or when it is full of rows that were seen of late.
+    /// A row was seen. Lost when somebody else is at the map; when it is full, what was not seen for longest makes room.
     pub fn see(&self, hidden: Hidden, now: Instant) {
         let Ok(mut rows) = self.rows.try_lock() else { return };
         let key = (hidden.host_id, hidden.address);
         if rows.len() >= MOST && !rows.contains_key(&key) {
-            rows.retain(|_, (_, seen)| now.duration_since(*seen) < FOR);
-            if rows.len() >= MOST {
-                return;
-            }
+            let oldest = rows.iter().min_by_key(|(_, (_, seen))| *seen).map(|(key, _)| *key);
+            oldest.and_then(|oldest| rows.remove(&oldest));
         }
         rows.insert(key, (hidden, now));
     }
@@ -63,10 +61,13 @@ mod tests {
     fn are_bounded_fade_and_go_when_the_node_is_shown() {
         let (sightings, topology, now) = (Sightings::default(), Topology::default(), Instant::now());
         for n in 0..3000 {
-            sightings.see(row(n), now);
+            sightings.see(row(n), now + Duration::from_millis(n.into()));
+            // One that is read again and again stays.
+            sightings.see(row(0), now + Duration::from_millis(n.into()));
         }
-        assert_eq!(sightings.beside(&topology, now).len(), MOST);
-        let later = now + FOR;
+        let seen = sightings.beside(&topology, now);
+        assert!(seen.len() == MOST && seen.contains(&row(0)) && seen.contains(&row(2999)) && !seen.contains(&row(1)));
+        let later = now + Duration::from_secs(3) + FOR;
         sightings.see(row(5000), later);
         assert_eq!(sightings.beside(&topology, later), [row(5000)]);
         let known = Node::example("a", 9042, &row(5000).address.unwrap().to_string());

@@ -84,9 +84,10 @@ impl State {
         }
     }
 
-    /// Takes a port over from an earlier run, before the first input.
-    pub fn restore(&mut self, id: NodeId, claim: Claim) -> Result<(), PortError> {
-        self.ports.restore(id, claim)
+    /// Takes a port over from an earlier run, before the first input. A node that left in the future, by a clock that was ahead
+    /// then, leaves now: its quarantine is not the longer for it.
+    pub fn restore(&mut self, id: NodeId, claim: Claim, now: SystemTime) -> Result<(), PortError> {
+        self.ports.restore(id, Claim { left: claim.left.map(|left| left.min(now)), ..claim })
     }
 
     /// Folds one input in. `Some` with the next generation when a reader could see a difference.
@@ -201,10 +202,19 @@ impl State {
             match port {
                 Ok(port) => self.place_one(node, port, now),
                 Err(error) => {
+                    // Whoever has a port keeps it, whatever was wanted, and is followed there.
+                    let claim = self.ports.claims().get(&node.id).copied().filter(|claim| claim.left.is_none());
                     if unplaced.get(&node.id).is_none_or(|(_, _, before)| *before != error) {
-                        self.notices.push(Notice::NoPort { id: node.id.clone(), error: error.clone() });
+                        let (id, error) = (node.id.clone(), error.clone());
+                        self.notices.push(match claim {
+                            Some(_) => Notice::KeepsPort { id, error },
+                            None => Notice::NoPort { id, error },
+                        });
                     }
                     self.unplaced.insert(node.id.clone(), (node.address, node.host_id, error));
+                    if let Some(Claim { port, .. }) = claim {
+                        self.place_one(node, port, now);
+                    }
                 }
             }
         }
@@ -255,10 +265,10 @@ impl State {
             *seen = now;
             return;
         }
-        if self.hidden.len() >= MAX_HIDDEN {
-            self.hidden.remove(0);
+        // Those that are there stay, or more of them than there is room for would be news for ever.
+        if self.hidden.len() < MAX_HIDDEN {
+            self.hidden.push((hidden, now));
         }
-        self.hidden.push((hidden, now));
     }
 
     /// Lets go of what time has ended.
@@ -316,7 +326,9 @@ impl State {
             address: None,
             reason: HiddenReason::NotResolved,
         });
-        let unplaced = self.unplaced.iter().map(|(id, (address, host_id, _))| Hidden {
+        let has_port = |id: &NodeId| self.records.get(id).is_some_and(|record| !record.left);
+        let unplaced = self.unplaced.iter().filter(|(id, _)| !has_port(id));
+        let unplaced = unplaced.map(|(id, (address, host_id, _))| Hidden {
             id: Some(id.clone()),
             host_id: *host_id,
             address: Some(*address),

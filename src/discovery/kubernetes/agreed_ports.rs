@@ -8,7 +8,7 @@
 //! agreed. Until it has looked for a ledger nobody has a port, or a restart could give ports that are not those of before.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -17,12 +17,13 @@ use tracing::{debug, error, info, warn};
 use crate::topology::NodeId;
 
 use super::super::backoff::jittered;
+use super::super::clock::Clock;
 use super::ledger::agreement::{Agreed, Agreement, Store, StoreError};
 use super::ledger::{Ledger, Member, Terms, only_set};
 
 /// Between tries while the ledger is not reached.
 const AGAIN: Duration = Duration::from_secs(5);
-/// Longest time between two looks at the clock.
+/// Longest time between two looks at the ledger.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 /// Longest time between two tries to write what nobody waits for; the first come after [`AGAIN`], doubled each time.
 const LONGEST_AGAIN: Duration = Duration::from_secs(300);
@@ -57,6 +58,7 @@ pub async fn keep<S: Store>(store: S, terms: Terms, mut wanted: watch::Receiver<
     // The StatefulSet that had the ports of its ordinals while it was the only one.
     let mut alone: Option<Arc<str>> = None;
     let mut unwritten = 0;
+    let clock = Clock::new();
     loop {
         let Wanted { present, gone } = wanted.borrow_and_update().clone();
         let follows = agreement.ledger().follows_ordinals(&present, &terms.range);
@@ -78,7 +80,7 @@ pub async fn keep<S: Store>(store: S, terms: Terms, mut wanted: watch::Receiver<
             let prefers = |of: &Member| of.prefers.filter(|_| Some(&of.stateful_set) == chosen);
             present.iter().map(|member| Member { prefers: prefers(member), ..member.clone() }).collect()
         };
-        let now = SystemTime::now();
+        let now = clock.now();
         let agreed = agreement.settle(&members, &gone, now).await;
         let due = agreement.deadline().map(|at| at.duration_since(now).unwrap_or_default());
         let due = due.unwrap_or(LONGEST_SLEEP).clamp(AGAIN, LONGEST_SLEEP);

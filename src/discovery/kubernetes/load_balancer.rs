@@ -1,13 +1,14 @@
 //! `advertise: {service: …}`: the address that the load balancer of the gateway's own Service was given, as soon as it has
 //! one, and for as long as it keeps it. Without an address the gateway is not ready.
 
+use std::future::pending;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
 use tokio::sync::{mpsc, watch as latest};
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
@@ -48,6 +49,7 @@ pub async fn run(
                 None => return,
             },
             Some((host, addresses)) = answers.recv() => state.resolved(&host, addresses),
+            () = ended(&mut following) => return,
             // A snapshot may know it, too.
             Ok(()) = topology.changed() => {}
         }
@@ -77,6 +79,17 @@ pub async fn run(
         {
             return;
         }
+    }
+}
+
+/// When the name is followed no more; for ever where none is.
+async fn ended(following: &mut Option<(String, AbortOnDropHandle<()>)>) {
+    match following {
+        Some((host, task)) => {
+            let ended = task.await;
+            error!(%host, ?ended, "a look-up has ended");
+        }
+        None => pending().await,
     }
 }
 

@@ -29,7 +29,7 @@ struct Followed {
     /// Where the name led when the API was not heard and the node was dead.
     led: Option<IpAddr>,
     wake: Arc<Notify>,
-    _task: AbortOnDropHandle<()>,
+    task: AbortOnDropHandle<()>,
 }
 
 /// The names of all members that have one.
@@ -65,7 +65,10 @@ impl PodNames {
     pub fn follow<'a>(&mut self, members: impl Iterator<Item = (&'a NodeId, &'a Member)>) {
         let wanted: HashMap<&NodeId, (Arc<str>, IpAddr)> =
             members.filter_map(|(id, member)| Some((id, (self.host(member)?, member.address.ip())))).collect();
-        self.followed.retain(|id, followed| wanted.get(id).is_some_and(|(host, _)| *host == followed.host));
+        // A look-up never ends by itself: one that panicked is begun anew.
+        self.followed.retain(|id, followed| {
+            !followed.task.is_finished() && wanted.get(id).is_some_and(|(host, _)| *host == followed.host)
+        });
         for (id, (host, address)) in wanted {
             if let Some(followed) = self.followed.get_mut(id) {
                 if followed.address != address {
@@ -81,8 +84,8 @@ impl PodNames {
             };
             // With the dot at its end the name is absolute: no search list is gone through.
             let (names, name, woken) = (self.names.clone(), format!("{host}."), Arc::clone(&wake));
-            let _task = AbortOnDropHandle::new(tokio::spawn(follow(names, name, woken, Failures::Ordinary, told)));
-            let followed = Followed { host, address, answer: None, led: None, wake, _task };
+            let task = AbortOnDropHandle::new(tokio::spawn(follow(names, name, woken, Failures::Ordinary, told)));
+            let followed = Followed { host, address, answer: None, led: None, wake, task };
             self.followed.insert(id.clone(), followed);
         }
     }

@@ -1,6 +1,7 @@
 //! `discovery.kubernetes.snapshot_file`: who was found, and what clients are told, so that a gateway that starts while the API
 //! is away serves what its forerunner served. Read only then; a file that cannot be read is as good as none.
 
+use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,8 +9,8 @@ use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::topology::{Advertised, NodeId};
@@ -17,7 +18,7 @@ use crate::topology::{Advertised, NodeId};
 use super::super::replace_file::{read_limited, replace_file};
 use super::fold::Member;
 
-/// How long the disk may take.
+/// How long the disk may take before that is said.
 const DISK_PATIENCE: Duration = Duration::from_secs(2);
 
 const VERSION: u32 = 1;
@@ -58,17 +59,28 @@ pub struct Snapshot {
     path: PathBuf,
     service: String,
     written: Option<(Vec<SavedPod>, Advertised)>,
+    writing: Option<Writing>,
     failing: bool,
+}
+
+/// What is on its way to the disk, beside what goes on: nobody waits for it.
+struct Writing {
+    task: JoinHandle<io::Result<()>>,
+    what: (Vec<SavedPod>, Advertised),
+    since: Instant,
 }
 
 impl Snapshot {
     pub fn new(path: &Path, namespace: &str, service: &str) -> Self {
-        Self { path: path.to_owned(), service: format!("{namespace}/{service}"), written: None, failing: false }
+        let service = format!("{namespace}/{service}");
+        Self { path: path.to_owned(), service, written: None, writing: None, failing: false }
     }
 
     /// What an earlier process left.
-    pub fn read(&self) -> Option<(Vec<Saved>, Advertised)> {
-        let contents = match self.parse() {
+    pub async fn read(&self) -> Option<(Vec<Saved>, Advertised)> {
+        let (path, service) = (self.path.clone(), self.service.clone());
+        let contents = spawn_blocking(move || parse(&path, &service)).await;
+        let contents = match contents.unwrap_or_else(|error| Err(error.to_string())) {
             Ok(contents) => contents,
             Err(text) => {
                 warn!(path = %self.path.display(), "no snapshot to start from: {text}");
@@ -90,21 +102,15 @@ impl Snapshot {
         Some((saved.collect(), Advertised { ipv4: contents.advertised_ipv4, ipv6: contents.advertised_ipv6 }))
     }
 
-    fn parse(&self) -> Result<Contents, String> {
-        let text = read_limited(&self.path, MAX_LEN).map_err(|error| error.to_string())?;
-        let contents: Contents = serde_json::from_str(&text).map_err(|error| error.to_string())?;
-        if contents.version != VERSION {
-            return Err(format!("version {}, this gateway knows {VERSION}", contents.version));
+    /// Has written what is known, if the file holds something else and nothing is being written: what is left out now is written
+    /// another time. A disk that fails is said once.
+    pub async fn save(&mut self, pods: Vec<Saved>, advertised: Advertised) {
+        self.settle().await;
+        if self.writing.is_some() {
+            return;
         }
-        if contents.service != self.service {
-            return Err(format!("it is of Service {}, not of {}", contents.service, self.service));
-        }
-        Ok(contents)
-    }
-
-    /// Writes what is known, if the file holds something else. A disk that fails is said once.
-    pub async fn save(&mut self, pods: impl Iterator<Item = Saved>, advertised: Advertised) {
         let pods: Vec<SavedPod> = pods
+            .into_iter()
             .map(|(id, member, port)| SavedPod {
                 name: id.to_string(),
                 stateful_set: member.stateful_set.to_string(),
@@ -126,30 +132,46 @@ impl Snapshot {
             advertised_ipv6: advertised.ipv6,
             pods,
         };
-        let text = serde_json::to_string_pretty(&contents).map_err(std::io::Error::from);
-        let saved = match text {
-            Ok(text) => {
-                let path = self.path.clone();
-                let written = spawn_blocking(move || replace_file(&path, format!("{text}\n").as_bytes()));
-                // A disk that hangs does not keep discovery waiting.
-                match timeout(DISK_PATIENCE, written).await {
-                    Ok(written) => written.unwrap_or_else(|error| Err(std::io::Error::other(error))),
-                    Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
-                }
+        let path = self.path.clone();
+        let text = serde_json::to_string_pretty(&contents).map_err(io::Error::from);
+        let task = spawn_blocking(move || replace_file(&path, format!("{}\n", text?).as_bytes()));
+        self.writing = Some(Writing { task, what: (contents.pods, advertised), since: Instant::now() });
+    }
+
+    /// Takes in how the last write ended, if it has.
+    async fn settle(&mut self) {
+        let Some(writing) = self.writing.take_if(|writing| writing.task.is_finished()) else {
+            if self.writing.as_ref().is_some_and(|writing| writing.since.elapsed() >= DISK_PATIENCE) {
+                self.complain(&io::ErrorKind::TimedOut.into());
             }
-            Err(error) => Err(error),
+            return;
         };
-        match saved {
+        match writing.task.await.unwrap_or_else(|error| Err(io::Error::other(error))) {
             Ok(()) => {
-                self.written = Some((contents.pods, advertised));
+                self.written = Some(writing.what);
                 self.failing = false;
             }
-            Err(error) if !std::mem::replace(&mut self.failing, true) => {
-                warn!(path = %self.path.display(), %error, "the snapshot is not written: a start while the API is away would know nothing");
-            }
-            Err(_) => {}
+            Err(error) => self.complain(&error),
         }
     }
+
+    fn complain(&mut self, error: &io::Error) {
+        if !std::mem::replace(&mut self.failing, true) {
+            warn!(path = %self.path.display(), %error, "the snapshot is not written: a start while the API is away would know nothing");
+        }
+    }
+}
+
+fn parse(path: &Path, service: &str) -> Result<Contents, String> {
+    let text = read_limited(path, MAX_LEN).map_err(|error| error.to_string())?;
+    let contents: Contents = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+    if contents.version != VERSION {
+        return Err(format!("version {}, this gateway knows {VERSION}", contents.version));
+    }
+    if contents.service != service {
+        return Err(format!("it is of Service {}, not of {service}", contents.service));
+    }
+    Ok(contents)
 }
 
 #[cfg(test)]
@@ -175,19 +197,20 @@ mod tests {
         let advertised = Advertised { ipv4: Some("203.0.113.10".parse().unwrap()), ipv6: None };
         let pods = vec![saved("cassandra-0", true), saved("cassandra-1", false)];
         let mut snapshot = Snapshot::new(&path, "db", "cassandra");
-        assert_eq!(snapshot.read(), None);
-        snapshot.save(pods.clone().into_iter(), advertised).await;
-        assert_eq!(Snapshot::new(&path, "db", "cassandra").read(), Some((pods, advertised)));
-        assert_eq!(Snapshot::new(&path, "other", "cassandra").read(), None);
+        assert_eq!(snapshot.read().await, None);
+        snapshot.save(pods.clone(), advertised).await;
+        (&mut snapshot.writing.as_mut().unwrap().task).await.unwrap().unwrap();
+        assert_eq!(Snapshot::new(&path, "db", "cassandra").read().await, Some((pods, advertised)));
+        assert_eq!(Snapshot::new(&path, "other", "cassandra").read().await, None);
     }
 
-    #[test]
-    fn a_damaged_file_is_as_good_as_none() {
+    #[tokio::test]
+    async fn a_damaged_file_is_as_good_as_none() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("snapshot.json");
         for text in ["", "{", r#"{"version":2}"#, "\u{0}"] {
             std::fs::write(&path, text).unwrap();
-            assert_eq!(Snapshot::new(&path, "db", "cassandra").read(), None, "{text:?}");
+            assert_eq!(Snapshot::new(&path, "db", "cassandra").read().await, None, "{text:?}");
         }
     }
 }

@@ -6,10 +6,11 @@
 //! `wait 5`.
 //! A node: `a up .1 H1`; `a!`: its connections are closed by the story's last line.
 
+mod places;
+
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::super::diff::ports_to_close;
 use super::super::input::DeadReason;
 use super::*;
 use crate::topology::Mapped;
@@ -100,7 +101,11 @@ impl World {
     }
 
     fn nodes(&self) -> String {
-        let closed = ports_to_close(&self.before, self.state.topology());
+        // What stands for connections: one to each port, as of the snapshot before.
+        let connected: BTreeMap<u16, u64> = self.before.lives().collect();
+        let lives = self.state.topology().lives();
+        let stale = lives.filter(|(port, life)| connected.get(port).is_some_and(|connected| connected < life));
+        let closed: Vec<u16> = stale.map(|(port, _)| port).collect();
         let line = |node: &Arc<super::super::Node>| {
             let mark = if closed.contains(&node.port) { "!" } else { "" };
             let who = node.host_id.map_or("-".into(), |host_id| format!("H{}", host_id.0.as_u128()));
@@ -220,34 +225,6 @@ fn what_leaves_is_gone_and_leaves_a_tombstone() {
     check("nodes b=.2 \n nodes b=.1", "a gone .1 H1, b! down .1 H2", &[(".1", "current b")]);
     check("nodes a=.7 b=.1 \n nodes a=.7", "a down .7 H1, b! gone .1 H2", &[(".1", "gone b")]);
     check("nodes b=.2 \n wait 100", "b up .2 H2", &[(".1", "unknown")]);
-}
-
-#[test]
-fn a_port_in_quarantine_is_its_own_nodes() {
-    let back = "nodes b=.2 \n nodes a=.5 b=.2 \n a alive .5 H1";
-    check(back, "a up .5 H1, b up .2 H2", &[]);
-    assert_eq!(told(back).state.topology().node_at_port(9042).unwrap().id, NodeId::new("a"));
-    let world = told("nodes b=.2 c=.3 d=.4 e=.5");
-    assert_eq!(world.nodes(), "a! gone .1 H1, b up .2 H2, c pending .3 -, d pending .4 -");
-    let hidden = &world.state.topology().hidden;
-    assert_eq!((hidden.len(), hidden[0].address, hidden[0].reason), (1, Some(address(".5")), HiddenReason::NoPort));
-    assert_eq!(
-        world.notices,
-        ["e has no port and is hidden from clients: listen: ports 9042-9045 are 4, too few for 4 nodes \
-          (1 in quarantine)"]
-    );
-    let world = told("nodes b=.2 c=.3 d=.4 e=.5 \n wait 100");
-    assert_eq!(world.nodes(), "e! pending .5 -, b up .2 H2, c pending .3 -, d pending .4 -");
-    assert_eq!(world.state.topology().hidden, vec![]);
-}
-
-#[test]
-fn ports_that_the_user_chose_are_never_assigned_to_others() {
-    let mut world = World::new();
-    world.tell("nodes a=.1 z:9042=.2");
-    let topology = world.state.topology();
-    assert_eq!(topology.node_at_port(9042).unwrap().id, NodeId::new("z"));
-    assert_eq!(topology.node_at_port(9043).unwrap().id, NodeId::new("a"));
 }
 
 #[test]
@@ -371,63 +348,6 @@ fn since_tells_when_the_state_was_entered() {
     assert_eq!(since(&world), SystemTime::UNIX_EPOCH + Duration::from_secs(30));
 }
 
-#[test]
-fn hidden_rows_are_few_and_go_when_the_node_is_shown() {
-    let mut world = told("");
-    let row = |last: u32| Hidden {
-        id: None,
-        host_id: None,
-        address: Some(address(&format!(".{last}"))),
-        reason: HiddenReason::NotAnnounced,
-    };
-    for last in 0..200 {
-        world.state.apply(Input::Hidden(row(last)), world.now);
-    }
-    assert_eq!(world.state.topology().hidden.len(), MAX_HIDDEN);
-    world.tell("nodes a=.1 b=.2 c=.199");
-    assert!(world.state.topology().hidden.contains(&row(199)));
-    world.tell("c alive .199 H3");
-    assert!(!world.state.topology().hidden.contains(&row(199)));
-    world.tell("wait 600");
-    assert_eq!(world.state.topology().hidden, vec![]);
-}
-
-#[test]
-fn a_node_without_an_address_is_hidden_until_it_has_one() {
-    let hidden = |story: &str| {
-        let hidden = told(story).state.topology().hidden.clone();
-        hidden
-            .into_iter()
-            .map(|hidden| (hidden.id.unwrap().to_string(), hidden.address, hidden.reason))
-            .collect::<Vec<_>>()
-    };
-    let unresolved = ("c".to_owned(), None, HiddenReason::NotResolved);
-    assert_eq!(hidden("c unresolved"), std::slice::from_ref(&unresolved));
-    assert_eq!(hidden("c unresolved \n c unresolved \n nodes a=.1 b=.2 \n wait 1000"), [unresolved]);
-    assert_eq!(hidden("c unresolved \n nodes a=.1 b=.2 \n nodes a=.1 b=.2 c=.3"), []);
-}
-
-#[test]
-fn a_node_without_a_port_and_its_row_are_one() {
-    let mut world = told("nodes a=.1 b=.2 c=.3 d=.4 e=.5");
-    let row = Hidden { id: None, host_id: None, address: Some(address(".5")), reason: HiddenReason::NoPort };
-    world.state.apply(Input::Hidden(row.clone()), world.now);
-    assert_eq!(world.state.topology().hidden, [Hidden { id: Some(NodeId::new("e")), ..row }]);
-}
-
-#[test]
-fn claims_of_an_earlier_run_hold_and_those_of_lost_nodes_enter_quarantine() {
-    let mut world = World::new();
-    for (name, port) in [("b", 9042), ("x", 9043)] {
-        world.state.restore(NodeId::new(name), Claim { port, left: None }).unwrap();
-    }
-    world.tell("nodes a=.1 b=.2");
-    let topology = world.state.topology();
-    assert_eq!(topology.node_at_port(9042).unwrap().id, NodeId::new("b"));
-    assert_eq!(topology.node_at_port(9044).unwrap().id, NodeId::new("a"));
-    assert_eq!(world.state.claims()[&NodeId::new("x")], Claim { port: 9043, left: Some(world.now) });
-}
-
 fn any_line() -> impl Strategy<Value = String> {
     let name = || prop::sample::select(vec!["a", "b", "c", "d", "e", "f"]);
     let at = || 1u8..5;
@@ -473,23 +393,5 @@ proptest! {
                 }
             }
         }
-    }
-}
-
-#[test]
-fn rows_that_are_hidden_again_are_no_news() {
-    let mut world = told("nodes a=.1 b=.2");
-    let row = |n: u8| Hidden {
-        id: None,
-        host_id: None,
-        address: Some(([10, 9, 9, n], 9042).into()),
-        reason: HiddenReason::NoPort,
-    };
-    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(3600);
-    for n in 0..3 {
-        assert!(world.state.apply(Input::Hidden(row(n)), now).is_some(), "{n}");
-    }
-    for n in [0, 1, 2, 1, 0] {
-        assert_eq!(world.state.apply(Input::Hidden(row(n)), now).map(|next| next.generation), None, "{n}");
     }
 }

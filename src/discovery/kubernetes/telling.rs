@@ -1,0 +1,132 @@
+//! What the source makes of all that it has folded: who is there and with which port, told to the writer of the topology.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tracing::info;
+
+use crate::config::kubernetes::Dial;
+use crate::topology::input::{Found, Input, Placement};
+use crate::topology::ports::PortError;
+use crate::topology::{Hidden, HiddenReason, NodeId, NodeState, Topology};
+
+use super::agreed_ports::{Known, Wanted, publish};
+use super::fold::Member;
+use super::ledger::agreement::Unplaced;
+use super::{Source, ledger, placement};
+
+impl Source {
+    /// Concludes, and tells. An error when nobody takes it.
+    pub(super) async fn settle(&mut self) -> Result<(), mpsc::error::SendError<Input>> {
+        let topology = Arc::clone(&self.topology.borrow());
+        let state = |id: &NodeId| topology.node_by_id(id).map(|node| node.state);
+        self.fold.see_api(self.api_away);
+        if self.fold.settle(self.clock.now(), |id| state(id) == Some(NodeState::Up)) {
+            info!("nodes that answer are missing from the list of endpoints; asking again before that is believed");
+            self.relist.notify_one();
+        }
+        let by_name = self.config.dial == Dial::Name;
+        if by_name {
+            // The pod of one that is away may come back unheard: then nothing but its name tells.
+            self.names.follow(self.fold.members().filter(|(_, member)| member.present || self.api_away));
+            if self.api_away {
+                let dead = |(id, _): &(&NodeId, &Member)| state(id) == Some(NodeState::Down);
+                self.fold.members().filter(dead).for_each(|(id, member)| self.names.lead(id, member.address.ip()));
+            } else {
+                self.names.trust_watch();
+            }
+        }
+        self.oddities.of_fold(&self.fold, by_name);
+        if !self.fold.is_listed() && self.fold.members().next().is_none() {
+            return Ok(());
+        }
+        if let Some((wanted, _)) = &self.agreed {
+            publish(wanted, self.wanted(&topology));
+        }
+        let by_ordinals = self.agreed.as_ref().is_some_and(|(wanted, known)| match &*known.borrow() {
+            Known::Ordinals(ledger) => ledger.follows_ordinals(&wanted.borrow().present, &self.range),
+            _ => false,
+        });
+        let found = |(id, member)| self.found(id, member, &topology, by_ordinals);
+        let found: Vec<Found> = self.fold.members().map(found).collect();
+        if let Some(snapshot) = self.snapshot.as_mut().filter(|_| self.fold.is_listed()) {
+            // Whoever waits for a port is nobody to start with.
+            let placed: Vec<_> = self
+                .fold
+                .members()
+                .zip(&found)
+                .filter_map(|((id, member), found)| match found.placement {
+                    Placement::Chosen(port) => Some((id.clone(), member.clone(), port)),
+                    _ => None,
+                })
+                .collect();
+            snapshot.save(placed, topology.advertised).await;
+        }
+        self.inputs.send(Input::Nodes(found)).await?;
+        self.why.end();
+        for stranger in self.fold.strangers() {
+            let address = Some((stranger.address, 0).into());
+            self.inputs
+                .send(Input::Hidden(Hidden { id: None, host_id: None, address, reason: HiddenReason::NoPort }))
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Who is there, for whoever agrees on ports.
+    fn wanted(&self, topology: &Topology) -> Wanted {
+        let present = self.fold.members().map(|(id, member)| ledger::Member {
+            id: id.clone(),
+            stateful_set: Arc::clone(&member.stateful_set),
+            ordinal: member.ordinal,
+            prefers: match placement::by_ordinal(id, member, &self.config, &self.range) {
+                Placement::Chosen(port) => Some(port),
+                _ => None,
+            },
+        });
+        let gone = topology.nodes.iter().filter(|node| node.state == NodeState::Gone).map(|node| node.id.clone());
+        Wanted { present: present.collect(), gone: gone.collect() }
+    }
+
+    /// `by_ordinals`: all members are of one StatefulSet, and no ledger says otherwise.
+    fn found(&self, id: &NodeId, member: &Member, topology: &Topology, by_ordinals: bool) -> Found {
+        let named = self.config.dial == Dial::Name;
+        let led = self.names.led(id).map(|ip| SocketAddr::new(ip, member.address.port()));
+        Found {
+            id: id.clone(),
+            address: led.unwrap_or(member.address),
+            host: if named { self.names.host(member) } else { None },
+            present: member.present || led.is_some(),
+            placement: self.placement(id, member, topology, by_ordinals),
+            host_id: None,
+            data_center: None,
+            rack: None,
+        }
+    }
+
+    fn placement(&self, id: &NodeId, member: &Member, topology: &Topology, by_ordinals: bool) -> Placement {
+        if let Some(port) = self.saved_ports.get(id).filter(|_| !self.fold.is_listed()) {
+            return Placement::Chosen(*port);
+        }
+        let by_ordinal = || placement::by_ordinal(id, member, &self.config, &self.range);
+        let Some((_, known)) = &self.agreed else { return by_ordinal() };
+        let withheld = |why: Arc<str>| {
+            // Whoever has a port keeps it while the others wait.
+            let has = topology.node_by_id(id).filter(|node| node.state != NodeState::Gone).map(|node| node.port);
+            let (key, node) = ("discovery.kubernetes.ledger", id.clone());
+            has.map_or(Placement::Withheld(PortError::NotAgreed { key, node, why }), Placement::Chosen)
+        };
+        match &*known.borrow() {
+            Known::Ordinals(_) if by_ordinals => by_ordinal(),
+            Known::Ordinals(_) => withheld("the ledger is being asked".into()),
+            Known::Nothing(why) => withheld(Arc::clone(why)),
+            Known::Agreed(agreed) => match (agreed.ports.get(id), agreed.unplaced.get(id)) {
+                (Some(port), _) => Placement::Chosen(*port),
+                (None, Some(Unplaced::Port(error))) => Placement::Withheld(error.clone()),
+                (None, Some(Unplaced::Store(error))) => withheld(error.to_string().into()),
+                (None, None) => withheld("the ledger is being asked".into()),
+            },
+        }
+    }
+}
