@@ -64,6 +64,8 @@ pub struct Parts {
 /// Serves until it is dropped.
 pub struct Running {
     pub local_addr: SocketAddr,
+    /// Cancelled when nobody serves any more, be it that the thread panicked.
+    pub ended: CancellationToken,
     stop: DropGuard,
     thread: JoinHandle<()>,
 }
@@ -88,13 +90,16 @@ pub fn start(address: SocketAddr, parts: Parts) -> io::Result<Running> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let stop = CancellationToken::new();
     let stopped = stop.clone();
+    let ended = CancellationToken::new();
+    let ends = ended.clone().drop_guard();
     let thread = thread::Builder::new().name("admin".to_owned()).spawn(move || {
+        let _ends = ends;
         let served = runtime.block_on(stopped.run_until_cancelled(accept(listener, parts)));
         if let Some(Err(error)) = served {
             tracing::error!(%error, "admin address is no longer served");
         }
     })?;
-    Ok(Running { local_addr, stop: stop.drop_guard(), thread })
+    Ok(Running { local_addr, ended, stop: stop.drop_guard(), thread })
 }
 
 async fn accept(listener: StdListener, parts: Parts) -> io::Result<Infallible> {

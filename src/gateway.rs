@@ -42,7 +42,7 @@ use watchdog::Liveness;
 /// How often the gauges that nobody else sets are set.
 const GAUGES: Duration = Duration::from_secs(1);
 
-/// A gateway that accepts connections.
+/// A gateway that accepts connections. Dropping it stops everything, its clients' connections too, and waits for nothing.
 pub struct Running {
     /// Where clients connect: one address for each port of the range.
     pub addresses: Vec<SocketAddr>,
@@ -54,15 +54,16 @@ pub struct Running {
     accepting: CancellationToken,
     listening: TaskTracker,
     drain: Drain,
-    _memory: Option<memory::Follower>,
     /// The name of a task that has ended and must not.
     ended: oneshot::Receiver<&'static str>,
+    /// Before all that it watches: their end is no news any more.
     _supervised: AbortOnDropHandle<()>,
+    _memory: Option<memory::Follower>,
     _admin: admin::Running,
     _control: Control,
 }
 
-/// Starts a gateway on the current runtime.
+/// Starts a gateway: listeners and relays on the current runtime, those who decide on a thread of their own.
 ///
 /// # Errors
 /// Says which key could not be followed: a port that is taken, a file that cannot be read.
@@ -129,7 +130,7 @@ pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -
         addresses.push(listener.local_addr()?);
         let listens = listening.track_future(listener.run(Arc::clone(&shared), accepting.clone()));
         let stops = accepting.clone();
-        tasks.spawn("listener", async move {
+        tasks.spawn("listener", &Handle::current(), async move {
             listens.await;
             // When it was told to stop, its end is none of the gateway's.
             if stops.is_cancelled() {
@@ -137,18 +138,17 @@ pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -
             }
         });
     }
-    tasks.spawn("topology follower", follow_topology(Arc::clone(&shared), config.drain.spread));
-    tasks.spawn("gauges", set_gauges(Arc::clone(&shared), readiness.clone()));
-    tasks.spawn("discovery", async move { drop(found.running.await) });
+    let apart = control.handle();
+    tasks.spawn("topology follower", apart, follow_topology(Arc::clone(&shared), config.drain.spread));
+    tasks.spawn("gauges", apart, set_gauges(Arc::clone(&shared), readiness.clone()));
+    tasks.spawn("discovery", apart, async move { drop(found.running.await) });
     let liveness = Arc::new(Liveness::default());
     let watched =
         watchdog::watch(Handle::current(), watchdog::Limits::default(), Arc::clone(&liveness), Arc::clone(&metrics));
-    control.spawn(watched);
-    let (tell, ended) = oneshot::channel();
-    let first_end = tasks.first_end(Arc::clone(&metrics));
-    let supervised = AbortOnDropHandle::new(tokio::spawn(async move {
-        let _ = tell.send(first_end.await);
-    }));
+    tasks.spawn("watchdog", apart, watched);
+    if let Some(memory) = &memory {
+        tasks.spawn("memory", apart, memory.ended().cancelled_owned());
+    }
     let parts = admin::Parts {
         topology: topology.clone(),
         metrics: Arc::clone(&metrics),
@@ -159,6 +159,12 @@ pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -
         complaint: Box::new(move || liveness.complaint()),
     };
     let admin = admin::start(config.admin, parts).with_context(|| format!("admin: cannot bind {}", config.admin))?;
+    tasks.spawn("admin", apart, admin.ended.clone().cancelled_owned());
+    let (tell, ended) = oneshot::channel();
+    let first_end = tasks.first_end(Arc::clone(&metrics));
+    let supervised = AbortOnDropHandle::new(apart.spawn(async move {
+        let _ = tell.send(first_end.await);
+    }));
     metrics.set_lifecycle(Lifecycle::Running);
     Ok(Running {
         addresses,
@@ -169,9 +175,9 @@ pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -
         accepting,
         listening,
         drain: config.drain,
-        _memory: memory,
         ended,
         _supervised: supervised,
+        _memory: memory,
         _admin: admin,
         _control: control,
     })
@@ -222,6 +228,13 @@ impl Running {
     }
 }
 
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.accepting.cancel();
+        self.shared.connections.all().iter().for_each(|handle| handle.give(Order::Deadline));
+    }
+}
+
 /// Gives `order` to each, one after the other over `spread`.
 async fn stagger(handles: Vec<Arc<connections::Handle>>, spread: Duration, order: Order) {
     let began = Instant::now();
@@ -237,10 +250,12 @@ async fn stagger(handles: Vec<Arc<connections::Handle>>, spread: Duration, order
 async fn follow_topology(shared: Arc<Shared>, spread: Duration) {
     let mut changes = shared.topology.clone();
     let mut advertised = changes.borrow().advertised;
+    // A newer change tells everybody that an older one would still have told.
+    let mut _telling = None;
     while changes.changed().await.is_ok() {
         let topology = changes.borrow_and_update().clone();
-        for node in &*topology.nodes {
-            shared.connections.close_before(node.port, node.incarnation);
+        for (port, life) in topology.lives() {
+            shared.connections.close_before(port, life);
         }
         if advertised != topology.advertised {
             let was_known = advertised.ipv4.is_some() || advertised.ipv6.is_some();
@@ -248,7 +263,7 @@ async fn follow_topology(shared: Arc<Shared>, spread: Duration) {
             if was_known {
                 let all = shared.connections.all();
                 let control = all.into_iter().filter(|handle| handle.is_control()).collect();
-                tokio::spawn(stagger(control, spread, Order::Readdress));
+                _telling = Some(AbortOnDropHandle::new(tokio::spawn(stagger(control, spread, Order::Readdress))));
             }
         }
     }

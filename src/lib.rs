@@ -37,9 +37,9 @@
 //!
 //! # Threads
 //!
-//! Relays run on the runtime's workers, which [`gateway::watchdog`] watches; discovery, probes and the writer of the topology on a
-//! thread of their own ([`gateway::control`]); the admin address, the log and the look at memory each on one. Tasks that must not
-//! end are owned by [`gateway::tasks`]: the end of one ends the gateway.
+//! Relays run on the runtime's workers, which [`gateway::watchdog`] watches; discovery, probes, the writer of the topology and
+//! those who look after all this on a thread of their own ([`gateway::control`]); the admin address, the log and the look at memory
+//! each on one. Tasks that must not end are owned by [`gateway::tasks`]: the end of one ends the gateway.
 //!
 //! # A pod moves, as the news travel
 //!

@@ -8,6 +8,8 @@ mod bounded;
 mod certificates;
 #[path = "common/client.rs"]
 mod client;
+#[path = "gateway/control.rs"]
+mod control;
 #[path = "gateway/drivers.rs"]
 mod drivers;
 #[path = "gateway/ends.rs"]

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
@@ -42,6 +43,9 @@ pub struct RunArgs {
     state_file: Option<PathBuf>,
 }
 
+/// How long what is left may take when everything is over.
+const STOPPING: Duration = Duration::from_secs(1);
+
 const FLAGS: [&str; 6] = ["listen", "advertise", "admin", "username", "password_file", "state_file"];
 
 /// Keys of the file and the flags that set them.
@@ -68,7 +72,10 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<()> {
         tracing::warn!("{misfit}");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(super::serve::serve(config, log_level))
+    let served = runtime.block_on(super::serve::serve(config, log_level));
+    // A worker that is stuck, or a disk that hangs, keeps no process alive.
+    runtime.shutdown_timeout(STOPPING);
+    served
 }
 
 impl RunArgs {

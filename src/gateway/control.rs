@@ -8,7 +8,7 @@ use std::thread;
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// Ends, with all that runs on it, when it is dropped.
+/// Ends, with all that runs on it, when it is dropped; nobody waits for that.
 pub struct Control {
     runtime: Handle,
     _stop: DropGuard,
@@ -32,7 +32,7 @@ impl Control {
         self.runtime.spawn(future).await.map_err(io::Error::other)
     }
 
-    pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
-        drop(self.runtime.spawn(future));
+    pub fn handle(&self) -> &Handle {
+        &self.runtime
     }
 }

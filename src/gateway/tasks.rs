@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
 use tokio::task::{Id, JoinSet};
 
 use crate::metrics::Metrics;
@@ -17,8 +18,8 @@ pub struct Tasks {
 }
 
 impl Tasks {
-    pub fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        let handle = self.set.spawn(task);
+    pub fn spawn(&mut self, name: &'static str, on: &Handle, task: impl Future<Output = ()> + Send + 'static) {
+        let handle = self.set.spawn_on(task, on);
         self.names.insert(handle.id(), name);
     }
 
@@ -44,8 +45,8 @@ mod tests {
     async fn the_first_end_is_told_by_name_and_a_panic_is_one() {
         for panics in [false, true] {
             let mut tasks = Tasks::default();
-            tasks.spawn("stays", std::future::pending());
-            tasks.spawn("ends", async move { assert!(!panics, "on purpose") });
+            tasks.spawn("stays", &Handle::current(), std::future::pending());
+            tasks.spawn("ends", &Handle::current(), async move { assert!(!panics, "on purpose") });
             let metrics = Metrics::new();
             assert_eq!(tasks.first_end(Arc::clone(&metrics)).await, "ends");
             assert!(metrics.render().unwrap().contains("cqlgate_tasks_ended_total{task=\"ends\"} 1"));

@@ -36,6 +36,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
+use tokio_util::sync::CancellationToken;
+
 use super::connections::{Connections, Order};
 #[allow(unused_imports)] // for the documentation
 use super::hold;
@@ -219,6 +221,7 @@ impl Memory {
 #[derive(Debug)]
 pub struct Follower {
     stop: Arc<AtomicBool>,
+    ended: CancellationToken,
     thread: Thread,
 }
 
@@ -236,7 +239,10 @@ impl Follower {
     ) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
+        let ended = CancellationToken::new();
+        let ends = ended.clone().drop_guard();
         let follow = move || {
+            let _ends = ends;
             let mut closed: Option<Instant> = None;
             while !stopped.load(Ordering::Relaxed) {
                 let level = watched.level();
@@ -249,7 +255,12 @@ impl Follower {
             }
         };
         let thread = thread::Builder::new().name("memory".to_owned()).spawn(follow)?.thread().clone();
-        Ok(Self { stop, thread })
+        Ok(Self { stop, ended, thread })
+    }
+
+    /// Cancelled when nobody looks at the memory any more, be it that the thread panicked.
+    pub fn ended(&self) -> CancellationToken {
+        self.ended.clone()
     }
 }
 
