@@ -3,15 +3,18 @@
 //! An LZ4 body is the uncompressed length (four bytes, big endian) and one block; a Snappy body is one raw block, which
 //! begins with its length as a varint. v5 compresses segments instead (`segment.rs`).
 //!
-//! Bodies of requests and answers on their way are decoded by a [`Decoder`], as they arrive and no further than is wanted. A
+//! Bodies of requests and answers on their way are decoded by a [`Decoder`], as they arrive and no further than is wanted; a
+//! [`Checker`] says of those that pass whether they decompress. A
 //! whole body is decompressed at once only after its declared length was compared with the caller's limit.
 
+mod checker;
 mod decoder;
 
 use super::cost;
 use super::frame::MAX_BODY_LEN;
 use super::primitives::DecodeError;
 
+pub use checker::Checker;
 pub use decoder::{Decoded, Decoder};
 
 /// A compression that STARTUP can ask for.

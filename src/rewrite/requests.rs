@@ -5,7 +5,7 @@
 //! whether its answer can be learned from. And who logs in may have to wait.
 //!
 //! What gateway and node might read differently is refused: nodes ignore the COMPRESSION flag in v5, and where no compression
-//! was agreed on.
+//! was agreed on. So is a body that does not decompress, whatever the request: processes of nodes end of them.
 
 use super::exchange::Exchange;
 use super::fact::Fact;
@@ -15,7 +15,7 @@ use super::statement::{Head, Looked, Skip};
 use super::streams::Note;
 use super::walk::{Clear, Judge, Verdict};
 use super::{Failure, Login, Why, Work};
-use crate::cql::compression::{Decoded, Decoder};
+use crate::cql::compression::{Compression, Decoded, Decoder};
 use crate::cql::frame::{Header, Opcode, encode_frame};
 use crate::cql::message::request::flag::SKIP_METADATA;
 use crate::cql::message::{MessageStart, Register, request};
@@ -241,10 +241,6 @@ impl RequestJudge<'_> {
     fn failure(&self, header: Header, why: Why, text: &str) -> Failure {
         Failure { why, reply: Some(self.exchange.protocol_error(header, text)) }
     }
-
-    fn not_decompressed(&self, header: Header) -> Failure {
-        self.failure(header, Why::Compression, "cqlgate: the frame's body does not decompress")
-    }
 }
 
 impl Judge for RequestJudge<'_> {
@@ -290,6 +286,19 @@ impl Judge for RequestJudge<'_> {
 
     fn passes_corrupt_payload(&self) -> bool {
         true
+    }
+
+    fn checks(&self, header: Header) -> Option<(Compression, u32)> {
+        if !self.exchange.around.rewriting {
+            return None;
+        }
+        let session = self.exchange.client.session;
+        let compression = session.compression.filter(|_| session.is_compressed(header))?;
+        Some((compression, self.exchange.around.max_body))
+    }
+
+    fn not_decompressed(&self, header: Header) -> Failure {
+        self.failure(header, Why::Compression, "cqlgate: the frame's body does not decompress")
     }
 }
 

@@ -9,6 +9,7 @@ pub mod rebuilt;
 pub mod segments;
 
 use super::{Failure, Login, Step, Then, Why, Work};
+use crate::cql::compression::Compression;
 use crate::cql::cost;
 use crate::cql::frame::{HEADER_LEN, Header};
 
@@ -28,6 +29,16 @@ pub trait Judge {
     /// The failure of a frame that cannot be decided, or changed, within that limit.
     fn too_long_to_hold(&self, _header: Header) -> Failure {
         Why::HeldFrameTooLong.into()
+    }
+
+    /// Whether a frame's body, which passes, is checked on its way to decompress, and to how many bytes at most.
+    fn checks(&self, _header: Header) -> Option<(Compression, u32)> {
+        None
+    }
+
+    /// The failure of a body that does not.
+    fn not_decompressed(&self, _header: Header) -> Failure {
+        Why::Compression.into()
     }
 
     /// Whether a v5 segment with a corrupt payload is for the receiver to refuse; otherwise it ends the connection here.

@@ -1,6 +1,7 @@
 //! v3 and v4: frame after frame, no outer layer.
 
 use super::{Clear, Judge, Verdict, decide, wait};
+use crate::cql::compression::Checker;
 use crate::cql::frame::{HEADER_LEN, Header};
 use crate::rewrite::{Step, Then, Work};
 
@@ -11,6 +12,15 @@ pub struct FrameWalk {
     skip: u64,
     /// A byte among them, counted from here, of which bits are cleared.
     clear: Option<(u64, u8)>,
+    /// What they are checked for.
+    check: Option<Box<Check>>,
+}
+
+/// A body that must decompress, or its last byte does not pass.
+#[derive(Debug)]
+struct Check {
+    header: Header,
+    checker: Checker,
 }
 
 impl FrameWalk {
@@ -23,7 +33,7 @@ impl FrameWalk {
     pub fn step<J: Judge>(&mut self, judge: &mut J, bytes: &[u8], work: &mut Work<'_>) -> Step {
         let mut at = 0;
         loop {
-            match self.skip_ahead(bytes, at) {
+            match self.skip_ahead(judge, bytes, at) {
                 Ok(next) => at = next,
                 Err(step) => return step,
             }
@@ -37,7 +47,16 @@ impl FrameWalk {
             }
             let then = match decide(judge, header, rest, work) {
                 Verdict::Pass => {
-                    self.skip = header.frame_len();
+                    match judge.checks(header) {
+                        None => self.skip = header.frame_len(),
+                        Some((compression, limit)) => {
+                            // The header passes with the first bytes of the body.
+                            self.skip = header.length.into();
+                            let checker = Checker::new(compression, header.length, limit);
+                            self.check = Some(Box::new(Check { header, checker }));
+                            at += HEADER_LEN;
+                        }
+                    }
                     continue;
                 }
                 Verdict::Clear(Clear { offset, bits }) => {
@@ -59,8 +78,14 @@ impl FrameWalk {
     }
 
     /// Moves over bytes that are decided: `Ok(the next undecided byte)`, or the step that a byte to clear asks for.
-    fn skip_ahead(&mut self, bytes: &[u8], at: usize) -> Result<usize, Step> {
+    fn skip_ahead<J: Judge>(&mut self, judge: &J, bytes: &[u8], at: usize) -> Result<usize, Step> {
         let pass = usize::try_from(self.skip).unwrap_or(usize::MAX).min(bytes.len() - at);
+        if let Some(mut check) = self.check.take() {
+            if check.checker.take(bytes.get(at..at + pass).unwrap_or_default()).is_err() {
+                return Err(Step { pass: at, then: Then::Fail(judge.not_decompressed(check.header)) });
+            }
+            self.check = (self.skip > pass as u64).then_some(check);
+        }
         if let Some((offset, bits)) = self.clear.take() {
             if offset >= pass as u64 {
                 self.clear = (self.skip > pass as u64).then(|| (offset - pass as u64, bits));

@@ -329,3 +329,33 @@ fn every_stream_may_be_in_flight_at_once() {
     }
     assert_eq!(talk.conversation.in_flight(), 0);
 }
+
+#[test]
+fn a_body_that_does_not_decompress_never_passes_whole_whatever_the_request() {
+    for session in [V4_LZ4, V4_SNAPPY] {
+        let compression = session.compression.unwrap();
+        let statement = query(Version::V4, &format!("INSERT INTO t (a) VALUES ('{}')", "x".repeat(500)), 0);
+        let right = compression.compress(&statement).unwrap();
+        // Cut short, longer than it says, and a claim of 15 MiB.
+        let (mut claims, mut goes_on) = (right.clone(), right.clone());
+        match session.compression {
+            Some(Compression::Lz4) => claims[1] = 0xf0,
+            _ => drop(claims.splice(0..2, [0xff, 0xff, 0xff, 0x07])),
+        }
+        goes_on.push(0);
+        for opcode in [Opcode::QUERY, Opcode::PREPARE, Opcode::BATCH, Opcode::OPTIONS, Opcode(0x77)] {
+            for piece in [1, 7, usize::MAX] {
+                let mut send = |body: &[u8]| {
+                    let wire = frame(Version::V4, 0x01, opcode, 1, body);
+                    let mut talk = Talk::with(session, &surroundings());
+                    give(session, &wire, piece, |bytes, work| talk.conversation.request(bytes, work))
+                };
+                assert_eq!(send(&right), Ok(frame(Version::V4, 0x01, opcode, 1, &right)), "{opcode:?}");
+                for body in [&right[..right.len() - 1], &claims, &goes_on] {
+                    let refused = Err((Why::Compression, Some(error_code::PROTOCOL_ERROR)));
+                    assert_eq!(send(body), refused, "{session:?} {opcode:?} {piece}");
+                }
+            }
+        }
+    }
+}
