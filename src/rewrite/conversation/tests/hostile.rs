@@ -345,7 +345,7 @@ fn a_body_that_does_not_decompress_never_passes_whole_whatever_the_request() {
         goes_on.push(0);
         for opcode in [Opcode::QUERY, Opcode::PREPARE, Opcode::BATCH, Opcode::OPTIONS, Opcode(0x77)] {
             for piece in [1, 7, usize::MAX] {
-                let mut send = |body: &[u8]| {
+                let send = |body: &[u8]| {
                     let wire = frame(Version::V4, 0x01, opcode, 1, body);
                     let mut talk = Talk::with(session, &surroundings());
                     give(session, &wire, piece, |bytes, work| talk.conversation.request(bytes, work))
