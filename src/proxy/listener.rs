@@ -130,3 +130,20 @@ fn is_transient(error: &io::Error) -> bool {
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
     ) || error.raw_os_error() == Some(rustix::io::Errno::PROTO.raw_os_error())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::io::Errno;
+
+    #[test]
+    fn a_client_that_went_while_it_waited_is_no_reason_to_pause() {
+        let says = |errno: Errno| is_transient(&io::Error::from_raw_os_error(errno.raw_os_error()));
+        for errno in [Errno::CONNABORTED, Errno::PROTO, Errno::CONNRESET, Errno::INTR] {
+            assert!(says(errno), "{errno}");
+        }
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::INVAL] {
+            assert!(!says(errno), "{errno}");
+        }
+    }
+}

@@ -81,3 +81,21 @@ impl AsyncWrite for Stream {
         }
     }
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    /// `socket(7)`, `tcp(7)`: SO_KEEPALIVE, TCP_KEEPIDLE, TCP_USER_TIMEOUT.
+    #[tokio::test]
+    async fn the_kernel_was_told_to_ask_after_silent_peers_and_to_give_up_deaf_ones() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        set_options(&tcp);
+        let socket = SockRef::from(&tcp);
+        assert!(tcp.nodelay().unwrap() && socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(30)));
+    }
+}
