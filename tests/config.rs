@@ -212,6 +212,24 @@ fn values_that_mean_nothing_are_refused_with_the_numbers() {
 }
 
 #[test]
+fn rooms_and_shares_are_checked_and_a_mistake_is_told_once() {
+    let limits = |text: &str| format!("{HEAD}{NODES}limits: {text}\n");
+    for (text, words) in [
+        ("{connections: 0}", "limits.connections"),
+        ("{connections: 10, connections_per_node: 10, connections_per_source: 11}", "limits.connections_per_source"),
+        ("{connections_per_source: 0}", "limits.connections_per_source"),
+        ("{stages: {tls: {places: 0}}}", "limits.stages.tls.places"),
+        ("{stages: {tls: {places: 5, per_source: 6}}}", "limits.stages.tls.per_source"),
+    ] {
+        refused(&limits(text), words, 3);
+    }
+    for text in ["{connections: 0, connections_per_node: 1}", "{stages: {tls: {places: 0}}}"] {
+        let error = parse(&limits(text)).unwrap_err();
+        assert!(!error.contains("per_source"), "{error}");
+    }
+}
+
+#[test]
 fn discovery_is_one_way_and_its_ports_are_distinct() {
     let listed = |second: &str| format!("{HEAD}discovery:\n  nodes:\n    - {{name: a, address: h1}}\n    - {second}\n");
     refused(&listed("{name: a, address: h2}"), "discovery.nodes[1].name: a is already that of discovery.nodes[0]", 5);

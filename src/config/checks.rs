@@ -28,9 +28,13 @@ impl File {
         ];
         for (name, stage) in limits.stages.named() {
             rooms.push((format!("limits.stages.{name}.places"), stage.places, None));
-            rooms.push((format!("limits.stages.{name}.per_source"), stage.places, stage.per_source));
+            if stage.per_source.is_some() {
+                rooms.push((format!("limits.stages.{name}.per_source"), stage.places, stage.per_source));
+            }
         }
-        rooms.push(own("limits.connections_per_source", limits.connections, limits.connections_per_source));
+        if limits.connections_per_source.is_some() {
+            rooms.push(own("limits.connections_per_source", limits.connections, limits.connections_per_source));
+        }
         for (key, places, share) in rooms {
             let count = share.unwrap_or(places);
             if count == 0 {
