@@ -186,7 +186,7 @@ async fn a_dead_nodes_clients_are_reset_and_its_port_refuses() {
     let mut other = Client::connect(gate.port(0), V4).await;
     gate.cluster.node(2).kill().await;
     assert_ne!(client.end().await, io::ErrorKind::TimedOut);
-    gate.until(|topology| topology.node_at_port(port.port()).unwrap().state == NodeState::Down).await;
+    gate.until_state(2, NodeState::Down).await;
     let mut refused = Client::dial(port, V4).await.unwrap();
     assert!(matches!(
         refused.startup(&[]).await.unwrap_err().kind(),
@@ -195,7 +195,7 @@ async fn a_dead_nodes_clients_are_reset_and_its_port_refuses() {
     // The row of a node that is down stays, and so does its port.
     assert!(told(&mut other).await.1.contains(&port));
     gate.cluster.start_again(2).await.unwrap();
-    gate.until(|topology| topology.node_at_port(port.port()).unwrap().state == NodeState::Up).await;
+    gate.until_state(2, NodeState::Up).await;
     assert_eq!(told(&mut Client::connect(port, V4).await).await.0, port);
 }
 
@@ -248,7 +248,7 @@ async fn clients_of_a_silent_node_are_let_go() {
     assert_eq!(gate.state(1), NodeState::Down);
     assert_eq!(gate.state(0), NodeState::Up);
     gate.cluster.node(1).silence(false);
-    gate.until(|topology| topology.node_at_port(port.port()).unwrap().state == NodeState::Up).await;
+    gate.until_state(1, NodeState::Up).await;
 }
 
 #[tokio::test]
@@ -261,7 +261,7 @@ async fn down_and_up_are_told_once_and_with_the_port() {
         // The node says so, and the gateway sees it: one event.
         gate.cluster.stop(2).await;
         assert_eq!(client.event().await, format!("DOWN {port}"));
-        gate.until(|topology| topology.node_at_port(port.port()).unwrap().state == NodeState::Down).await;
+        gate.until_state(2, NodeState::Down).await;
         // Later the failure detector says it again, and a node that is behind says UP: neither is told.
         let address = gate.cluster.node(2).address();
         gate.cluster.node(0).push(&Event::Node { change: NodeChange::Down, address });
@@ -272,12 +272,13 @@ async fn down_and_up_are_told_once_and_with_the_port() {
         assert_eq!(client.event().await, format!("UP {port}"));
         Client::connect(port, dialect).await;
         // The next one is the next change, so nothing came twice in between.
-        gate.until(|topology| topology.node_at_port(port.port()).unwrap().state == NodeState::Up).await;
+        gate.until_state(2, NodeState::Up).await;
         gate.cluster.stop(2).await;
         assert_eq!(client.event().await, format!("DOWN {port}"));
+        gate.until_state(2, NodeState::Down).await;
         gate.cluster.start_again(2).await.unwrap();
         assert_eq!(client.event().await, format!("UP {port}"));
-        gate.until(|topology| topology.node_at_port(port.port()).unwrap().state == NodeState::Up).await;
+        gate.until_state(2, NodeState::Up).await;
     }
     let metrics = gate.metrics.render().unwrap();
     assert!(metrics.contains("cqlgate_events_total{action=\"passed\",event=\"SCHEMA_CHANGE\"} 2"), "{metrics}");
@@ -595,8 +596,9 @@ async fn a_client_over_ipv6_is_told_ipv6() {
             client.register().await;
             gate.cluster.stop(2).await;
             assert_eq!(client.event().await, format!("DOWN {}", at(2)));
+            gate.until_state(2, NodeState::Down).await;
             gate.cluster.start_again(2).await.unwrap();
-            gate.until(|topology| topology.nodes.iter().all(|node| node.state == NodeState::Up)).await;
+            gate.until_state(2, NodeState::Up).await;
         }
     }
 }

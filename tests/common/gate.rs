@@ -141,6 +141,13 @@ impl Gate {
         so.unwrap_or_else(|_| panic!("{series} is {}, not {least}", counted()));
     }
 
+    /// Waits until the gateway has seen for itself that the node is so. Its look and the nodes' word come apart: who starts a node
+    /// again whose end was only told of may be told of that end afterwards.
+    pub async fn until_state(&self, index: usize, state: NodeState) {
+        let port = self.port(index).port();
+        self.until(|topology| topology.node_at_port(port).unwrap().state == state).await;
+    }
+
     pub fn state(&self, index: usize) -> NodeState {
         let topology = self.running.topology.borrow();
         topology.node_at_port(self.port(index).port()).unwrap().state

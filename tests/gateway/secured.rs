@@ -63,6 +63,7 @@ async fn rows_and_events_are_rewritten_over_tls_on_both_sides() {
         client.register().await;
         gate.cluster.stop(2).await;
         assert_eq!(client.event().await, format!("DOWN {}", gate.port(2)), "{dialect:?}");
+        gate.until_state(2, NodeState::Down).await;
         gate.cluster.start_again(2).await.unwrap();
         assert_eq!(client.event().await, format!("UP {}", gate.port(2)), "{dialect:?}");
     }
