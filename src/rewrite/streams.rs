@@ -3,8 +3,7 @@
 //! An answer is known to belong to a request only while that request is the only one in flight on its stream: Cassandra answers
 //! each request, in any order. A stream that is used twice at once is void until nothing is in flight on it.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::BTreeMap;
 
 use super::statements::StatementId;
 
@@ -40,32 +39,60 @@ impl Answer {
     }
 }
 
-/// What is in flight on one stream.
-#[derive(Clone, Copy, Debug)]
-struct Flight {
-    stream: i16,
-    /// More than one request was in flight at once.
-    is_shared: bool,
-    count: u32,
-    note: Note,
+/// What is noted of a stream in flight, in one byte.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Mark {
+    /// Nothing is in flight on it.
+    #[default]
+    Free,
+    Plain,
+    Query,
+    PlainSelection,
+    /// Its statement is among the details.
+    Described,
+    Skipping,
+    /// More than one request was in flight on it at once; how many are is among the details.
+    Shared,
 }
 
-/// Streams that are looked through one by one; beyond them there is a map.
+/// Streams that are looked through one by one; there is a table for those beyond.
 const FEW: usize = 32;
+/// Streams of one page of the table.
+const PAGE: usize = 64;
 
-/// The streams of one connection that have requests in flight. One of them costs no memory of its own; when nothing is in flight
-/// none does.
+/// The streams of one connection that have requests in flight. A byte and a name for each of few, for each page of many their
+/// bytes: 40 KiB when all 32,768 are. When nothing is in flight nothing is on the heap.
 #[derive(Debug, Default)]
 pub struct Streams {
-    one: Option<Flight>,
-    others: Option<Box<Others>>,
+    few: Few,
+    many: Option<Box<Pages>>,
+    details: Option<Box<Details>>,
     in_flight: u64,
 }
 
 #[derive(Debug, Default)]
-struct Others {
-    few: Vec<Flight>,
-    many: HashMap<i16, Flight, BuildHasherDefault<Mixed>>,
+struct Few {
+    len: u8,
+    streams: [i16; FEW],
+    marks: [Mark; FEW],
+}
+
+/// By the stream's number, from the lowest: drivers use low ones first.
+#[derive(Debug, Default)]
+struct Pages(Vec<Option<Box<Page>>>);
+
+#[derive(Debug)]
+struct Page {
+    taken: usize,
+    marks: [Mark; PAGE],
+}
+
+/// What a byte does not hold.
+#[derive(Debug, Default)]
+struct Details {
+    statements: BTreeMap<i16, StatementId>,
+    /// Requests in flight on streams that are shared.
+    counts: BTreeMap<i16, u64>,
 }
 
 impl Streams {
@@ -75,34 +102,58 @@ impl Streams {
             return;
         }
         self.in_flight += 1;
-        if let Some(flight) = self.get_mut(stream) {
-            flight.count = flight.count.saturating_add(1);
-            (flight.is_shared, flight.note) = (true, Note::Plain);
+        if let Some(mark) = self.mark(stream) {
+            *mark = Mark::Shared;
+            let details = self.details.get_or_insert_default();
+            details.statements.remove(&stream);
+            *details.counts.entry(stream).or_insert(1) += 1;
             return;
         }
-        let flight = Flight { stream, is_shared: false, count: 1, note };
-        if self.one.is_none() {
-            self.one = Some(flight);
-            return;
-        }
-        let others = self.others.get_or_insert_default();
-        if others.few.len() < FEW {
-            others.few.push(flight);
-        } else {
-            others.many.insert(stream, flight);
+        let mark = match note {
+            Note::Plain => Mark::Plain,
+            Note::Query => Mark::Query,
+            Note::PlainSelection => Mark::PlainSelection,
+            Note::Skipping => Mark::Skipping,
+            Note::Described(statement) => {
+                self.details.get_or_insert_default().statements.insert(stream, statement);
+                Mark::Described
+            }
+        };
+        if !self.few.push(stream, mark) {
+            self.many.get_or_insert_default().put(stream, mark);
         }
     }
 
     /// An answer comes on `stream`.
     pub fn answer(&mut self, stream: i16) -> Answer {
-        let Some(flight) = self.get_mut(stream) else { return Answer::Unclear };
-        flight.count -= 1;
-        let Flight { is_shared, count, note, .. } = *flight;
+        let place = self.few.position(stream);
+        let mark = match (place, &self.many) {
+            (Some(place), _) => self.few.marks.get(place).copied().unwrap_or_default(),
+            (None, Some(many)) => many.get(stream),
+            (None, None) => Mark::Free,
+        };
+        let note = match mark {
+            Mark::Free => return Answer::Unclear,
+            Mark::Plain => Some(Note::Plain),
+            Mark::Query => Some(Note::Query),
+            Mark::PlainSelection => Some(Note::PlainSelection),
+            Mark::Skipping => Some(Note::Skipping),
+            Mark::Described => self.details.as_mut().and_then(|it| it.statements.remove(&stream)).map(Note::Described),
+            Mark::Shared => None,
+        };
         self.in_flight -= 1;
-        if count == 0 {
-            self.remove(stream);
+        if mark == Mark::Shared && self.details.as_mut().is_some_and(|details| details.others_remain(stream)) {
+            return Answer::Unclear;
         }
-        if is_shared { Answer::Unclear } else { Answer::Of(note) }
+        match (place, &mut self.many) {
+            (Some(place), _) => self.few.remove(place),
+            (None, Some(many)) => many.take(stream),
+            (None, None) => {}
+        }
+        if self.in_flight == 0 {
+            (self.many, self.details) = (None, None);
+        }
+        note.map_or(Answer::Unclear, Answer::Of)
     }
 
     /// Requests that are not answered, those on negative streams aside: nodes do not answer these.
@@ -110,57 +161,104 @@ impl Streams {
         self.in_flight
     }
 
-    fn get_mut(&mut self, stream: i16) -> Option<&mut Flight> {
-        match &mut self.one {
-            Some(flight) if flight.stream == stream => return self.one.as_mut(),
-            _ => {}
-        }
-        let others = self.others.as_deref_mut()?;
-        match others.few.iter().position(|flight| flight.stream == stream) {
-            Some(position) => others.few.get_mut(position),
-            None if others.many.is_empty() => None,
-            None => others.many.get_mut(&stream),
-        }
-    }
-
-    fn remove(&mut self, stream: i16) {
-        if self.one.is_some_and(|flight| flight.stream == stream) {
-            self.one = None;
-        } else if let Some(others) = &mut self.others {
-            match others.few.iter().position(|flight| flight.stream == stream) {
-                Some(position) => _ = others.few.swap_remove(position),
-                None => _ = others.many.remove(&stream),
-            }
-        }
-        if self.in_flight == 0 {
-            self.others = None;
+    /// What is noted of a stream in flight, to be changed.
+    fn mark(&mut self, stream: i16) -> Option<&mut Mark> {
+        match (self.few.position(stream), &mut self.many) {
+            (Some(place), _) => self.few.marks.get_mut(place),
+            (None, Some(many)) => many.get_mut(stream).filter(|mark| **mark != Mark::Free),
+            (None, None) => None,
         }
     }
 }
 
-/// A hash for stream ids: there are 32,768 of them, whoever chooses them.
-#[derive(Debug, Default)]
-struct Mixed(u64);
-
-impl Hasher for Mixed {
-    fn finish(&self) -> u64 {
-        self.0
+impl Few {
+    #[inline]
+    fn position(&self, stream: i16) -> Option<usize> {
+        self.streams.get(..self.len.into())?.iter().position(|&taken| taken == stream)
     }
 
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    /// False when there is no place.
+    #[inline]
+    fn push(&mut self, stream: i16, mark: Mark) -> bool {
+        let place = usize::from(self.len);
+        let (Some(name), Some(noted)) = (self.streams.get_mut(place), self.marks.get_mut(place)) else { return false };
+        (*name, *noted) = (stream, mark);
+        self.len += 1;
+        true
+    }
+
+    /// The last one takes its place.
+    #[inline]
+    fn remove(&mut self, place: usize) {
+        self.len -= 1;
+        let last = usize::from(self.len);
+        self.streams.swap(place, last);
+        self.marks.swap(place, last);
+    }
+}
+
+impl Pages {
+    fn get(&self, stream: i16) -> Mark {
+        let (page, at) = place(stream);
+        let page = self.0.get(page).and_then(Option::as_ref);
+        page.and_then(|page| page.marks.get(at)).copied().unwrap_or_default()
+    }
+
+    fn get_mut(&mut self, stream: i16) -> Option<&mut Mark> {
+        let (page, at) = place(stream);
+        self.0.get_mut(page)?.as_mut()?.marks.get_mut(at)
+    }
+
+    fn put(&mut self, stream: i16, mark: Mark) {
+        let (page, at) = place(stream);
+        if self.0.len() <= page {
+            self.0.resize_with(page + 1, || None);
+        }
+        let Some(page) = self.0.get_mut(page) else { return };
+        let page = page.get_or_insert_with(|| Box::new(Page { taken: 0, marks: [Mark::Free; PAGE] }));
+        if let Some(place) = page.marks.get_mut(at) {
+            *place = mark;
+            page.taken += 1;
         }
     }
 
-    fn write_i16(&mut self, stream: i16) {
-        let mixed = (u64::from(stream.cast_unsigned()) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 = mixed ^ mixed >> 32;
+    fn take(&mut self, stream: i16) {
+        let (page, at) = place(stream);
+        let Some(slot) = self.0.get_mut(page) else { return };
+        let Some(page) = slot else { return };
+        if let Some(place) = page.marks.get_mut(at) {
+            *place = Mark::Free;
+            page.taken -= 1;
+        }
+        if page.taken == 0 {
+            *slot = None;
+        }
+    }
+}
+
+/// The page of a stream that is not negative, and its place there.
+fn place(stream: i16) -> (usize, usize) {
+    let stream = usize::from(stream.cast_unsigned());
+    (stream / PAGE, stream % PAGE)
+}
+
+impl Details {
+    /// One of the requests on a shared stream was answered; false when it was the last.
+    fn others_remain(&mut self, stream: i16) -> bool {
+        let Some(count) = self.counts.get_mut(&stream) else { return false };
+        *count -= 1;
+        if *count == 0 {
+            self.counts.remove(&stream);
+            return false;
+        }
+        true
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
     use proptest::prelude::*;
 
@@ -174,7 +272,7 @@ mod tests {
         assert_eq!(streams.answer(1), Answer::Of(Note::Query));
         assert_eq!(streams.answer(1), Answer::Unclear, "nobody asked");
         assert_eq!(streams.in_flight(), 0);
-        assert!(streams.one.is_none() && streams.others.is_none());
+        assert!(streams.few.len == 0 && streams.many.is_none() && streams.details.is_none());
     }
 
     #[test]
@@ -198,19 +296,40 @@ mod tests {
         streams.ask(-1, Note::Query);
         assert_eq!(streams.in_flight(), 0);
         assert_eq!(streams.answer(-1), Answer::Unclear);
-        assert!(streams.one.is_none());
+        assert_eq!(streams.few.len, 0);
+    }
+
+    #[test]
+    fn all_streams_in_flight_cost_pages_of_bytes_and_nothing_afterwards() {
+        let mut streams = Streams::default();
+        (0..=i16::MAX).for_each(|stream| streams.ask(stream, Note::Skipping));
+        let pages = &streams.many.as_ref().unwrap().0;
+        assert!(pages.len() * (size_of::<Page>() + size_of::<usize>()) <= 41 * 1024);
+        assert!((0..=i16::MAX).rev().all(|stream| streams.answer(stream) == Answer::Of(Note::Skipping)));
+        assert!(streams.in_flight() == 0 && streams.many.is_none());
+    }
+
+    /// Few streams, often used twice, and ids from the whole range.
+    fn stream() -> impl Strategy<Value = i16> {
+        prop_oneof![0i16..100, 0i16..=i16::MAX]
     }
 
     proptest! {
         #[test]
-        fn behaves_as_a_list_of_what_is_in_flight(moves in prop::collection::vec((any::<bool>(), 0i16..100), 0..600)) {
+        fn behaves_as_a_list_of_what_is_in_flight(moves in prop::collection::vec((any::<bool>(), stream()), 0..600)) {
             let mut streams = Streams::default();
             // Per stream: the notes in flight, and whether there were ever two since it was empty.
             let mut model: HashMap<i16, (Vec<Note>, bool)> = HashMap::new();
             for (asks, stream) in moves {
                 let (notes, shared) = model.entry(stream).or_default();
                 if asks {
-                    let note = Note::Described([stream as u8; 16]);
+                    let note = match stream % 5 {
+                        0 => Note::Plain,
+                        1 => Note::Query,
+                        2 => Note::PlainSelection,
+                        3 => Note::Skipping,
+                        _ => Note::Described([stream as u8; 16]),
+                    };
                     notes.push(note);
                     *shared |= notes.len() > 1;
                     streams.ask(stream, note);
