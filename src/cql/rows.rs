@@ -117,13 +117,27 @@ pub fn table_of_whole(message: &[u8]) -> Result<TableOf<'_>, DecodeError> {
     }
 }
 
-/// The keyspace of a Rows result in its usual shape: one table for all columns, no paging state, no new metadata id. The
-/// first look at every answer; `None` says nothing, then ask [`table_of`].
+/// What a Rows result in one of its two usual shapes says of its table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Usual<'a> {
+    /// One table, of this keyspace, for all columns; no paging state, no new metadata id.
+    Keyspace(&'a [u8]),
+    /// Columns, and no metadata of them.
+    NoMetadata,
+}
+
+/// The first look at every answer: `None` says nothing, then ask [`table_of`].
 #[inline]
-pub fn usual_keyspace(message: &[u8]) -> Option<&[u8]> {
-    let (head, rest) = message.split_first_chunk::<14>()?;
-    let &[0, 0, 0, 2, 0, 0, 0, 1, _, _, _, _, high, low] = head else { return None };
-    rest.get(..usize::from(u16::from_be_bytes([high, low])))
+pub fn usual(message: &[u8]) -> Option<Usual<'_>> {
+    let (head, rest) = message.split_first_chunk::<12>()?;
+    match *head {
+        [0, 0, 0, 2, 0, 0, 0, 1, ..] => {
+            let (&[high, low], rest) = rest.split_first_chunk::<2>()?;
+            rest.get(..usize::from(u16::from_be_bytes([high, low]))).map(Usual::Keyspace)
+        }
+        [0, 0, 0, 2, 0, 0, 0, 4, a @ 0..=127, b, c, d] if a | b | c | d != 0 => Some(Usual::NoMetadata),
+        _ => None,
+    }
 }
 
 /// The table that a metadata's columns are of; `reader` is behind its head.

@@ -11,7 +11,7 @@ use super::exchange::Exchange;
 use super::fact::Fact;
 use super::plain_selection;
 use super::registration::{MAX_REGISTER, RegisteredTypes};
-use super::statement::{Head, Looked, Skip};
+use super::statement::{self, Head, Looked, Skip};
 use super::streams::Note;
 use super::walk::{Clear, Judge, Verdict};
 use super::{Failure, Login, Why, Work};
@@ -52,38 +52,44 @@ impl RequestJudge<'_> {
 
     /// A QUERY or EXECUTE.
     fn statement(&mut self, header: Header, body: &[u8], work: &mut Work<'_>) -> Verdict {
-        let mut looked = self.requests.looked.take().map_or_else(Looked::default, |looked| *looked);
         let session = self.exchange.client.session;
-        let verdict = match session.compression.filter(|_| session.is_compressed(header)) {
-            None => self.plain(&mut looked, header, body),
+        match session.compression.filter(|_| session.is_compressed(header)) {
+            None => self.plain(header, body),
             Some(compression) => {
+                let mut looked = self.requests.looked.take().map_or_else(Looked::default, |looked| *looked);
                 let mut decoder = looked.decoder.take().unwrap_or_else(|| Decoder::new(compression));
                 let verdict = self.compressed(&mut looked, &mut decoder, header, body, work);
                 looked.decoder = Some(decoder);
+                if matches!(verdict, Verdict::Need(_) | Verdict::Later) {
+                    self.requests.looked = Some(Box::new(looked));
+                }
                 verdict
             }
-        };
-        if matches!(verdict, Verdict::Need(_) | Verdict::Later) {
-            self.requests.looked = Some(Box::new(looked));
         }
-        verdict
     }
 
-    fn plain(&mut self, looked: &mut Looked, header: Header, body: &[u8]) -> Verdict {
+    #[inline]
+    fn plain(&mut self, header: Header, body: &[u8]) -> Verdict {
         let is_whole = body.len() == header.length as usize;
-        match self.head(looked, header, header.length as usize, body) {
+        let mut start = self.requests.looked.take().map_or_else(MessageStart::of_request, |looked| looked.start);
+        match self.head(&mut start, header, header.length as usize, body) {
             Ok(head) => self.settle(header, body, &head),
-            Err(error) if !is_whole && error.is_truncated() => Verdict::Need(body.len() + error.missing()),
+            Err(error) if !is_whole && error.is_truncated() => {
+                self.requests.looked = Some(Box::new(Looked { start, decoder: None }));
+                Verdict::Need(body.len() + error.missing())
+            }
             // The node will say so.
             Err(_) => self.pass(header, Note::Plain),
         }
     }
 
-    fn head(&self, looked: &mut Looked, header: Header, length: usize, body: &[u8]) -> Result<Head, DecodeError> {
-        looked.head(header, length, self.exchange.client.session.version, body)
+    #[inline]
+    fn head(&self, start: &mut MessageStart, header: Header, length: usize, body: &[u8]) -> Result<Head, DecodeError> {
+        statement::head(start, header, length, self.exchange.client.session.version, body)
     }
 
     /// The head of a statement is known: it passes, with its flag cleared if need be.
+    #[inline]
     fn settle(&mut self, header: Header, body: &[u8], head: &Head) -> Verdict {
         let (note, skip) = self.meaning(body, head);
         self.exchange.ask(header, note);
@@ -102,6 +108,7 @@ impl RequestJudge<'_> {
     }
 
     /// What a statement's answer will mean, and whether it may be asked to skip its metadata.
+    #[inline]
     fn meaning(&self, body: &[u8], head: &Head) -> (Note, Skip) {
         match head {
             Head::Query { text, flags } => {
@@ -141,7 +148,7 @@ impl RequestJudge<'_> {
         let is_whole = body.len() == header.length as usize;
         loop {
             let length = decoder.declared().unwrap_or(usize::MAX);
-            let wanted = match self.head(looked, header, length, decoder.decoded()) {
+            let wanted = match self.head(&mut looked.start, header, length, decoder.decoded()) {
                 Ok(head) if head.flags() < decoder.decoded().len() => match self.meaning(decoder.decoded(), &head) {
                     (note, Skip::Stays) => return self.pass(header, note),
                     (_, Skip::Cleared) if !is_whole => return Verdict::Need(header.length as usize),

@@ -11,7 +11,7 @@ use crate::cql::primitives::{DecodeError, Reader};
 /// What was found out about a statement that is not decided.
 #[derive(Debug)]
 pub struct Looked {
-    start: MessageStart,
+    pub start: MessageStart,
     /// Of a compressed body.
     pub decoder: Option<Decoder>,
 }
@@ -61,30 +61,36 @@ impl Looked {
     pub fn held_bytes(&self) -> usize {
         self.decoder.as_ref().map_or(0, |decoder| decoder.decoded().len())
     }
+}
 
-    /// The head of a statement, from as much of its body as is there; it is `length` bytes long in the end.
-    ///
-    /// # Errors
-    /// `Truncated` while not enough is there: the whole text of a QUERY only where that is short.
-    #[inline]
-    pub fn head(&mut self, header: Header, length: usize, version: Version, body: &[u8]) -> Result<Head, DecodeError> {
-        let start = self.start.find(header.flags, body)?;
-        let message = body.get(start..).unwrap_or_default();
-        if header.opcode == Opcode::EXECUTE {
-            let (id, flags) = request::execute_head(version, message)?;
-            let (id, skips) = (start + 2..start + 2 + id.len(), flags.skips_metadata());
-            return Ok(Head::Execute { id, flags: start + flags.offset, skips });
-        }
-        let text = Reader::new(message).count("QUERY text")?;
-        let text = start + 4..start.saturating_add(4).saturating_add(text);
-        let consistency_and_flags = if version >= Version::V5 { 2 + 3 } else { 2 };
-        let flags = text.end.saturating_add(consistency_and_flags);
-        if flags >= length {
-            return Err(DecodeError::Malformed { what: "QUERY" });
-        }
-        if text.end <= plain_selection::LOOK && text.end > body.len() {
-            return Err(DecodeError::Truncated { what: "QUERY text", need: text.end, have: body.len() });
-        }
-        Ok(Head::Query { text, flags })
+/// The head of a statement, from as much of its body as is there; it is `length` bytes long in the end.
+///
+/// # Errors
+/// `Truncated` while not enough is there: the whole text of a QUERY only where that is short.
+#[inline]
+pub fn head(
+    start: &mut MessageStart,
+    header: Header,
+    length: usize,
+    version: Version,
+    body: &[u8],
+) -> Result<Head, DecodeError> {
+    let start = start.find(header.flags, body)?;
+    let message = body.get(start..).unwrap_or_default();
+    if header.opcode == Opcode::EXECUTE {
+        let (id, flags) = request::execute_head(version, message)?;
+        let (id, skips) = (start + 2..start + 2 + id.len(), flags.skips_metadata());
+        return Ok(Head::Execute { id, flags: start + flags.offset, skips });
     }
+    let text = Reader::new(message).count("QUERY text")?;
+    let text = start + 4..start.saturating_add(4).saturating_add(text);
+    let consistency_and_flags = if version >= Version::V5 { 2 + 3 } else { 2 };
+    let flags = text.end.saturating_add(consistency_and_flags);
+    if flags >= length {
+        return Err(DecodeError::Malformed { what: "QUERY" });
+    }
+    if text.end <= plain_selection::LOOK && text.end > body.len() {
+        return Err(DecodeError::Truncated { what: "QUERY text", need: text.end, have: body.len() });
+    }
+    Ok(Head::Query { text, flags })
 }

@@ -56,7 +56,7 @@ enum Mark {
 }
 
 /// Streams that are looked through one by one; there is a table for those beyond.
-const FEW: usize = 32;
+const FEW: usize = 16;
 /// Streams of one page of the table.
 const PAGE: usize = 64;
 

@@ -36,7 +36,15 @@ impl MessageStart {
     ///
     /// # Errors
     /// `Truncated` while `body` does not reach to the message; it says what is missing of the next piece.
+    #[inline]
     pub fn find(&mut self, flags: Flags, body: &[u8]) -> Result<usize, DecodeError> {
+        if flags.0 & (Flags::TRACING | Flags::WARNING | Flags::CUSTOM_PAYLOAD) == 0 {
+            return Ok(0);
+        }
+        self.find_behind(flags, body)
+    }
+
+    fn find_behind(&mut self, flags: Flags, body: &[u8]) -> Result<usize, DecodeError> {
         loop {
             let mut reader = Reader::new(body.get(self.at..).unwrap_or_default());
             let part = match self.part {

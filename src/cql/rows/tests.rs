@@ -71,14 +71,20 @@ fn the_table_is_known_before_the_columns() {
 }
 
 #[test]
-fn the_usual_keyspace_is_that_of_the_table() {
+fn the_usual_shapes_say_what_the_whole_says() {
     let message = encode(1, &local(), &[], &one_row());
-    assert_eq!(usual_keyspace(&message), Some(&b"system"[..]));
+    assert_eq!(usual(&message), Some(Usual::Keyspace(b"system")));
     for have in 0..20 {
-        assert_eq!(usual_keyspace(&message[..have]), None, "{have} bytes");
+        assert_eq!(usual(&message[..have]), None, "{have} bytes");
     }
-    for unusual in [0, 4, 1 | 4, 1 | 2, 1 | 8] {
-        assert_eq!(usual_keyspace(&encode(unusual, &local(), &[0; 8], &one_row())), None, "flags {unusual}");
+    for unusual in [0, 1 | 4, 1 | 2, 1 | 8, 2 | 4, 4 | 8] {
+        assert_eq!(usual(&encode(unusual, &local(), &[0; 8], &one_row())), None, "flags {unusual}");
+    }
+    let without_metadata = |columns: i32| [2, 4, columns].map(i32::to_be_bytes).concat();
+    assert_eq!(usual(&without_metadata(1)), Some(Usual::NoMetadata));
+    assert_eq!(usual(&without_metadata(i32::MAX)), Some(Usual::NoMetadata));
+    for columns in [0, -1, i32::MIN] {
+        assert_eq!(usual(&without_metadata(columns)), None, "{columns} columns");
     }
 }
 
@@ -333,9 +339,12 @@ proptest! {
     fn arbitrary_bytes_never_panic(flags in 0i32..16, columns in 0i32..5, bytes in prop::collection::vec(0u8..0x32, 0..120), kind in 1i32..6) {
         let mut message = Vec::new();
         Writer::new(&mut message).i32(kind).i32(flags).i32(columns).raw(&bytes);
-        if let (Some(usual), Ok(table)) = (usual_keyspace(&message), table_of(&message)) {
-            let named = matches!(table, TableOf::Table { keyspace, .. } if keyspace.as_bytes() == usual);
-            prop_assert!(named, "{table:?}");
+        if let (Some(usual), Ok(table)) = (usual(&message), table_of(&message)) {
+            let said = match table {
+                TableOf::Table { keyspace, .. } => Usual::Keyspace(keyspace.as_bytes()),
+                other => { prop_assert_eq!(other, TableOf::NoMetadata); Usual::NoMetadata }
+            };
+            prop_assert_eq!(usual, said);
         }
         let _ = Rows::parse(&message);
         for version in [Version::V3, Version::V4, Version::V5] {

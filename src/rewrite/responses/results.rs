@@ -5,7 +5,7 @@ use crate::cql::compression::{Compression, Decoded, Decoder};
 use crate::cql::frame::{Flags, HEADER_LEN, Header, Opcode, encode_frame};
 use crate::cql::message::{self, MessageStart, error_code};
 use crate::cql::primitives::DecodeError;
-use crate::cql::rows::{self, Prepared, ResultKind, TableOf};
+use crate::cql::rows::{self, Prepared, ResultKind, TableOf, Usual};
 use crate::rewrite::fact::Fact;
 use crate::rewrite::streams::{Answer, Note};
 use crate::rewrite::system_tables::{self, Made, Perspective, RowsRewrite};
@@ -56,15 +56,19 @@ impl Default for Looked {
 
 impl ResponseJudge<'_> {
     pub(super) fn result(&mut self, header: Header, body: &[u8], work: &mut Work<'_>) -> Verdict {
-        let looked = self.responses.looked.take();
         let compression = match self.compression(header) {
             Ok(compression) => compression,
             Err(failure) => return Verdict::Fail(failure),
         };
-        if compression.is_none() && looked.is_none() && is_usual(header.flags, body) {
-            return self.ordinary(header);
+        // Nearly all answers end here.
+        if compression.is_none() && self.responses.looked.is_none() {
+            match usual(header.flags, body) {
+                Some(Says::Ordinary) => return self.ordinary(header),
+                Some(Says::Nameless) => return self.nameless(header),
+                _ => {}
+            }
         }
-        let mut looked = looked.map_or_else(Looked::default, |looked| *looked);
+        let mut looked = self.responses.looked.take().map_or_else(Looked::default, |looked| *looked);
         let verdict = match compression {
             None => {
                 let is_whole = body.len() == header.length as usize;
@@ -166,11 +170,15 @@ impl ResponseJudge<'_> {
                 }
                 self.pass(header)
             }
-            Says::Nameless => match self.exchange.answer(header) {
-                Answer::Of(Note::Skipping) => Verdict::Pass,
-                _ => Verdict::Fail(Why::MetadataMissing.into()),
-            },
+            Says::Nameless => self.nameless(header),
             Says::Ordinary => self.ordinary(header),
+        }
+    }
+
+    fn nameless(&mut self, header: Header) -> Verdict {
+        match self.exchange.answer(header) {
+            Answer::Of(Note::Skipping) => Verdict::Pass,
+            _ => Verdict::Fail(Why::MetadataMissing.into()),
         }
     }
 
@@ -278,17 +286,22 @@ impl ResponseJudge<'_> {
     }
 }
 
-/// A quick yes for nearly all answers: a Rows result of its usual shape, and of another keyspace.
+/// What nearly all answers are: a Rows result in a usual shape, of another keyspace or without metadata.
 #[inline]
-fn is_usual(flags: Flags, body: &[u8]) -> bool {
-    flags.without(Flags::COMPRESSION) == Flags::default()
-        && rows::usual_keyspace(body).is_some_and(|keyspace| keyspace != system_tables::KEYSPACE.as_bytes())
+fn usual(flags: Flags, body: &[u8]) -> Option<Says> {
+    if flags.without(Flags::COMPRESSION) != Flags::default() {
+        return None;
+    }
+    match rows::usual(body)? {
+        Usual::Keyspace(keyspace) => (keyspace != system_tables::KEYSPACE.as_bytes()).then_some(Says::Ordinary),
+        Usual::NoMetadata => Some(Says::Nameless),
+    }
 }
 
 /// What a RESULT is about. `Truncated` while the bytes that tell have not arrived.
 fn says(start: &mut MessageStart, flags: Flags, body: &[u8]) -> Result<Says, DecodeError> {
-    if is_usual(flags, body) {
-        return Ok(Says::Ordinary);
+    if let Some(says) = usual(flags, body) {
+        return Ok(says);
     }
     let offset = start.find(flags, body)?;
     Ok(match rows::table_of(body.get(offset..).unwrap_or_default())? {
