@@ -4,6 +4,7 @@
 pub mod bounds;
 mod checks;
 pub mod file;
+mod former;
 pub mod kubernetes;
 pub mod marked;
 pub mod resolve;
@@ -156,7 +157,14 @@ impl Config {
 
     /// Reads and checks `text`; errors call it `name`, relative paths count from `base`.
     pub fn parse(name: &str, text: &str, base: &Path) -> Result<Resolved, ConfigError> {
-        let file: File = serde_saphyr::from_str(text).map_err(|error| ConfigError::from_yaml(name, text, &error))?;
-        file.resolve(base).map_err(|error| error.marked(name, text))
+        Self::parse_with(former::FORMER, name, text, base)
+    }
+
+    fn parse_with(former: &[former::Former], name: &str, text: &str, base: &Path) -> Result<Resolved, ConfigError> {
+        let (living, mut warnings) = former::without(former, name, text);
+        let file: File = serde_saphyr::from_str(&living).map_err(|error| ConfigError::from_yaml(name, text, &error))?;
+        let mut resolved = file.resolve(base).map_err(|error| error.marked(name, text))?;
+        warnings.append(&mut resolved.warnings);
+        Ok(Resolved { warnings, ..resolved })
     }
 }

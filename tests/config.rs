@@ -1,8 +1,10 @@
 //! The files of `proxy-config/` say what they mean, and errors show the user's own line.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use cqlgate::config::{Advertise, Config, Discovery, File, Resolved, ViewName};
+use serde_json::Value;
 
 const HEAD: &str = "advertise: 203.0.113.10\n";
 const NODES: &str = "discovery: {nodes: [{name: a, address: 10.0.0.1}, {name: b, address: 10.0.0.2}]}\n";
@@ -58,24 +60,39 @@ fn tls_file_loads_where_its_files_are() {
     assert_eq!(config.tls.nodes.unwrap().ca, Some(there.path().join("tls/nodes-ca.crt")));
 }
 
-/// The files of an earlier version, as they were: what somebody runs must go on running.
+/// The files of an earlier version, as they were: what somebody runs must go on running. Between them they have every key of its
+/// schema.
 #[test]
 fn files_of_earlier_versions_are_still_read() {
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let earlier = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/0.1.0");
     let there = tempfile::tempdir().unwrap();
     std::fs::create_dir(there.path().join("tls")).unwrap();
-    for name in ["gateway.crt", "gateway.key", "nodes-ca.crt"] {
-        std::fs::write(there.path().join("tls").join(name), "").unwrap();
+    for name in
+        ["password", "tls/gateway.crt", "tls/gateway.key", "tls/nodes-ca.crt", "tls/client.crt", "tls/client.key"]
+    {
+        std::fs::write(there.path().join(name), "").unwrap();
     }
-    let mut read = 0;
-    for entry in std::fs::read_dir(fixtures.join("0.1.0")).unwrap() {
+    let mut left = keys_of(&std::fs::read_to_string(earlier.join("schema.json")).unwrap());
+    for entry in std::fs::read_dir(earlier).unwrap() {
         let path = entry.unwrap().path();
-        let text = std::fs::read_to_string(&path).unwrap();
-        let resolved = Config::parse(&path.display().to_string(), &text, there.path());
-        resolved.unwrap_or_else(|error| panic!("{error}"));
-        read += 1;
+        if path.extension().is_some_and(|extension| extension == "yaml") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let resolved = Config::parse(&path.display().to_string(), &text, there.path());
+            resolved.unwrap_or_else(|error| panic!("{error}"));
+            strike(&mut left, "", &serde_saphyr::from_str(&text).unwrap());
+        }
     }
-    assert_eq!(read, 6);
+    assert_eq!(left, BTreeSet::new());
+}
+
+/// Takes the keys that are in `value`, which stands at `path`, out of `keys`.
+fn strike(keys: &mut BTreeSet<String>, path: &str, value: &Value) {
+    for (key, inner) in value.as_object().into_iter().flatten() {
+        let at = join(path, key);
+        keys.remove(&at);
+        strike(keys, &at, inner);
+    }
+    value.as_array().into_iter().flatten().for_each(|entry| strike(keys, &format!("{path}[0]"), entry));
 }
 
 #[test]
@@ -88,30 +105,49 @@ fn documented_defaults_are_the_defaults() {
 #[test]
 fn reference_writes_every_default_out() {
     let text = std::fs::read_to_string(folder().join("reference.yaml")).unwrap();
-    let written: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
+    let written: Value = serde_saphyr::from_str(&text).unwrap();
     let complete = serde_json::to_value(File::from(&load("reference.yaml").config)).unwrap();
     assert_eq!(written, complete);
 }
 
 #[test]
 fn reference_mentions_every_key_of_the_schema() {
-    fn keys(schema: &serde_json::Value, found: &mut Vec<String>) {
-        if let Some(properties) = schema.get("properties").and_then(|p| p.as_object()) {
-            found.extend(properties.keys().cloned());
-        }
-        match schema {
-            serde_json::Value::Object(map) => map.values().for_each(|value| keys(value, found)),
-            serde_json::Value::Array(list) => list.iter().for_each(|value| keys(value, found)),
-            _ => {}
-        }
-    }
     let reference = std::fs::read_to_string(folder().join("reference.yaml")).unwrap();
-    let mut found = Vec::new();
-    keys(&serde_json::from_str(&cqlgate::config::file::schema()).unwrap(), &mut found);
-    assert!(found.len() > 40, "{found:?}");
+    let found: BTreeSet<_> = mappings(&cqlgate::config::file::schema()).into_values().flatten().collect();
+    assert!(found.len() > 60, "{found:?}");
     for key in found {
         assert!(reference.contains(&format!("{key}:")), "{key} is not in reference.yaml");
     }
+}
+
+/// The mappings that a schema knows by their paths (`discovery.nodes[0]`), and the keys of each.
+fn mappings(schema: &str) -> BTreeMap<String, BTreeSet<String>> {
+    fn visit(whole: &Value, part: &Value, path: &str, found: &mut BTreeMap<String, BTreeSet<String>>) {
+        let part = part["$ref"].as_str().map_or(part, |name| &whole["$defs"][name.trim_start_matches("#/$defs/")]);
+        assert!(!part.is_null(), "{path} is nowhere in the schema");
+        for choices in ["anyOf", "oneOf", "allOf"] {
+            part[choices].as_array().into_iter().flatten().for_each(|choice| visit(whole, choice, path, found));
+        }
+        if let Some(entry) = part.get("items") {
+            visit(whole, entry, &format!("{path}[0]"), found);
+        }
+        for (key, inner) in part["properties"].as_object().into_iter().flatten() {
+            found.entry(path.to_owned()).or_default().insert(key.clone());
+            visit(whole, inner, &join(path, key), found);
+        }
+    }
+    let whole = serde_json::from_str(schema).unwrap_or_else(|error| panic!("{error}"));
+    let mut found = BTreeMap::new();
+    visit(&whole, &whole, "", &mut found);
+    found
+}
+
+fn keys_of(schema: &str) -> BTreeSet<String> {
+    mappings(schema).iter().flat_map(|(path, keys)| keys.iter().map(move |key| join(path, key))).collect()
+}
+
+fn join(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
 #[test]
@@ -155,28 +191,26 @@ fn kubernetes_defaults_are_those_of_the_reference() {
 
 #[test]
 fn unknown_keys_are_refused_at_every_level() {
-    for (text, line) in [
-        ("bogus: 1\n", 3),
-        ("limits:\n  bogus: 1\n", 4),
-        ("timeouts:\n  bogus: 1s\n", 4),
-        ("probe:\n  bogus: 1s\n", 4),
-        ("tls:\n  bogus: {}\n", 4),
-        ("tls:\n  clients:\n    bogus: x\n", 5),
-        ("tls:\n  nodes:\n    bogus: x\n", 5),
-        ("drain:\n  bogus: 1s\n", 4),
-        ("log:\n  bogus: x\n", 4),
-        ("views:\n  bogus: x\n", 4),
-        ("views:\n  rules:\n    - {driver: x, view: single_node, bogus: 1}\n", 5),
-    ] {
-        refused(&format!("{HEAD}{NODES}{text}"), "unknown field `bogus`", line);
+    let levels: Vec<_> = mappings(&cqlgate::config::file::schema()).into_keys().collect();
+    for known in ["", "advertise", "discovery.nodes[0]", "limits.stages.login", "logins.keep_out", "views.rules[0]"] {
+        assert!(levels.iter().any(|level| level == known), "{known:?} is not among {levels:?}");
     }
-    refused(&format!("{HEAD}discovery:\n  bogus: x\n"), "unknown field `bogus`", 3);
-    refused(
-        &format!("{HEAD}discovery:\n  nodes:\n    - {{name: a, address: b, bogus: 1}}\n"),
-        "unknown field `bogus`",
-        4,
-    );
-    refused(&format!("advertise: {{ipv4: 203.0.113.10, bogus: 1}}\n{NODES}"), "unknown field `bogus`", 1);
+    for level in levels {
+        // Each step on a line of its own, and the key on the last one.
+        let (mut text, mut indent) = (String::new(), String::new());
+        for step in level.split('.').filter(|step| !step.is_empty()) {
+            let name = step.trim_end_matches("[0]");
+            text.push_str(&format!("{indent}{name}:\n"));
+            indent.push_str("  ");
+            if name != step {
+                text.push_str(&format!("{indent}-\n"));
+                indent.push_str("  ");
+            }
+        }
+        text.push_str(&format!("{indent}bogus: 1\n"));
+        let at = if level.is_empty() { level } else { format!("{level}: ") };
+        refused(&text, &format!(" {at}unknown field `bogus`"), text.lines().count());
+    }
 }
 
 #[test]

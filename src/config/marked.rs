@@ -1,6 +1,6 @@
 //! Errors that show the user's own line: `file:line:column`, the line, a caret, what is wrong.
 
-mod keys;
+pub(super) mod keys;
 
 use std::fmt;
 

@@ -85,7 +85,7 @@ fn mark(span: &Span) -> (usize, usize, usize) {
 }
 
 /// Scalars and the beginnings and ends of collections, as far as the text can be read.
-fn nodes(text: &str) -> impl Iterator<Item = (Event<'_>, Span)> {
+pub(in crate::config) fn nodes(text: &str) -> impl Iterator<Item = (Event<'_>, Span)> {
     Parser::new_from_str(text).map_while(Result::ok).filter(|(event, _)| event.is_node() || is_end(event))
 }
 
@@ -109,36 +109,66 @@ enum Level {
     Sequence { items: usize },
 }
 
-/// The collections around the last node that begins at a place or before, and whether that node is a mapping.
-fn levels_at(text: &str, line: usize, column: usize) -> (Vec<Level>, bool) {
-    let (mut levels, mut is_mapping) = (Vec::new(), false);
-    let mut opened: Option<Level> = None;
-    for (event, span) in nodes(text) {
-        if (span.start.line(), span.start.col() + 1) > (line, column) {
-            break;
+/// Follows [`nodes`] one by one and knows where the last one is.
+#[derive(Default)]
+pub(in crate::config) struct Walk {
+    levels: Vec<Level>,
+    opened: Option<Level>,
+    is_mapping: bool,
+    is_key: bool,
+}
+
+impl Walk {
+    pub(in crate::config) fn step(&mut self, event: &Event<'_>) {
+        self.levels.extend(self.opened.take());
+        self.is_key = false;
+        if is_end(event) {
+            self.levels.pop();
+            return;
         }
-        levels.extend(opened.take());
-        if is_end(&event) {
-            levels.pop();
-            continue;
-        }
-        match levels.last_mut() {
+        match self.levels.last_mut() {
             Some(Level::Mapping { value_is_next, .. }) if *value_is_next => *value_is_next = false,
             Some(Level::Mapping { key, value_is_next }) => {
-                *value_is_next = true;
-                *key = if let Event::Scalar(name, ..) = &event { name.to_string() } else { String::new() };
+                (*value_is_next, self.is_key) = (true, true);
+                *key = if let Event::Scalar(name, ..) = event { name.to_string() } else { String::new() };
             }
             Some(Level::Sequence { items }) => *items += 1,
             None => {}
         }
-        is_mapping = matches!(event, Event::MappingStart(..));
-        opened = match event {
+        self.is_mapping = matches!(event, Event::MappingStart(..));
+        self.opened = match event {
             Event::MappingStart(..) => Some(Level::Mapping { key: String::new(), value_is_next: false }),
             Event::SequenceStart(..) => Some(Level::Sequence { items: 0 }),
             _ => None,
         };
     }
-    (levels, is_mapping)
+
+    /// Whether the last node is a mapping's key.
+    pub(in crate::config) fn is_key(&self) -> bool {
+        self.is_key
+    }
+
+    /// How many collections are around the last node.
+    pub(in crate::config) fn depth(&self) -> usize {
+        self.levels.len()
+    }
+
+    /// The key at which the last node is, such as `discovery.nodes[1].port`.
+    pub(in crate::config) fn path(&self) -> String {
+        path(&self.levels)
+    }
+}
+
+/// The collections around the last node that begins at a place or before, and whether that node is a mapping.
+fn levels_at(text: &str, line: usize, column: usize) -> (Vec<Level>, bool) {
+    let mut walk = Walk::default();
+    for (event, span) in nodes(text) {
+        if (span.start.line(), span.start.col() + 1) > (line, column) {
+            break;
+        }
+        walk.step(&event);
+    }
+    (walk.levels, walk.is_mapping)
 }
 
 fn path(levels: &[Level]) -> String {
