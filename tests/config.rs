@@ -330,6 +330,9 @@ fn odd_settings_are_allowed_with_a_warning() {
     assert_eq!(warnings(&format!("{HEAD}{NODES}")), "");
     assert!(warnings(&format!("advertise: 127.0.0.1\n{NODES}")).contains("from this machine only"));
     assert!(warnings(&format!("{HEAD}discovery: {{contact_points: [h]}}\n")).contains("state_file is absent"));
+    let drain = |times: &str| warnings(&format!("{HEAD}{NODES}drain: {{{times}}}\n"));
+    assert!(drain("spread: 28s, linger: 3s").contains("30s is shorter than drain.spread and drain.linger, 28s and 3s"));
+    assert_eq!(drain("spread: 27s, linger: 3s"), "");
     assert!(warnings(&format!("{HEAD}{NODES}tls: {{nodes: {{verify: off}}}}\n")).contains("verify is off"));
 }
 

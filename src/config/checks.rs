@@ -88,6 +88,11 @@ impl File {
         let (spread, deadline) = (Time(self.drain.spread), Time(self.drain.deadline));
         if spread.0 > deadline.0 {
             found.problem("drain.deadline", format!("{deadline} is shorter than drain.spread, {spread}"));
+        } else if self.drain.linger > deadline.0 - spread.0 {
+            let linger = Time(self.drain.linger);
+            found.warnings.push(format!(
+                "drain.deadline: {deadline} is shorter than drain.spread and drain.linger, {spread} and {linger}: whoever is closed last may miss the last answer"
+            ));
         }
     }
 

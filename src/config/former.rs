@@ -13,7 +13,8 @@ pub(super) struct Former {
     now: &'static str,
 }
 
-/// What has lost its meaning since 0.1.0: nothing, each of its keys means what it meant.
+/// What has lost its meaning since 0.1.0: nothing. limits.connections and connections_per_node counted every open connection and
+/// count the established ones; limits.stages counts those before.
 pub(super) const FORMER: &[Former] = &[];
 
 /// `text` with spaces in place of former keys and their values, so that everything else stays where it is; and a warning for each.
@@ -31,7 +32,7 @@ pub(super) fn without(former: &[Former], file: &str, text: &str) -> (String, Vec
         if let Some((from, depth)) = cut
             && (walk.depth() < depth || (walk.depth() == depth && walk.is_key()))
         {
-            living[from..at].iter_mut().filter(|c| !matches!(c, '\n' | '\r')).for_each(|c| *c = ' ');
+            living.get_mut(from..at).into_iter().flatten().filter(|c| !matches!(c, '\n' | '\r')).for_each(|c| *c = ' ');
             cut = None;
         }
         match event {
@@ -40,8 +41,9 @@ pub(super) fn without(former: &[Former], file: &str, text: &str) -> (String, Vec
                 // A mapping without braces that has no key left would be read as null.
                 if let Some((0, Some(first))) = mappings.pop()
                     && living.get(at) != Some(&'}')
+                    && let Some(place) = living.get_mut(first..first + 2)
                 {
-                    living[first..first + 2].copy_from_slice(&['{', '}']);
+                    place.copy_from_slice(&['{', '}']);
                 }
             }
             _ => {}

@@ -77,6 +77,7 @@ def grace_covers_the_drain():
         return Objects(config(drain=drain)).pod()["terminationGracePeriodSeconds"]
 
     equal(grace(), 15 + 30 + 10, "the chart's delay, the gateway's deadline, ten")
+    equal(grace(spread="20s", linger="10s"), 15 + 30 + 10, "both end at the deadline")
     equal(grace(delay="1m 30s", deadline="2m"), 90 + 120 + 10)
     equal(grace(delay="1500ms", deadline="0"), 2 + 0 + 10)
     equal(grace(delay="1h", deadline="0.5s"), 3600 + 1 + 10)

@@ -126,8 +126,8 @@ aws
 {{- end -}}
 
 {{/*
-Seconds from SIGTERM to SIGKILL: drain.delay and drain.deadline one after the other (drain.spread is within the deadline), and ten
-to write the last lines. What is not in the values has the gateway's own default.
+Seconds from SIGTERM to SIGKILL: drain.delay and drain.deadline one after the other (drain.spread and drain.linger end at the deadline),
+and ten to write the last lines. What is not in the values has the gateway's own default.
 */}}
 {{- define "cqlgate.grace" -}}
 {{- $delay := include "cqlgate.seconds" (dict "key" "delay" "default" "0s" "config" .Values.config) | int -}}
