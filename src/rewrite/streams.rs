@@ -57,6 +57,8 @@ enum Mark {
 
 /// Streams that are looked through one by one; there is a table for those beyond.
 const FEW: usize = 16;
+/// EXECUTEs in flight whose answers teach; those beyond are answered alike, and teach nothing.
+const MOST_DESCRIBED: usize = 128;
 /// Streams of one page of the table.
 const PAGE: usize = 64;
 
@@ -115,8 +117,13 @@ impl Streams {
             Note::PlainSelection => Mark::PlainSelection,
             Note::Skipping => Mark::Skipping,
             Note::Described(statement) => {
-                self.details.get_or_insert_default().statements.insert(stream, statement);
-                Mark::Described
+                let statements = &mut self.details.get_or_insert_default().statements;
+                if statements.len() < MOST_DESCRIBED {
+                    statements.insert(stream, statement);
+                    Mark::Described
+                } else {
+                    Mark::Plain
+                }
             }
         };
         if !self.few.push(stream, mark) {
@@ -297,6 +304,14 @@ mod tests {
         assert_eq!(streams.in_flight(), 0);
         assert_eq!(streams.answer(-1), Answer::Unclear);
         assert_eq!(streams.few.len, 0);
+    }
+
+    #[test]
+    fn what_answers_teach_is_remembered_of_so_many_and_no_more() {
+        let mut streams = Streams::default();
+        (0..1000).for_each(|stream| streams.ask(stream, Note::Described([1; 16])));
+        let taught = (0..1000).filter(|&stream| streams.answer(stream) == Answer::Of(Note::Described([1; 16]))).count();
+        assert_eq!((taught, streams.in_flight()), (MOST_DESCRIBED, 0));
     }
 
     #[test]
