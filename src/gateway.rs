@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::config::{Config, Drain};
+use crate::label::LabelSet;
 use crate::metrics::{Lifecycle, Metrics};
 use crate::proxy::connections::{self, Connections, Order};
 use crate::proxy::descriptors::Reserve;

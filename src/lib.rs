@@ -56,11 +56,12 @@
 //!  3  discovery   proxy   admin              the outside world: tokio, kube, rustls, hyper
 //!  2  rewrite                                meaning: cql × topology; bytes in, decision out; no I/O
 //!  1  cql        topology                    words of the protocol │ facts about the cluster
-//!  0  config   metrics   readiness   telemetry   shutdown
+//!  0  config   metrics   readiness   telemetry   shutdown   label
 //! ```
 //!
-//! `cql`, `topology` and `rewrite` have no async, no socket, no clock. Each piece of state has one writer;
-//! everyone else holds an immutable snapshot received through a `watch`.
+//! `cql`, `topology` and `rewrite` have no async, no socket, no clock; of floor 0 they know `config` and `label`. A word that
+//! metrics and log show belongs to whoever knows what it means, and is counted as a [`label::Label`]. Each piece of state has
+//! one writer; everyone else holds an immutable snapshot received through a `watch`.
 
 pub mod admin;
 pub mod cli;
@@ -69,6 +70,7 @@ pub mod cql;
 pub mod demo;
 pub mod discovery;
 pub mod gateway;
+pub mod label;
 pub mod metrics;
 pub mod proxy;
 pub mod readiness;

@@ -18,6 +18,7 @@ use prometheus::{
     Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use crate::label::{Label, LabelSet};
 pub use drivers::DriverMetrics;
 pub use labels::{
     ClosedBy, DialFailure, EventAction, EventKind, HiddenRow, Lifecycle, Refused, RefusedRequest, Stage, State, Table,
@@ -207,7 +208,7 @@ impl Metrics {
             metrics.set_stage(*stage, 0);
             // Known from the start, so that the first one is a rise.
             for what in ["places", "share"] {
-                metrics.stage_full.with_label_values(&[stage.as_str(), what]).inc_by(0);
+                metrics.stage_full.with_label_values(&[stage.label(), what]).inc_by(0);
             }
         }
         Arc::new(metrics)
@@ -225,7 +226,7 @@ impl Metrics {
     }
 
     pub fn watch_failed(&self, kind: &'static str, reason: WatchFailure) {
-        self.watch_failures.with_label_values(&[kind, reason.as_str()]).inc();
+        self.watch_failures.with_label_values(&[kind, reason.label()]).inc();
     }
 
     /// The counters of one node, by the name that discovery gave it; made when asked for the first time.
@@ -252,17 +253,17 @@ impl Metrics {
     }
 
     pub fn connection_refused(&self, reason: Refused) {
-        self.refused.with_label_values(&[reason.as_str()]).inc();
+        self.refused.with_label_values(&[reason.label()]).inc();
     }
 
     /// A connection found no place in a stage; `share`: its source had its share.
     pub fn stage_full(&self, stage: Stage, share: bool) {
-        self.stage_full.with_label_values(&[stage.as_str(), if share { "share" } else { "places" }]).inc();
+        self.stage_full.with_label_values(&[stage.label(), if share { "share" } else { "places" }]).inc();
     }
 
     /// Connections in a stage now.
     pub fn set_stage(&self, stage: Stage, connections: usize) {
-        self.stage_connections.with_label_values(&[stage.as_str()]).set(i64::try_from(connections).unwrap_or(i64::MAX));
+        self.stage_connections.with_label_values(&[stage.label()]).set(i64::try_from(connections).unwrap_or(i64::MAX));
     }
 
     /// A task has ended that must not.
@@ -271,28 +272,28 @@ impl Metrics {
     }
 
     pub fn request_refused(&self, reason: RefusedRequest) {
-        self.requests_refused.with_label_values(&[reason.as_str()]).inc();
+        self.requests_refused.with_label_values(&[reason.label()]).inc();
     }
 
     pub fn rewritten(&self, table: Table) {
-        self.rewrites.with_label_values(&[table.as_str()]).inc();
+        self.rewrites.with_label_values(&[table.label()]).inc();
     }
 
     pub fn rows_hidden(&self, reason: HiddenRow, rows: u64) {
-        self.rows_hidden.with_label_values(&[reason.as_str()]).inc_by(rows);
+        self.rows_hidden.with_label_values(&[reason.label()]).inc_by(rows);
     }
 
     pub fn event(&self, kind: EventKind, action: EventAction) {
-        self.events.with_label_values(&[kind.as_str(), action.as_str()]).inc();
+        self.events.with_label_values(&[kind.label(), action.label()]).inc();
     }
 
     pub fn contact_point_failed(&self, reason: DialFailure) {
-        self.contact_point_failures.with_label_values(&[reason.as_str()]).inc();
+        self.contact_point_failures.with_label_values(&[reason.label()]).inc();
     }
 
     pub fn set_lifecycle(&self, now: Lifecycle) {
         for state in Lifecycle::ALL {
-            self.lifecycle.with_label_values(&[state.as_str()]).set(i64::from(*state == now));
+            self.lifecycle.with_label_values(&[state.label()]).set(i64::from(*state == now));
         }
     }
 

@@ -67,9 +67,9 @@ impl ClientError {
         matches!(self, Self::LoginNeeded { .. } | Self::LoginRefused { .. } | Self::PasswordFile { .. })
     }
 
-    pub fn label(&self) -> DialFailure {
+    pub fn failure(&self) -> DialFailure {
         match self {
-            Self::Dial(error) => error.label(),
+            Self::Dial(error) => error.failure(),
             Self::Lost { .. } => DialFailure::Reset,
             Self::Silent { .. } => DialFailure::Timeout,
             Self::LoginNeeded { .. } | Self::LoginRefused { .. } | Self::PasswordFile { .. } => DialFailure::Login,

@@ -53,9 +53,9 @@ enum ControlError {
 }
 
 impl ControlError {
-    fn label(&self) -> DialFailure {
+    fn failure(&self) -> DialFailure {
         match self {
-            Self::Client(error) => error.label(),
+            Self::Client(error) => error.failure(),
             Self::WrongCluster { .. } => DialFailure::Identity,
             Self::Down | Self::Stopped => DialFailure::Other,
         }
@@ -132,7 +132,7 @@ impl ContactPoints {
             }
             memory.failures.note(&target.to_string(), &error.to_string());
             if !std::mem::take(&mut memory.stood) {
-                count(error.label());
+                count(error.failure());
             }
             if matches!(&error, ControlError::Client(error) if error.is_login()) {
                 return Err(error);

@@ -188,7 +188,7 @@ impl Probe {
 
     async fn tell_dead(&self, error: ClientError, memory: &mut Memory) {
         if let ClientError::Dial(error) = &error {
-            self.metrics.dial_failed(error.label());
+            self.metrics.dial_failed(error.failure());
             if let Some(lookup) = &self.lookup {
                 lookup.notify_one();
             }

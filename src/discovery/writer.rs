@@ -13,6 +13,7 @@ use tracing::field::display;
 use tracing::{debug, error, info, warn};
 
 use crate::config;
+use crate::label::Label;
 use crate::metrics::{DialFailure, Metrics, State as StateLabel};
 use crate::readiness::{Pending, Readiness};
 use crate::topology::diff::{Change, diff};
@@ -140,7 +141,7 @@ impl Writer {
                 }
                 Change::StateChanged { node, from } => {
                     self.metrics.node(&node.id.0).set_state(state_label(node.state));
-                    let (from, to) = (state_label(from).as_str(), state_label(node.state).as_str());
+                    let (from, to) = (state_label(from).label(), state_label(node.state).label());
                     info!(node = %node.id, port = node.port, address = %node.address, from, to, "the node's state changed");
                 }
                 Change::AddressChanged { node, from } => {

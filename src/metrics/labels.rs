@@ -1,31 +1,15 @@
 //! The values that labels may take. A closed set each: nothing that came from a socket becomes a label.
 
-/// An enum whose variants are the values of one label.
-macro_rules! label {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum $name { $($(#[$variant_doc])* $variant,)+ }
+use crate::label::label_set;
 
-        impl $name {
-            pub const ALL: &[Self] = &[$(Self::$variant,)+];
-
-            /// The label's value.
-            pub fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $text,)+ }
-            }
-        }
-    };
-}
-
-label! {
+label_set! {
     /// Who ended a connection.
-    ClosedBy { Client = "client", Node = "node", Gateway = "gateway", }
+    pub enum ClosedBy { Client = "client", Node = "node", Gateway = "gateway", }
 }
 
-label! {
+label_set! {
     /// How far a connection is.
-    Stage {
+    pub enum Stage {
         /// Nothing was said yet.
         Accepted = "accepted",
         /// The TLS handshake goes on.
@@ -38,9 +22,9 @@ label! {
     }
 }
 
-label! {
+label_set! {
     /// Why a connection was refused before it was relayed.
-    Refused {
+    pub enum Refused {
         ConnectionLimit = "connection_limit",
         NodeConnectionLimit = "node_connection_limit",
         SourceConnectionLimit = "source_connection_limit",
@@ -69,9 +53,9 @@ label! {
     }
 }
 
-label! {
+label_set! {
     /// Why a node could not be dialled, or a contact point not be asked.
-    DialFailure {
+    pub enum DialFailure {
         Refused = "refused",
         Reset = "reset",
         Timeout = "timeout",
@@ -104,9 +88,9 @@ impl DialFailure {
     }
 }
 
-label! {
+label_set! {
     /// Why the Kubernetes API was not heard.
-    WatchFailure {
+    pub enum WatchFailure {
         Forbidden = "forbidden",
         Unauthorized = "unauthorized",
         /// 410: the place in the history is too old.
@@ -119,19 +103,19 @@ label! {
     }
 }
 
-label! {
+label_set! {
     /// `NodeState` of `topology::node`.
-    State { Pending = "pending", Up = "up", Down = "down", Gone = "gone", }
+    pub enum State { Pending = "pending", Up = "up", Down = "down", Gone = "gone", }
 }
 
-label! {
+label_set! {
     /// A system table whose rows are rewritten.
-    Table { Local = "local", Peers = "peers", PeersV2 = "peers_v2", }
+    pub enum Table { Local = "local", Peers = "peers", PeersV2 = "peers_v2", }
 }
 
-label! {
+label_set! {
     /// `HiddenReason` of `topology`.
-    HiddenRow {
+    pub enum HiddenRow {
         NoPort = "no_port",
         NotAnnounced = "not_announced",
         NotResolved = "not_resolved",
@@ -140,9 +124,9 @@ label! {
     }
 }
 
-label! {
+label_set! {
     /// What an EVENT says (native_protocol_v5.spec §4.2.6).
-    EventKind {
+    pub enum EventKind {
         Up = "UP",
         Down = "DOWN",
         NewNode = "NEW_NODE",
@@ -153,9 +137,9 @@ label! {
     }
 }
 
-label! {
+label_set! {
     /// What became of an EVENT on its way to one client.
-    EventAction {
+    pub enum EventAction {
         Passed = "passed",
         /// Made by the gateway, which knew first.
         Added = "added",
@@ -165,15 +149,15 @@ label! {
     }
 }
 
-label! {
+label_set! {
     /// Why a request got an ERROR of the gateway's own.
-    RefusedRequest {
+    pub enum RefusedRequest {
         /// A projection of an address in a form that cannot be rewritten.
         InternalAddress = "internal_address",
     }
 }
 
-label! {
+label_set! {
     /// Phases of the process.
-    Lifecycle { Starting = "starting", Running = "running", Draining = "draining", Stopping = "stopping", }
+    pub enum Lifecycle { Starting = "starting", Running = "running", Draining = "draining", Stopping = "stopping", }
 }

@@ -7,6 +7,7 @@ use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, I
 
 use super::labels::{ClosedBy, DialFailure, State};
 use super::{SECONDS, counters, gauges, histograms};
+use crate::label::{Label, LabelSet};
 
 /// The families whose first label is `node`.
 pub(super) struct NodeFamilies {
@@ -106,13 +107,13 @@ impl NodeFamilies {
             let _ = family.remove_label_values(&[name]);
         }
         for reason in DialFailure::ALL {
-            let _ = self.dial_failures.remove_label_values(&[name, reason.as_str()]);
+            let _ = self.dial_failures.remove_label_values(&[name, reason.label()]);
         }
         for state in State::ALL {
-            let _ = self.state.remove_label_values(&[name, state.as_str()]);
+            let _ = self.state.remove_label_values(&[name, state.label()]);
         }
         for (by, why) in node.closed_seen.lock().unwrap_or_else(PoisonError::into_inner).drain() {
-            let _ = self.closed.remove_label_values(&[name, by.as_str(), why]);
+            let _ = self.closed.remove_label_values(&[name, by.label(), why]);
         }
     }
 }
@@ -142,18 +143,18 @@ pub struct NodeMetrics {
 impl NodeMetrics {
     /// A relayed connection ended; `why` is one of the constants that the log line shows.
     pub fn closed(&self, by: ClosedBy, why: &'static str) {
-        self.closed.with_label_values(&[self.name.as_str(), by.as_str(), why]).inc();
+        self.closed.with_label_values(&[self.name.as_str(), by.label(), why]).inc();
         self.closed_seen.lock().unwrap_or_else(PoisonError::into_inner).insert((by, why));
     }
 
     pub fn dial_failed(&self, reason: DialFailure) {
-        self.dial_failures.with_label_values(&[self.name.as_str(), reason.as_str()]).inc();
+        self.dial_failures.with_label_values(&[self.name.as_str(), reason.label()]).inc();
     }
 
     pub fn set_state(&self, now: State) {
         for state in State::ALL {
             let value = i64::from(*state == now);
-            self.state.with_label_values(&[self.name.as_str(), state.as_str()]).set(value);
+            self.state.with_label_values(&[self.name.as_str(), state.label()]).set(value);
         }
     }
 }

@@ -18,6 +18,7 @@ use super::connections::{Order, Place};
 use super::relay::{Relay, ending};
 use super::shared::Shared;
 use super::stream::{reset_on_close, set_options};
+use crate::label::Label;
 use crate::metrics::{DriverMetrics, NodeMetrics};
 use crate::rewrite::handshake::Settled;
 use crate::rewrite::view::{self, DriverFamily};
@@ -97,7 +98,7 @@ async fn relayed(established: Established, peer: SocketAddr, port: u16, metrics:
     let open = Open { metrics, driver };
     let closed = relay.await;
     open.metrics.closed(closed.by, closed.why);
-    tracing::info!(port, %peer, by = closed.by.as_str(), why = closed.why, seconds = began.elapsed().as_secs(), "connection closed");
+    tracing::info!(port, %peer, by = closed.by.label(), why = closed.why, seconds = began.elapsed().as_secs(), "connection closed");
 }
 
 /// The gauges of one open connection.

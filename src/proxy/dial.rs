@@ -47,7 +47,7 @@ pub enum DialError {
 }
 
 impl DialError {
-    pub fn label(&self) -> DialFailure {
+    pub fn failure(&self) -> DialFailure {
         match self {
             Self::Connect { kind, .. } => DialFailure::of(&io::Error::from(*kind)),
             Self::Timeout { .. } => DialFailure::Timeout,

@@ -19,6 +19,7 @@ use super::shared::Shared;
 use super::stages::{Source, Stage};
 use super::stream::reset_on_close;
 use crate::config::Listen;
+use crate::label::Label;
 use crate::metrics::Refused;
 use crate::topology::NodeState;
 
@@ -94,20 +95,20 @@ impl Listener {
     fn accepted(&self, client: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) {
         if !shared.memory.takes_connections() {
             reset_on_close(&client);
-            shared.refused(self.port, peer, Refused::Memory, Closed::gateway(Refused::Memory.as_str()));
+            shared.refused(self.port, peer, Refused::Memory, Closed::gateway(Refused::Memory.label()));
             return;
         }
         let topology = Arc::clone(&shared.topology.borrow());
         let node = topology.node_at_port(self.port).filter(|node| node.state == NodeState::Up);
         let Some(node) = node.cloned() else {
             reset_on_close(&client);
-            shared.refused(self.port, peer, Refused::NoLiveNode, Closed::gateway(Refused::NoLiveNode.as_str()));
+            shared.refused(self.port, peer, Refused::NoLiveNode, Closed::gateway(Refused::NoLiveNode.label()));
             return;
         };
         let source = Source::of(peer.ip());
         if shared.logins.keeps_out(source, Instant::now()) {
             reset_on_close(&client);
-            shared.refused(self.port, peer, Refused::KeptOut, Closed::gateway(Refused::KeptOut.as_str()));
+            shared.refused(self.port, peer, Refused::KeptOut, Closed::gateway(Refused::KeptOut.label()));
             return;
         }
         match shared.connections.enter(self.port, node.incarnation, source) {

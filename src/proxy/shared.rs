@@ -17,6 +17,7 @@ use super::memory::Memory;
 use super::stages::Full;
 use super::tls::ClientAcceptor;
 use crate::config::{Timeouts, Views};
+use crate::label::Label;
 use crate::metrics::{Metrics, Refused};
 use crate::rewrite::Surroundings;
 use crate::topology::Topology;
@@ -53,8 +54,8 @@ pub struct Shared {
 impl Shared {
     /// The line and the count of a connection that was never relayed.
     pub fn refused(&self, port: u16, peer: SocketAddr, reason: Refused, closed: Closed) {
-        let (by, why) = (closed.by.as_str(), closed.why);
-        tracing::debug!(port, %peer, by, why, reason = reason.as_str(), "connection ended before it was established");
+        let (by, why) = (closed.by.label(), closed.why);
+        tracing::debug!(port, %peer, by, why, reason = reason.label(), "connection ended before it was established");
         self.metrics.connection_refused(reason);
     }
 
@@ -64,7 +65,7 @@ impl Shared {
         if let Full::Room(stage) | Full::Source(stage) = full {
             self.metrics.stage_full(stage, matches!(full, Full::Source(_)));
         }
-        self.refused(port, peer, reason, Closed::gateway(reason.as_str()));
+        self.refused(port, peer, reason, Closed::gateway(reason.label()));
     }
 }
 
@@ -88,6 +89,6 @@ pub fn ordered(order: Order) -> (Refused, Closed) {
         Order::Drain | Order::Readdress | Order::Deadline => Refused::Draining,
         Order::NodeGone | Order::Continue => Refused::NoLiveNode,
     };
-    let why = if order == Order::NodeGone { "node_gone" } else { reason.as_str() };
+    let why = if order == Order::NodeGone { "node_gone" } else { reason.label() };
     (reason, Closed::gateway(why))
 }

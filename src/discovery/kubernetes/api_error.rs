@@ -46,7 +46,7 @@ impl ApiError {
         }
     }
 
-    pub fn label(&self) -> WatchFailure {
+    pub fn failure(&self) -> WatchFailure {
         match self {
             Self::Forbidden { .. } => WatchFailure::Forbidden,
             Self::Unauthorized { .. } => WatchFailure::Unauthorized,

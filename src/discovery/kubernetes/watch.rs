@@ -93,10 +93,10 @@ impl Health {
     /// Each kind of failure is said once, until the API answers again.
     fn failed(&mut self, error: &ApiError) {
         self.connected.set(0);
-        self.metrics.watch_failed(self.kind, error.label());
+        self.metrics.watch_failed(self.kind, error.failure());
         // Ordinary: the history is as short as the server likes.
         let ordinary = matches!(error, ApiError::Gone { .. });
-        if ordinary || self.said.as_ref().is_some_and(|before| before.label() == error.label()) {
+        if ordinary || self.said.as_ref().is_some_and(|before| before.failure() == error.failure()) {
             debug!(%error, "the API is not heard");
             return;
         }

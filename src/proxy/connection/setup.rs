@@ -8,10 +8,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::label::Label;
 use crate::metrics::{DialFailure, NodeMetrics, Refused};
 use crate::proxy::Closed;
 use crate::proxy::connections::{Order, Place};
-use crate::proxy::dial::{DialError, Target};
+use crate::proxy::dial::Target;
 use crate::proxy::relay::{ending, last_words};
 use crate::proxy::shared::{Shared, ordered, refused};
 use crate::proxy::stages::{Full, Stage};
@@ -44,7 +45,7 @@ impl NotEstablished {
     }
 
     pub(super) fn setup_deadline() -> Self {
-        Self::new(Refused::SetupDeadline, Closed::gateway(Refused::SetupDeadline.as_str()))
+        Self::new(Refused::SetupDeadline, Closed::gateway(Refused::SetupDeadline.label()))
     }
 
     pub(super) fn ordered(order: Order) -> Self {
@@ -57,7 +58,7 @@ impl NotEstablished {
             shared.metrics.stage_full(stage, matches!(full, Full::Source(_)));
         }
         let reason = refused(full);
-        Self::reset(reason, Closed::gateway(reason.as_str()))
+        Self::reset(reason, Closed::gateway(reason.label()))
     }
 }
 
@@ -156,10 +157,10 @@ impl Setup<'_> {
                 }
                 DialFailure::Identity
             }
-            Err(error) => DialError::label(&error),
+            Err(error) => error.failure(),
         };
         self.metrics.dial_failed(failure);
-        Err(NotEstablished::reset(Refused::DialFailed, Closed::gateway(failure.as_str())))
+        Err(NotEstablished::reset(Refused::DialFailed, Closed::gateway(failure.label())))
     }
 }
 
