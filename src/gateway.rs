@@ -69,6 +69,8 @@ pub struct Running {
 /// # Errors
 /// Says which key could not be followed: a port that is taken, a file that cannot be read.
 pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -> anyhow::Result<Running> {
+    metrics.set_lifecycle(Lifecycle::Starting);
+    metrics.show_stages::<Stage>();
     let client_tls = config.tls.clients.as_ref().map(ClientAcceptor::from_config).transpose().context("tls.clients")?;
     let node_tls = config.tls.nodes.as_ref().map(NodeConnector::from_config).transpose().context("tls.nodes")?;
     let listeners = listener::bind_all(config.listen)?;

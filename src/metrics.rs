@@ -203,15 +203,17 @@ impl Metrics {
             gauges(&metrics.registry, "cqlgate_build_info", "Always 1; the version is in the label.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         register(&metrics.registry, ProcessCollector::for_self());
-        metrics.set_lifecycle(Lifecycle::Starting);
-        for stage in Stage::ALL {
-            metrics.set_stage(*stage, 0);
-            // Known from the start, so that the first one is a rise.
+        Arc::new(metrics)
+    }
+
+    /// Shows every stage of a connection from now on, so that the first one without a place is a rise.
+    pub fn show_stages<Stage: LabelSet>(&self) {
+        for &stage in Stage::ALL {
+            self.set_stage(stage, 0);
             for what in ["places", "share"] {
-                metrics.stage_full.with_label_values(&[stage.label(), what]).inc_by(0);
+                self.stage_full.with_label_values(&[stage.label(), what]).inc_by(0);
             }
         }
-        Arc::new(metrics)
     }
 
     /// Discovery was told of the cluster just now.
@@ -225,7 +227,7 @@ impl Metrics {
         self.watch_connected.with_label_values(&[kind])
     }
 
-    pub fn watch_failed(&self, kind: &'static str, reason: WatchFailure) {
+    pub fn watch_failed(&self, kind: &'static str, reason: impl Label) {
         self.watch_failures.with_label_values(&[kind, reason.label()]).inc();
     }
 
@@ -252,17 +254,17 @@ impl Metrics {
         self.drivers.of(family, driver_version)
     }
 
-    pub fn connection_refused(&self, reason: Refused) {
+    pub fn connection_refused(&self, reason: impl Label) {
         self.refused.with_label_values(&[reason.label()]).inc();
     }
 
     /// A connection found no place in a stage; `share`: its source had its share.
-    pub fn stage_full(&self, stage: Stage, share: bool) {
+    pub fn stage_full(&self, stage: impl Label, share: bool) {
         self.stage_full.with_label_values(&[stage.label(), if share { "share" } else { "places" }]).inc();
     }
 
     /// Connections in a stage now.
-    pub fn set_stage(&self, stage: Stage, connections: usize) {
+    pub fn set_stage(&self, stage: impl Label, connections: usize) {
         self.stage_connections.with_label_values(&[stage.label()]).set(i64::try_from(connections).unwrap_or(i64::MAX));
     }
 
@@ -271,28 +273,29 @@ impl Metrics {
         self.tasks_ended.with_label_values(&[task]).inc();
     }
 
-    pub fn request_refused(&self, reason: RefusedRequest) {
+    pub fn request_refused(&self, reason: impl Label) {
         self.requests_refused.with_label_values(&[reason.label()]).inc();
     }
 
-    pub fn rewritten(&self, table: Table) {
+    pub fn rewritten(&self, table: impl Label) {
         self.rewrites.with_label_values(&[table.label()]).inc();
     }
 
-    pub fn rows_hidden(&self, reason: HiddenRow, rows: u64) {
+    pub fn rows_hidden(&self, reason: impl Label, rows: u64) {
         self.rows_hidden.with_label_values(&[reason.label()]).inc_by(rows);
     }
 
-    pub fn event(&self, kind: EventKind, action: EventAction) {
+    pub fn event(&self, kind: impl Label, action: impl Label) {
         self.events.with_label_values(&[kind.label(), action.label()]).inc();
     }
 
-    pub fn contact_point_failed(&self, reason: DialFailure) {
+    pub fn contact_point_failed(&self, reason: impl Label) {
         self.contact_point_failures.with_label_values(&[reason.label()]).inc();
     }
 
-    pub fn set_lifecycle(&self, now: Lifecycle) {
-        for state in Lifecycle::ALL {
+    /// Which of its phases the process is in.
+    pub fn set_lifecycle<Phase: LabelSet>(&self, now: Phase) {
+        for state in Phase::ALL {
             self.lifecycle.with_label_values(&[state.label()]).set(i64::from(*state == now));
         }
     }

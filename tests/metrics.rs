@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cqlgate::metrics::{
-    ClosedBy, DialFailure, EventAction, EventKind, HiddenRow, Metrics, Refused, RefusedRequest, State, Table,
-    WatchFailure,
+    ClosedBy, DialFailure, EventAction, EventKind, HiddenRow, Lifecycle, Metrics, Refused, RefusedRequest, Stage,
+    State, Table, WatchFailure,
 };
 use families::{FAMILIES, OF_DISCOVERY, PROCESS};
 use prometheus_parse::{Scrape, Value};
@@ -18,6 +18,8 @@ use prometheus_parse::{Scrape, Value};
 /// Metrics in which every family has a series.
 fn everything() -> Arc<Metrics> {
     let metrics = Metrics::new();
+    metrics.set_lifecycle(Lifecycle::Running);
+    metrics.show_stages::<Stage>();
     // A name of an operator's choice, with all that the text format must escape.
     let node = metrics.node("rack \"a\"\\0");
     node.open.set(3);

@@ -1,11 +1,11 @@
 //! What is counted for one node. Looked up once per connection; then each count is one atomic addition.
 
-use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
+use std::collections::HashMap;
 
+use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
+use prometheus::proto::MetricFamily;
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
-use super::labels::{ClosedBy, DialFailure, State};
 use super::{SECONDS, counters, gauges, histograms};
 use crate::label::{Label, LabelSet};
 
@@ -90,7 +90,6 @@ impl NodeFamilies {
             closed: self.closed.clone(),
             dial_failures: self.dial_failures.clone(),
             state: self.state.clone(),
-            closed_seen: Mutex::default(),
         }
     }
 
@@ -106,14 +105,19 @@ impl NodeFamilies {
         for family in [&self.open, &self.port] {
             let _ = family.remove_label_values(&[name]);
         }
-        for reason in DialFailure::ALL {
-            let _ = self.dial_failures.remove_label_values(&[name, reason.label()]);
+        for family in [&self.closed, &self.dial_failures] {
+            forget_all(family, name);
         }
-        for state in State::ALL {
-            let _ = self.state.remove_label_values(&[name, state.label()]);
-        }
-        for (by, why) in node.closed_seen.lock().unwrap_or_else(PoisonError::into_inner).drain() {
-            let _ = self.closed.remove_label_values(&[name, by.label(), why]);
+        forget_all(&self.state, name);
+    }
+}
+
+/// Takes away the series of a node in a family that has further labels, whatever their words.
+fn forget_all<T: MetricVecBuilder>(family: &MetricVec<T>, node: &str) {
+    for metric in family.collect().iter().flat_map(MetricFamily::get_metric) {
+        let labels: HashMap<&str, &str> = metric.get_label().iter().map(|pair| (pair.name(), pair.value())).collect();
+        if labels.get("node") == Some(&node) {
+            let _ = family.remove(&labels);
         }
     }
 }
@@ -137,21 +141,19 @@ pub struct NodeMetrics {
     closed: IntCounterVec,
     dial_failures: IntCounterVec,
     state: IntGaugeVec,
-    closed_seen: Mutex<HashSet<(ClosedBy, &'static str)>>,
 }
 
 impl NodeMetrics {
     /// A relayed connection ended; `why` is one of the constants that the log line shows.
-    pub fn closed(&self, by: ClosedBy, why: &'static str) {
+    pub fn closed(&self, by: impl Label, why: &'static str) {
         self.closed.with_label_values(&[self.name.as_str(), by.label(), why]).inc();
-        self.closed_seen.lock().unwrap_or_else(PoisonError::into_inner).insert((by, why));
     }
 
-    pub fn dial_failed(&self, reason: DialFailure) {
+    pub fn dial_failed(&self, reason: impl Label) {
         self.dial_failures.with_label_values(&[self.name.as_str(), reason.label()]).inc();
     }
 
-    pub fn set_state(&self, now: State) {
+    pub fn set_state<State: LabelSet>(&self, now: State) {
         for state in State::ALL {
             let value = i64::from(*state == now);
             self.state.with_label_values(&[self.name.as_str(), state.label()]).set(value);

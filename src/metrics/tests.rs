@@ -35,17 +35,22 @@ fn node_is_in_one_state() {
 }
 
 #[test]
-fn forgotten_node_leaves_no_series() {
+fn forgotten_node_leaves_no_series_and_the_others_keep_theirs() {
     let metrics = Metrics::new();
-    let node = metrics.node("leaver");
-    node.set_state(State::Gone);
-    node.closed(ClosedBy::Node, "eof");
-    node.dial_failed(DialFailure::Refused);
-    node.dial_seconds.observe(0.1);
-    node.port.set(9042);
-    assert!(metrics.render().unwrap().contains("leaver"));
+    for name in ["leaver", "stayer"] {
+        let node = metrics.node(name);
+        node.set_state(State::Gone);
+        node.closed(ClosedBy::Node, "eof");
+        node.closed(ClosedBy::Client, "reset");
+        node.dial_failed(DialFailure::Refused);
+        node.dial_seconds.observe(0.1);
+        node.port.set(9042);
+    }
+    let of = |name| metrics.render().unwrap().lines().filter(|line| line.contains(name)).count();
+    let before = of("stayer");
+    assert!(before > 10 && of("leaver") == before);
     metrics.forget_node("leaver");
-    assert!(!metrics.render().unwrap().contains("leaver"));
+    assert_eq!((of("leaver"), of("stayer")), (0, before));
 }
 
 #[test]
