@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::config::{Config, Drain};
-use crate::label::LabelSet;
-use crate::metrics::{Lifecycle, Metrics};
+use crate::label::{LabelSet, label_set};
+use crate::metrics::Metrics;
 use crate::proxy::connections::{self, Connections, Order};
 use crate::proxy::descriptors::Reserve;
 use crate::proxy::dial::Dialer;
@@ -62,6 +62,11 @@ pub struct Running {
     _memory: Option<memory::Follower>,
     _admin: admin::Running,
     _control: Control,
+}
+
+label_set! {
+    /// Phases of the process.
+    pub enum Lifecycle { Starting = "starting", Running = "running", Draining = "draining", Stopping = "stopping", }
 }
 
 /// Starts a gateway: listeners and relays on the current runtime, those who decide on a thread of their own.

@@ -20,10 +20,7 @@ use prometheus::{
 
 use crate::label::{Label, LabelSet};
 pub use drivers::DriverMetrics;
-pub use labels::{
-    ClosedBy, DialFailure, EventAction, EventKind, HiddenRow, Lifecycle, Refused, RefusedRequest, Stage, State, Table,
-    WatchFailure,
-};
+pub use labels::{EventAction, EventKind, HiddenRow, State, Table};
 pub use node::NodeMetrics;
 
 /// Content type of [`Metrics::render`].

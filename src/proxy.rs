@@ -7,6 +7,7 @@
 //! The setup of a connection is its own task with one deadline; what remains is a small relay task that holds two sockets
 //! and no buffers. What all of them can make the process keep at the worst is added up in [`memory`].
 
+pub mod closed;
 pub mod connection;
 pub mod connections;
 pub mod descriptors;
@@ -23,26 +24,4 @@ pub mod stages;
 pub mod stream;
 pub mod tls;
 
-use crate::metrics::ClosedBy;
-
-/// How a connection ended: one log line, one counter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Closed {
-    pub by: ClosedBy,
-    /// A metric's label value: from a closed set, never from the network.
-    pub why: &'static str,
-}
-
-impl Closed {
-    pub fn client(why: &'static str) -> Self {
-        Self { by: ClosedBy::Client, why }
-    }
-
-    pub fn node(why: &'static str) -> Self {
-        Self { by: ClosedBy::Node, why }
-    }
-
-    pub fn gateway(why: &'static str) -> Self {
-        Self { by: ClosedBy::Gateway, why }
-    }
-}
+pub use closed::{Closed, ClosedBy, Refused};

@@ -8,12 +8,25 @@ mod families;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use cqlgate::metrics::{
-    ClosedBy, DialFailure, EventAction, EventKind, HiddenRow, Lifecycle, Metrics, Refused, RefusedRequest, Stage,
-    State, Table, WatchFailure,
-};
+use cqlgate::gateway::Lifecycle;
+use cqlgate::label::Label;
+use cqlgate::metrics::{EventAction, EventKind, HiddenRow, Metrics, State, Table};
+use cqlgate::proxy::dial::DialFailure;
+use cqlgate::proxy::stages::Stage;
+use cqlgate::proxy::{ClosedBy, Refused};
+use cqlgate::rewrite::system_tables::RefusedRequest;
 use families::{FAMILIES, OF_DISCOVERY, PROCESS};
 use prometheus_parse::{Scrape, Value};
+
+/// A word of a set that is private.
+#[derive(Clone, Copy)]
+struct Word(&'static str);
+
+impl Label for Word {
+    fn label(self) -> &'static str {
+        self.0
+    }
+}
 
 /// Metrics in which every family has a series.
 fn everything() -> Arc<Metrics> {
@@ -43,7 +56,7 @@ fn everything() -> Arc<Metrics> {
     metrics.event(EventKind::Up, EventAction::Passed);
     metrics.contact_point_failed(DialFailure::Refused);
     metrics.watch_connected("pods").set(1);
-    metrics.watch_failed("pods", WatchFailure::Gone);
+    metrics.watch_failed("pods", Word("gone"));
     metrics.discovery_refreshed.set(1.5e9);
     metrics.task_ended("gauges");
     metrics

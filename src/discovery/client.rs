@@ -19,9 +19,8 @@ use crate::cql::message::request::encode_query;
 use crate::cql::message::{self, Error, error_code};
 use crate::cql::primitives::DecodeError;
 use crate::cql::rows;
-use crate::metrics::DialFailure;
 
-use crate::proxy::dial::{DialError, Dialer, Target};
+use crate::proxy::dial::{DialError, DialFailure, Dialer, Target};
 use crate::proxy::stream::Stream;
 
 /// Longest body of an answer, in bytes: `system.peers_v2` of some 2,500 nodes with 256 tokens each. A longer one is an error.

@@ -18,7 +18,7 @@ use tracing::{debug, info};
 
 use crate::config::{Credentials, HostPort};
 use crate::cql::message::event::{STATUS_CHANGE, TOPOLOGY_CHANGE};
-use crate::metrics::{DialFailure, Metrics};
+use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 use crate::topology::input::Input;
 use crate::topology::{HostId, NodeState, Topology};
@@ -27,7 +27,7 @@ use super::backoff::{Backoff, jittered};
 use super::client::{Client, ClientError, LOGIN_AGAIN};
 use super::resolve::{Addresses, Names};
 use super::ring::{Members, Ring};
-use crate::proxy::dial::{Dialer, Target};
+use crate::proxy::dial::{DialFailure, Dialer, Target};
 use failures::Failures;
 
 /// Between two readings when nothing is heard.

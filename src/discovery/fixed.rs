@@ -11,7 +11,8 @@ use tokio::time::interval;
 use tracing::{error, info, warn};
 
 use crate::config::ListedNode;
-use crate::metrics::{DialFailure, Metrics};
+use crate::metrics::Metrics;
+use crate::proxy::dial::DialFailure;
 use crate::topology::NodeId;
 use crate::topology::input::{Found, Input, Placement};
 use crate::topology::ports::PortRange;

@@ -14,7 +14,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::config;
 use crate::label::Label;
-use crate::metrics::{DialFailure, Metrics, State as StateLabel};
+use crate::metrics::{Metrics, State as StateLabel};
 use crate::readiness::{Pending, Readiness};
 use crate::topology::diff::{Change, diff};
 use crate::topology::input::{Input, Notice};
@@ -25,7 +25,7 @@ use super::clock::Clock;
 use super::probe::Probe;
 use super::state_file::StateFile;
 use super::store::Store;
-use crate::proxy::dial::{Dialer, Target};
+use crate::proxy::dial::{DialFailure, Dialer, Target};
 
 /// Longest sleep when nothing is due: then what could not be written is tried again.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);

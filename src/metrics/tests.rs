@@ -1,6 +1,8 @@
 //! What is shown follows what was counted, and the names follow the conventions.
 
 use super::*;
+use crate::proxy::ClosedBy;
+use crate::proxy::dial::DialFailure;
 
 fn line(metrics: &Metrics, start: &str) -> Option<String> {
     metrics.render().unwrap().lines().find(|line| line.starts_with(start)).map(str::to_owned)

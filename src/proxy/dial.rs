@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::stream::{Stream, set_options};
 use super::tls::NodeConnector;
-use crate::metrics::DialFailure;
+use crate::label::label_set;
 
 /// Whom to dial.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +52,41 @@ impl DialError {
             Self::Connect { kind, .. } => DialFailure::of(&io::Error::from(*kind)),
             Self::Timeout { .. } => DialFailure::Timeout,
             Self::Tls { .. } => DialFailure::Tls,
+        }
+    }
+}
+
+label_set! {
+    /// Why a node could not be dialled, or a contact point not be asked.
+    pub enum DialFailure {
+        Refused = "refused",
+        Reset = "reset",
+        Timeout = "timeout",
+        Unreachable = "unreachable",
+        Tls = "tls",
+        /// A name that could not be resolved.
+        Dns = "dns",
+        /// Somebody answers, but it is not the node that it should be.
+        Identity = "identity",
+        /// Somebody answers, but wants another login than the gateway has.
+        Login = "login",
+        Other = "other",
+    }
+}
+
+impl DialFailure {
+    /// The label for an operating system's error while connecting.
+    pub fn of(error: &std::io::Error) -> Self {
+        use std::io::ErrorKind;
+        match error.kind() {
+            ErrorKind::ConnectionRefused => Self::Refused,
+            ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::UnexpectedEof => Self::Reset,
+            ErrorKind::TimedOut => Self::Timeout,
+            ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable | ErrorKind::AddrNotAvailable => {
+                Self::Unreachable
+            }
+            ErrorKind::InvalidData => Self::Tls,
+            _ => Self::Other,
         }
     }
 }

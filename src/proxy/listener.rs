@@ -12,15 +12,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::Closed;
 use super::connection;
 use super::descriptors;
 use super::shared::Shared;
 use super::stages::{Source, Stage};
 use super::stream::reset_on_close;
+use super::{Closed, Refused};
 use crate::config::Listen;
 use crate::label::Label;
-use crate::metrics::Refused;
 use crate::topology::NodeState;
 
 /// A burst of reconnecting drivers waits here rather than being refused by the kernel.

@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use super::shared::Shared;
 use crate::cql::message::NodeChange;
-use crate::metrics::{EventAction, EventKind, HiddenRow, RefusedRequest, Table};
+use crate::metrics::{EventAction, EventKind, HiddenRow, Table};
 use crate::rewrite::conversation::{self, Fact};
-use crate::rewrite::system_tables::{LocalRow, Report, Rewritten, SystemTable};
+use crate::rewrite::system_tables::{LocalRow, RefusedRequest, Report, Rewritten, SystemTable};
 use crate::topology::input::{Identity, Input, Observation};
 use crate::topology::{Hidden, HiddenReason};
 

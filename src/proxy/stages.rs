@@ -17,7 +17,22 @@ use tokio::time::Instant;
 
 use super::connections::{Handle, Order};
 use crate::config::Limits;
-pub use crate::metrics::Stage;
+use crate::label::label_set;
+
+label_set! {
+    /// How far a connection is.
+    pub enum Stage {
+        /// Nothing was said yet.
+        Accepted = "accepted",
+        /// The TLS handshake goes on.
+        Tls = "tls",
+        /// From the first byte of CQL to READY or AUTHENTICATE.
+        Setup = "setup",
+        /// From AUTHENTICATE to AUTH_SUCCESS.
+        Login = "login",
+        Established = "established",
+    }
+}
 
 /// Who a client is to limits: an IPv4 address, or the /64 of an IPv6 one, which one host has to itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

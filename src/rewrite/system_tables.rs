@@ -21,6 +21,7 @@ use super::view::drivers::Injection;
 use crate::cql::frame::{Flags, HEADER_LEN, Header};
 use crate::cql::primitives::{DecodeError, Reader, Value};
 use crate::cql::rows::{self, ColumnType, NewColumn, RowsHead, RowsWriter, Types};
+use crate::label::label_set;
 use crate::topology::{HiddenReason, HostId, Node, Topology};
 use columns::{Role, Roles};
 use row::{Cell, Owner};
@@ -112,6 +113,14 @@ pub enum Rewritten {
     Unchanged,
     Frame,
     Refused,
+}
+
+label_set! {
+    /// Why a request got an ERROR of the gateway's own.
+    pub enum RefusedRequest {
+        /// A projection of an address in a form that cannot be rewritten.
+        InternalAddress = "internal_address",
+    }
 }
 
 /// An answer, and what was seen in it.

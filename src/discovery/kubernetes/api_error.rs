@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::metrics::WatchFailure;
+use crate::label::label_set;
 
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ApiError {
@@ -56,6 +56,21 @@ impl ApiError {
             Self::Timeout { .. } => WatchFailure::Timeout,
             Self::Connection { .. } => WatchFailure::Connection,
         }
+    }
+}
+
+label_set! {
+    /// Why the Kubernetes API was not heard.
+    pub enum WatchFailure {
+        Forbidden = "forbidden",
+        Unauthorized = "unauthorized",
+        /// 410: the place in the history is too old.
+        Gone = "gone",
+        Throttled = "throttled",
+        /// Another answer than was asked for.
+        Server = "server",
+        Timeout = "timeout",
+        Connection = "connection",
     }
 }
 

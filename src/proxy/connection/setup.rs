@@ -9,14 +9,14 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::label::Label;
-use crate::metrics::{DialFailure, NodeMetrics, Refused};
-use crate::proxy::Closed;
+use crate::metrics::NodeMetrics;
 use crate::proxy::connections::{Order, Place};
-use crate::proxy::dial::Target;
+use crate::proxy::dial::{DialFailure, Target};
 use crate::proxy::relay::{ending, last_words};
 use crate::proxy::shared::{Shared, ordered, refused};
 use crate::proxy::stages::{Full, Stage};
 use crate::proxy::stream::Stream;
+use crate::proxy::{Closed, Refused};
 use crate::rewrite::handshake::{Handshake, Next, Refusal, Settled};
 use crate::topology::{Node, NodeState};
 

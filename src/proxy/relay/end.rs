@@ -10,9 +10,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::clock::Due;
 use super::{Phase, Relay, SCRATCHES};
-use crate::metrics::ClosedBy;
-use crate::proxy::Closed;
 use crate::proxy::stream::Stream;
+use crate::proxy::{Closed, ClosedBy};
 
 /// Reads that are discarded in one poll.
 const READS_PER_POLL: usize = 8;
