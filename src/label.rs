@@ -4,7 +4,8 @@
 
 /// A value of a closed set, and its word.
 pub trait Label: Copy {
-    /// The word: the value of a metric's label, and what the log says. Dashboards and alerts count on it.
+    /// The word: the value of a metric's label, what the log says, and where it is shown the JSON of `/topology`. Dashboards,
+    /// alerts and scripts count on it.
     fn label(self) -> &'static str;
 }
 

@@ -1,11 +1,10 @@
 //! Every number that the gateway shows, declared on one page, so that names, units and help texts can be read at once.
 //!
 //! Names follow Prometheus: prefix `cqlgate_`, base units, `_total` for counters. Label values are closed sets
-//! ([`labels`]), names of nodes from discovery, or bounded ([`drivers`]); never what a client sent. Handles with labels
+//! ([`Label`]), names of nodes from discovery, or bounded ([`drivers`]); never what a client sent. Handles with labels
 //! are looked up once per connection; the relay adds its sums once per poll.
 
 pub mod drivers;
-pub mod labels;
 pub mod node;
 
 use std::collections::HashMap;
@@ -20,7 +19,6 @@ use prometheus::{
 
 use crate::label::{Label, LabelSet};
 pub use drivers::DriverMetrics;
-pub use labels::{EventAction, EventKind, HiddenRow, State, Table};
 pub use node::NodeMetrics;
 
 /// Content type of [`Metrics::render`].
@@ -247,8 +245,8 @@ impl Metrics {
     }
 
     /// The counters for a family of drivers and a DRIVER_VERSION of any content.
-    pub fn driver(&self, family: &'static str, driver_version: Option<&str>) -> DriverMetrics {
-        self.drivers.of(family, driver_version)
+    pub fn driver(&self, family: impl Label, driver_version: Option<&str>) -> DriverMetrics {
+        self.drivers.of(family.label(), driver_version)
     }
 
     pub fn connection_refused(&self, reason: impl Label) {

@@ -32,6 +32,8 @@ pub use exchange::{Client, Surroundings};
 pub use fact::Fact;
 pub use work::Work;
 
+use crate::label::label_set;
+
 /// What shall happen to the next bytes: `pass` of them go on as they are, and then this.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Step {
@@ -76,44 +78,28 @@ impl From<Why> for Failure {
     }
 }
 
-/// Why a conversation cannot go on; `as_str` is the metric's label value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Why {
-    /// A body longer than the configured limit.
-    FrameTooLong,
-    /// A frame that must change is longer than the cap for held frames.
-    HeldFrameTooLong,
-    /// A v5 segment header whose CRC24 is wrong: the stream cannot be trusted any more.
-    HeaderChecksum,
-    /// A v5 segment from the node whose CRC32 is wrong.
-    PayloadChecksum,
-    /// Bytes that no frame or segment can be made of.
-    Malformed,
-    /// A response bit in a request, or none in a response.
-    WrongDirection,
-    /// A request in another version than the handshake settled.
-    VersionChanged,
-    /// A compressed body or segment that does not decompress.
-    Compression,
-    /// A system table's answer that cannot be rewritten; the raw bytes would show an internal address.
-    Unrewritable,
-    /// A node answered without metadata although it was asked for.
-    MetadataMissing,
-}
-
-impl Why {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::FrameTooLong => "frame_too_long",
-            Self::HeldFrameTooLong => "held_frame_too_long",
-            Self::HeaderChecksum => "segment_header_checksum",
-            Self::PayloadChecksum => "segment_payload_checksum",
-            Self::Malformed => "malformed",
-            Self::WrongDirection => "wrong_direction",
-            Self::VersionChanged => "version_changed",
-            Self::Compression => "compression",
-            Self::Unrewritable => "unrewritable",
-            Self::MetadataMissing => "metadata_missing",
-        }
+label_set! {
+    /// Why a conversation cannot go on.
+    pub enum Why {
+        /// A body longer than the configured limit.
+        FrameTooLong = "frame_too_long",
+        /// A frame that must change is longer than the cap for held frames.
+        HeldFrameTooLong = "held_frame_too_long",
+        /// A v5 segment header whose CRC24 is wrong: the stream cannot be trusted any more.
+        HeaderChecksum = "segment_header_checksum",
+        /// A v5 segment from the node whose CRC32 is wrong.
+        PayloadChecksum = "segment_payload_checksum",
+        /// Bytes that no frame or segment can be made of.
+        Malformed = "malformed",
+        /// A response bit in a request, or none in a response.
+        WrongDirection = "wrong_direction",
+        /// A request in another version than the handshake settled.
+        VersionChanged = "version_changed",
+        /// A compressed body or segment that does not decompress.
+        Compression = "compression",
+        /// A system table's answer that cannot be rewritten; the raw bytes would show an internal address.
+        Unrewritable = "unrewritable",
+        /// A node answered without metadata although it was asked for.
+        MetadataMissing = "metadata_missing",
     }
 }

@@ -16,6 +16,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+use crate::label::label_set;
 pub use node::{HostId, Node, NodeId, NodeState};
 
 /// Which node a native address:port belongs to.
@@ -60,15 +61,17 @@ pub struct Hidden {
     pub reason: HiddenReason,
 }
 
-/// Why a node is not shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum HiddenReason {
-    /// The node has no port: not listed, or the range is full.
-    NoPort,
-    /// The node has a port but no dial through it has succeeded yet.
-    NotAnnounced,
-    /// The node is listed by a DNS name that never had an address.
-    NotResolved,
+label_set! {
+    /// Why a node is not shown.
+    #[derive(PartialOrd, Ord)]
+    pub enum HiddenReason {
+        /// The node has no port: not listed, or the range is full.
+        NoPort = "no_port",
+        /// The node has a port but no dial through it has succeeded yet.
+        NotAnnounced = "not_announced",
+        /// The node is listed by a DNS name that never had an address.
+        NotResolved = "not_resolved",
+    }
 }
 
 /// One immutable picture of the cluster.

@@ -10,11 +10,14 @@ use std::sync::Arc;
 
 use cqlgate::gateway::Lifecycle;
 use cqlgate::label::Label;
-use cqlgate::metrics::{EventAction, EventKind, HiddenRow, Metrics, State, Table};
+use cqlgate::metrics::Metrics;
 use cqlgate::proxy::dial::DialFailure;
 use cqlgate::proxy::stages::Stage;
 use cqlgate::proxy::{ClosedBy, Refused};
-use cqlgate::rewrite::system_tables::RefusedRequest;
+use cqlgate::rewrite::conversation::{EventAction, EventKind};
+use cqlgate::rewrite::system_tables::{LeftOut, RefusedRequest, SystemTable};
+use cqlgate::rewrite::view::DriverFamily;
+use cqlgate::topology::{HiddenReason, NodeState};
 use families::{FAMILIES, OF_DISCOVERY, PROCESS};
 use prometheus_parse::{Scrape, Value};
 
@@ -46,14 +49,14 @@ fn everything() -> Arc<Metrics> {
     node.handshake_seconds.observe(0.004);
     node.probe_seconds.observe(100.0);
     node.dial_failed(DialFailure::Timeout);
-    node.set_state(State::Up);
+    node.set_state(NodeState::Up);
     node.port.set(9042);
-    metrics.driver("java-4", Some("4.19.3")).open.inc();
+    metrics.driver(DriverFamily::Java4, Some("4.19.3")).open.inc();
     metrics.connection_refused(Refused::NoLiveNode);
     metrics.request_refused(RefusedRequest::InternalAddress);
-    metrics.rewritten(Table::PeersV2);
-    metrics.rows_hidden(HiddenRow::NoPort, 2);
-    metrics.event(EventKind::Up, EventAction::Passed);
+    metrics.rewritten(SystemTable::PeersV2);
+    metrics.rows_hidden(LeftOut::Hidden(HiddenReason::NoPort), 2);
+    metrics.event(EventKind::Schema, EventAction::Passed);
     metrics.contact_point_failed(DialFailure::Refused);
     metrics.watch_connected("pods").set(1);
     metrics.watch_failed("pods", Word("gone"));

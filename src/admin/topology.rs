@@ -6,7 +6,8 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::topology::{Advertised, Hidden, HiddenReason, HostId, Mapped, Node, NodeId, NodeState, Topology};
+use crate::label::Label;
+use crate::topology::{Advertised, Hidden, HostId, Mapped, Node, NodeId, Topology};
 
 /// What clients may be told now, and what they are not.
 ///
@@ -86,7 +87,7 @@ impl Shown {
             name: hidden.id.as_ref().or_else(|| known(topology, hidden)).map(NodeId::to_string),
             host_id: hidden.host_id.map(text),
             address: hidden.address,
-            reason: reason(hidden.reason),
+            reason: hidden.reason.label(),
         });
         let nodes = topology.nodes.iter().map(|node| shown(node, &topology.advertised, connections(node.port)));
         Self { generation: topology.generation, nodes: nodes.collect(), hidden: hidden.collect() }
@@ -105,7 +106,7 @@ fn shown(node: &Node, advertised: &Advertised, connections: usize) -> ShownNode 
         advertised: ipv4.or(ipv6).map(with_port),
         advertised_ipv6: ipv6.map(with_port),
         address: node.address,
-        state: state(node.state),
+        state: node.state.label(),
         since: utc(node.since),
         connections,
     }
@@ -124,23 +125,6 @@ fn text(host_id: HostId) -> String {
     host_id.to_string()
 }
 
-fn state(state: NodeState) -> &'static str {
-    match state {
-        NodeState::Pending => "pending",
-        NodeState::Up => "up",
-        NodeState::Down => "down",
-        NodeState::Gone => "gone",
-    }
-}
-
-fn reason(reason: HiddenReason) -> &'static str {
-    match reason {
-        HiddenReason::NoPort => "no_port",
-        HiddenReason::NotAnnounced => "not_announced",
-        HiddenReason::NotResolved => "not_resolved",
-    }
-}
-
 /// A time that jiff cannot show (beyond the year 9999) is a clock that is wrong anyway.
 fn utc(time: SystemTime) -> String {
     format!("{:.0}", Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH))
@@ -154,6 +138,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::topology::{HiddenReason, NodeState};
 
     fn hidden(id: Option<&str>, host_id: Option<u128>, address: Option<&str>, reason: HiddenReason) -> Hidden {
         let host_id = host_id.map(|number| HostId(uuid::Uuid::from_u128(number)));

@@ -10,7 +10,7 @@ pub mod start;
 use super::compression::Compression;
 use super::primitives::{DecodeError, Reader, Writer};
 
-pub use event::{Event, NodeChange};
+pub use event::{Event, NodeChange, SCHEMA_CHANGE};
 pub use start::MessageStart;
 
 /// Error codes that this program writes or looks for (native_protocol_v5.spec §9). An open set on the wire.

@@ -14,7 +14,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::config;
 use crate::label::Label;
-use crate::metrics::{Metrics, State as StateLabel};
+use crate::metrics::Metrics;
 use crate::readiness::{Pending, Readiness};
 use crate::topology::diff::{Change, diff};
 use crate::topology::input::{Input, Notice};
@@ -136,12 +136,12 @@ impl Writer {
                 Change::Appeared(node) => {
                     let metrics = self.metrics.node(&node.id.0);
                     metrics.port.set(i64::from(node.port));
-                    metrics.set_state(state_label(node.state));
+                    metrics.set_state(node.state);
                     info!(node = %node.id, port = node.port, address = %node.address, "the node has a port");
                 }
                 Change::StateChanged { node, from } => {
-                    self.metrics.node(&node.id.0).set_state(state_label(node.state));
-                    let (from, to) = (state_label(from).label(), state_label(node.state).label());
+                    self.metrics.node(&node.id.0).set_state(node.state);
+                    let (from, to) = (from.label(), node.state.label());
                     info!(node = %node.id, port = node.port, address = %node.address, from, to, "the node's state changed");
                 }
                 Change::AddressChanged { node, from } => {
@@ -171,15 +171,6 @@ async fn settled(store: &mut Option<Store>) -> bool {
     match store {
         Some(store) => store.settled().await,
         None => std::future::pending().await,
-    }
-}
-
-fn state_label(state: NodeState) -> StateLabel {
-    match state {
-        NodeState::Pending => StateLabel::Pending,
-        NodeState::Up => StateLabel::Up,
-        NodeState::Down => StateLabel::Down,
-        NodeState::Gone => StateLabel::Gone,
     }
 }
 

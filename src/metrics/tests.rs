@@ -3,6 +3,7 @@
 use super::*;
 use crate::proxy::ClosedBy;
 use crate::proxy::dial::DialFailure;
+use crate::topology::NodeState;
 
 fn line(metrics: &Metrics, start: &str) -> Option<String> {
     metrics.render().unwrap().lines().find(|line| line.starts_with(start)).map(str::to_owned)
@@ -29,8 +30,8 @@ fn counts_by_node_who_and_why() {
 fn node_is_in_one_state() {
     let metrics = Metrics::new();
     let node = metrics.node("a");
-    node.set_state(State::Up);
-    node.set_state(State::Down);
+    node.set_state(NodeState::Up);
+    node.set_state(NodeState::Down);
     let text = metrics.render().unwrap();
     let set: Vec<_> = text.lines().filter(|l| l.starts_with("cqlgate_node_state{") && l.ends_with(" 1")).collect();
     assert_eq!(set, ["cqlgate_node_state{node=\"a\",state=\"down\"} 1"]);
@@ -41,7 +42,7 @@ fn forgotten_node_leaves_no_series_and_the_others_keep_theirs() {
     let metrics = Metrics::new();
     for name in ["leaver", "stayer"] {
         let node = metrics.node(name);
-        node.set_state(State::Gone);
+        node.set_state(NodeState::Gone);
         node.closed(ClosedBy::Node, "eof");
         node.closed(ClosedBy::Client, "reset");
         node.dial_failed(DialFailure::Refused);

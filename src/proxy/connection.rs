@@ -133,9 +133,8 @@ impl Ready {
         let Self { node: dialled, settled, family } = self;
         let conversation =
             Conversation::new(describe(&settled, node, family, shared), Arc::clone(&shared.surroundings));
-        let driver = shared
-            .metrics
-            .driver(DriverFamily::label(settled.driver_name.as_deref()), settled.driver_version.as_deref());
+        let driver =
+            shared.metrics.driver(DriverFamily::of(settled.driver_name.as_deref()), settled.driver_version.as_deref());
         driver.opened.inc();
         driver.open.inc();
         metrics.open.inc();

@@ -5,12 +5,10 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::shared::Shared;
-use crate::cql::message::NodeChange;
-use crate::metrics::{EventAction, EventKind, HiddenRow, Table};
-use crate::rewrite::conversation::{self, Fact};
-use crate::rewrite::system_tables::{LocalRow, RefusedRequest, Report, Rewritten, SystemTable};
+use crate::rewrite::conversation::Fact;
+use crate::rewrite::system_tables::{LeftOut, LocalRow, RefusedRequest, Report, Rewritten};
+use crate::topology::Hidden;
 use crate::topology::input::{Identity, Input, Observation};
-use crate::topology::{Hidden, HiddenReason};
 
 impl Shared {
     /// Counts a fact from a connection of the node behind `port`. The topology hears of it if it has time.
@@ -22,26 +20,22 @@ impl Shared {
             }
             Fact::Redescribed => self.metrics.statements_redescribed.inc(),
             Fact::Registered(_) | Fact::LoggedIn | Fact::LoginRefused { .. } => {}
-            Fact::Event { kind, action } => self.metrics.event(event_kind(kind), event_action(action)),
+            Fact::Event { kind, action } => self.metrics.event(kind, action),
         }
     }
 
     fn rewrote(&self, port: u16, incarnation: u64, report: Report, plain: bool) {
         match report.rewritten {
             Rewritten::Unchanged => {}
-            Rewritten::Frame => self.metrics.rewritten(match report.table {
-                SystemTable::Local => Table::Local,
-                SystemTable::Peers => Table::Peers,
-                SystemTable::PeersV2 => Table::PeersV2,
-            }),
+            Rewritten::Frame => self.metrics.rewritten(report.table),
             Rewritten::Refused => self.metrics.request_refused(RefusedRequest::InternalAddress),
         }
         for (reason, count) in report.hidden_besides {
-            self.metrics.rows_hidden(hidden_row(reason), count);
+            self.metrics.rows_hidden(reason, count);
         }
         for row in report.hidden {
-            self.metrics.rows_hidden(hidden_row(row.reason), 1);
-            if let Some(reason) = row.reason.filter(|_| plain) {
+            self.metrics.rows_hidden(row.reason, 1);
+            if let (LeftOut::Hidden(reason), true) = (row.reason, plain) {
                 let hidden = Hidden { id: None, host_id: row.host_id, address: row.address, reason };
                 self.sightings.see(hidden, Instant::now());
             }
@@ -66,35 +60,5 @@ impl Shared {
             rack: local.rack,
         };
         let _ = self.observations.try_send(Input::Observed(Observation { port, incarnation, identity }));
-    }
-}
-
-fn hidden_row(reason: Option<HiddenReason>) -> HiddenRow {
-    match reason {
-        None => HiddenRow::View,
-        Some(HiddenReason::NoPort) => HiddenRow::NoPort,
-        Some(HiddenReason::NotAnnounced) => HiddenRow::NotAnnounced,
-        Some(HiddenReason::NotResolved) => HiddenRow::NotResolved,
-    }
-}
-
-fn event_kind(kind: conversation::EventKind) -> EventKind {
-    match kind {
-        conversation::EventKind::Node(NodeChange::Up) => EventKind::Up,
-        conversation::EventKind::Node(NodeChange::Down) => EventKind::Down,
-        conversation::EventKind::Node(NodeChange::NewNode) => EventKind::NewNode,
-        conversation::EventKind::Node(NodeChange::RemovedNode) => EventKind::RemovedNode,
-        conversation::EventKind::Node(NodeChange::MovedNode) => EventKind::MovedNode,
-        conversation::EventKind::Schema => EventKind::SchemaChange,
-        conversation::EventKind::Other => EventKind::Other,
-    }
-}
-
-fn event_action(action: conversation::EventAction) -> EventAction {
-    match action {
-        conversation::EventAction::Passed => EventAction::Passed,
-        conversation::EventAction::Added => EventAction::Added,
-        conversation::EventAction::Held => EventAction::Held,
-        conversation::EventAction::Swallowed => EventAction::Swallowed,
     }
 }

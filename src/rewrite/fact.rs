@@ -3,7 +3,8 @@
 use super::events::Outcome;
 use super::registration::RegisteredTypes;
 use super::system_tables::{Report, Unrewritable};
-use crate::cql::message::{Event, NodeChange};
+use crate::cql::message::{Event, NodeChange, SCHEMA_CHANGE};
+use crate::label::{Label, label_set};
 
 #[derive(Debug)]
 pub enum Fact {
@@ -40,13 +41,16 @@ pub enum EventKind {
     Other,
 }
 
-/// What became of an event on its way to one client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EventAction {
-    Passed,
-    Added,
-    Held,
-    Swallowed,
+label_set! {
+    /// What became of an event on its way to one client.
+    pub enum EventAction {
+        Passed = "passed",
+        /// Made by the gateway, which knew first.
+        Added = "added",
+        /// Waits until the node is announced.
+        Held = "held",
+        Swallowed = "swallowed",
+    }
 }
 
 impl Fact {
@@ -61,6 +65,16 @@ impl Fact {
             Outcome::Swallowed => EventAction::Swallowed,
         };
         Self::Event { kind: EventKind::of(event), action }
+    }
+}
+
+impl Label for EventKind {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Node(change) => change.word(),
+            Self::Schema => SCHEMA_CHANGE,
+            Self::Other => "other",
+        }
     }
 }
 

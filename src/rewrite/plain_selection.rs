@@ -5,7 +5,8 @@
 //! who a node is. So the text is looked at here, and nowhere else. What is not surely plain is not: a comment before the
 //! table is enough. It must never say yes to a text in which a name could stand for something else.
 
-use super::system_tables::{self, KEYSPACE};
+use super::system_tables::{KEYSPACE, SystemTable};
+use crate::label::{Label, LabelSet};
 
 /// Bytes of a QUERY's body that are looked at: twice what the longest of a driver's own selections needs.
 pub const LOOK: usize = 512;
@@ -40,7 +41,7 @@ fn reads_plainly(mut tokens: Tokens<'_>) -> Option<()> {
     tokens.next()?.names(KEYSPACE)?;
     let Token::Sign(b'.') = tokens.next()? else { return None };
     let table = tokens.next()?;
-    system_tables::REWRITTEN.iter().find_map(|name| table.names(name))
+    SystemTable::ALL.iter().find_map(|known| table.names(known.label()))
 }
 
 #[derive(Clone, Copy)]

@@ -21,16 +21,13 @@ use super::view::drivers::Injection;
 use crate::cql::frame::{Flags, HEADER_LEN, Header};
 use crate::cql::primitives::{DecodeError, Reader, Value};
 use crate::cql::rows::{self, ColumnType, NewColumn, RowsHead, RowsWriter, Types};
-use crate::label::label_set;
+use crate::label::{Label, LabelSet, label_set};
 use crate::topology::{HiddenReason, HostId, Node, Topology};
 use columns::{Role, Roles};
 use row::{Cell, Owner};
 
 /// The keyspace of all of them.
 pub const KEYSPACE: &str = "system";
-/// The names of all of them.
-pub const REWRITTEN: [&str; 3] = ["local", "peers", "peers_v2"];
-
 /// Columns of a system table's answer: the tables have some twenty, and a client may name each more than once.
 const MAX_COLUMNS: usize = 1024;
 /// Bytes of one row's values that are looked through for addresses. The tokens of a node take some ten KiB.
@@ -38,30 +35,14 @@ const MAX_LOOKED_AT: usize = 256 * 1024;
 /// Rows left out that a report names; beyond them they are counted.
 const MAX_HIDDEN_NAMED: usize = 1024;
 
-/// The tables whose rows are rewritten.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum SystemTable {
-    Local,
-    Peers,
-    PeersV2,
+label_set! {
+    /// The tables whose rows are rewritten, by their names.
+    pub enum SystemTable { Local = "local", Peers = "peers", PeersV2 = "peers_v2", }
 }
 
 impl SystemTable {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Local => "local",
-            Self::Peers => "peers",
-            Self::PeersV2 => "peers_v2",
-        }
-    }
-
     fn named(keyspace: &str, table: &str) -> Option<Self> {
-        match (keyspace, table) {
-            (KEYSPACE, "local") => Some(Self::Local),
-            (KEYSPACE, "peers") => Some(Self::Peers),
-            (KEYSPACE, "peers_v2") => Some(Self::PeersV2),
-            _ => None,
-        }
+        Self::ALL.iter().copied().find(|known| keyspace == KEYSPACE && table == known.label())
     }
 }
 
@@ -131,7 +112,7 @@ pub struct Report {
     /// The first of the rows that were left out.
     pub hidden: Vec<HiddenRow>,
     /// How many more were.
-    pub hidden_besides: Vec<(Option<HiddenReason>, u64)>,
+    pub hidden_besides: Vec<(LeftOut, u64)>,
     /// From a row of `system.local`: what the attached node says of itself, if its columns are what they are called.
     pub local: Option<LocalRow>,
 }
@@ -141,8 +122,25 @@ pub struct Report {
 pub struct HiddenRow {
     pub host_id: Option<HostId>,
     pub address: Option<SocketAddr>,
-    /// `None`: the View shows no peers.
-    pub reason: Option<HiddenReason>,
+    pub reason: LeftOut,
+}
+
+/// Why a row was left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeftOut {
+    /// Its node is not shown.
+    Hidden(HiddenReason),
+    /// The View shows no peers.
+    View,
+}
+
+impl Label for LeftOut {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Hidden(reason) => reason.label(),
+            Self::View => "view",
+        }
+    }
 }
 
 /// What a node's own row says; only the columns that the client asked for are there.
@@ -376,7 +374,7 @@ fn refusal(table: SystemTable, column: Option<&String>) -> String {
     format!(
         "cqlgate: {}.{column} would show the internal address of a node; select the columns rpc_address, rpc_port, \
          native_address or native_port by their own names",
-        table.name()
+        table.label()
     )
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::ports::PortError;
 use super::{Advertised, Hidden, HostId, NodeId};
+use crate::label::{Label, label_set};
 
 /// One thing that was learned.
 #[derive(Clone, Debug)]
@@ -85,35 +86,21 @@ pub struct Observation {
     pub identity: Identity,
 }
 
-/// Why a probe calls a node dead.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum DeadReason {
-    Refused,
-    Reset,
-    /// No connection within the dial timeout, or no route.
-    Unreachable,
-    /// Connected, and silent for longer than `probe.silence`.
-    Silent,
-    /// The TLS handshake failed.
-    Tls,
-    /// What it answers is not CQL, or is an error.
-    Protocol,
-    /// It refused the gateway's own credentials.
-    Login,
-}
-
-impl DeadReason {
-    /// A label for metrics and logs.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Refused => "refused",
-            Self::Reset => "reset",
-            Self::Unreachable => "unreachable",
-            Self::Silent => "silent",
-            Self::Tls => "tls",
-            Self::Protocol => "protocol",
-            Self::Login => "login",
-        }
+label_set! {
+    /// Why a probe calls a node dead.
+    pub enum DeadReason {
+        Refused = "refused",
+        Reset = "reset",
+        /// No connection within the dial timeout, or no route.
+        Unreachable = "unreachable",
+        /// Connected, and silent for longer than `probe.silence`.
+        Silent = "silent",
+        /// The TLS handshake failed.
+        Tls = "tls",
+        /// What it answers is not CQL, or is an error.
+        Protocol = "protocol",
+        /// It refused the gateway's own credentials.
+        Login = "login",
     }
 }
 

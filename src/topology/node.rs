@@ -7,6 +7,8 @@ use std::time::SystemTime;
 
 use uuid::Uuid;
 
+use crate::label::label_set;
+
 /// By what a port is kept: the listed name, the pod's name, or (contact points) the host_id as text. Never an address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId(pub Arc<str>);
@@ -33,17 +35,18 @@ impl fmt::Display for HostId {
     }
 }
 
-/// What is known of a node's life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum NodeState {
-    /// Exists, has a port, was never reached (or not since its identity changed). Not told to clients.
-    Pending,
-    /// A dial through its port succeeds, as far as the last probe knows.
-    Up,
-    /// Was up; now dead (refused, reset, silent too long, or its pod is gone for the moment). Its row stays.
-    Down,
-    /// Has left the cluster. Its port is in quarantine, its last address a tombstone.
-    Gone,
+label_set! {
+    /// What is known of a node's life.
+    pub enum NodeState {
+        /// Exists, has a port, was never reached (or not since its identity changed). Not told to clients.
+        Pending = "pending",
+        /// A dial through its port succeeds, as far as the last probe knows.
+        Up = "up",
+        /// Was up; now dead (refused, reset, silent too long, or its pod is gone for the moment). Its row stays.
+        Down = "down",
+        /// Has left the cluster. Its port is in quarantine, its last address a tombstone.
+        Gone = "gone",
+    }
 }
 
 /// One node with a port. A node never changes in place: the next snapshot holds a new value.

@@ -8,6 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::clock::Due;
 use super::end::{End, ending};
 use super::{Phase, Relay};
+use crate::label::Label;
 use crate::proxy::Closed;
 use crate::proxy::direction::{Decider, Progress, Room};
 use crate::rewrite::{Conversation, Failure, Step, Work};
@@ -107,7 +108,7 @@ impl Relay {
 
     /// The client gets the protocol's own error where it can stand between two frames.
     fn request_failed(&mut self, cx: &mut Context<'_>, failure: Failure) -> End {
-        let end = End::at(self.conversation.responses_at_boundary(), Closed::gateway(failure.why.as_str()));
+        let end = End::at(self.conversation.responses_at_boundary(), Closed::gateway(failure.why.label()));
         if let Some(reply) = failure.reply.filter(|_| end.is_clean()) {
             let _ = self.responses.write(cx, &mut self.client, &reply);
         }
@@ -162,8 +163,8 @@ impl Relay {
             Progress::ReadFailed(error) => Some(self.node_ended(Closed::node(ending(&error)))),
             Progress::WriteFailed(error) => Some(End::abort(Closed::client(ending(&error)))),
             Progress::Failed(failure) => {
-                let closed = Closed::gateway(failure.why.as_str());
-                tracing::warn!(port = self.port, why = failure.why.as_str(), "a node's response cannot be passed");
+                let closed = Closed::gateway(failure.why.label());
+                tracing::warn!(port = self.port, why = failure.why.label(), "a node's response cannot be passed");
                 Some(End::at(self.conversation.responses_at_boundary(), closed))
             }
         }

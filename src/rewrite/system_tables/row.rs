@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::disclosure::{Forbidden, Internal};
-use super::{Columns, HiddenRow, MAX_LOOKED_AT, Perspective, Role, SystemTable, Unrewritable};
+use super::{Columns, HiddenRow, LeftOut, MAX_LOOKED_AT, Perspective, Role, SystemTable, Unrewritable};
 use crate::cql::primitives::{InetBytes, Value, inet_cell, inet_cell_bytes};
 use crate::topology::{HiddenReason, Mapped, Node, NodeState};
 
@@ -72,7 +72,7 @@ impl<'a> Looking<'a> {
             Owner::Hidden(HiddenRow { host_id, address, reason })
         };
         if !self.perspective.view.shows_peers() {
-            return Ok(hide(None));
+            return Ok(hide(LeftOut::View));
         }
         let by_address = || {
             let (address, port) = native.or_else(|| roles.peer(row).map(|peer| (peer, None)))?;
@@ -90,11 +90,11 @@ impl<'a> Looking<'a> {
         // An address speaks for a node only when nobody knows better: that node must not have another host_id.
         let contradicts = |node: &&Node| matches!((host_id, node.host_id), (Some(row), Some(known)) if row != known);
         match by_host_id.or_else(|| by_address().filter(|node| !contradicts(node))) {
-            Some(node) if node.state == NodeState::Pending => Ok(hide(Some(HiddenReason::NotAnnounced))),
+            Some(node) if node.state == NodeState::Pending => Ok(hide(LeftOut::Hidden(HiddenReason::NotAnnounced))),
             Some(node) => Ok(Owner::Node(node)),
             None if !roles.has_endpoint() && host_id.is_none() => Ok(Owner::Nobody),
             None if host_id.is_none() && native.is_none() && !roles.has_address() => Ok(Owner::Unknown),
-            None => Ok(hide(Some(HiddenReason::NoPort))),
+            None => Ok(hide(LeftOut::Hidden(HiddenReason::NoPort))),
         }
     }
 

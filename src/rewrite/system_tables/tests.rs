@@ -234,10 +234,10 @@ fn rows_of_nodes_that_clients_are_not_told_of_are_left_out() {
     assert_eq!(
         reasons,
         [
-            (Some(HiddenReason::NotAnnounced), "10.77.0.13:9042".to_owned()),
-            (Some(HiddenReason::NoPort), "10.77.0.50:9042".to_owned()),
+            (LeftOut::Hidden(HiddenReason::NotAnnounced), "10.77.0.13:9042".to_owned()),
+            (LeftOut::Hidden(HiddenReason::NoPort), "10.77.0.50:9042".to_owned()),
             // The node at this address is known by another host_id: one of the two is not what it says.
-            (Some(HiddenReason::NoPort), "10.77.0.12:9042".to_owned()),
+            (LeftOut::Hidden(HiddenReason::NoPort), "10.77.0.12:9042".to_owned()),
         ]
     );
 }

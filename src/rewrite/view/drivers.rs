@@ -4,31 +4,36 @@
 //! columns does it read by name if they are there. Names change from version to version; a family is matched by a part of
 //! its name, ASCII case ignored.
 
-/// A family of drivers that behave alike towards rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum DriverFamily {
-    /// apache/cassandra-java-driver 4.x.
-    Java4,
-    /// The 3.x branch: takes the cluster's port for the control host's, unless the local row has native_port
-    /// (`ControlConnection.java`, updateLocationInfo).
-    Java3,
-    ScyllaJava,
-    Python,
-    /// scylladb/python-driver: takes the cluster's port for the local row's (`metadata.py`, `connection.py`).
-    ScyllaPython,
-    /// scylladb/gocql: reads native_port on any row (`host_source.go`).
-    ScyllaGocql,
-    Csharp,
-    CdrsTokio,
-    /// Knows a node by its address alone (`host_source.go`, HostInfo.Equal).
-    Gocql,
-    /// One port for all nodes (`lib/control-connection.js`).
-    NodeJs,
-    /// One port for all nodes (`src/address_factory.cpp`); PHP's driver wraps it.
-    Cpp,
-    /// One port for all nodes (`scylla/src/cluster/metadata/fetching.rs`), and so are the drivers that wrap it.
-    ScyllaRust,
-    Other,
+use crate::label::label_set;
+
+label_set! {
+    /// A family of drivers that behave alike towards rows.
+    pub enum DriverFamily {
+        /// apache/cassandra-java-driver 4.x.
+        Java4 = "java-4",
+        /// The 3.x branch: takes the cluster's port for the control host's, unless the local row has native_port
+        /// (`ControlConnection.java`, updateLocationInfo).
+        Java3 = "java-3",
+        ScyllaJava = "scylla-java",
+        Python = "python",
+        /// scylladb/python-driver: takes the cluster's port for the local row's (`metadata.py`, `connection.py`).
+        ScyllaPython = "scylla-python",
+        /// scylladb/gocql: reads native_port on any row (`host_source.go`).
+        ScyllaGocql = "scylla-gocql",
+        Csharp = "csharp",
+        CdrsTokio = "cdrs-tokio",
+        /// Knows a node by its address alone (`host_source.go`, HostInfo.Equal).
+        Gocql = "gocql",
+        /// One port for all nodes (`lib/control-connection.js`).
+        NodeJs = "nodejs",
+        /// One port for all nodes (`src/address_factory.cpp`); PHP's driver wraps it.
+        Cpp = "cpp",
+        /// One port for all nodes (`scylla/src/cluster/metadata/fetching.rs`), and so are the drivers that wrap it.
+        ScyllaRust = "scylla-rust",
+        Other = "other",
+        /// STARTUP has no DRIVER_NAME.
+        Nameless = "none",
+    }
 }
 
 /// Parts of names, all of which a DRIVER_NAME must have; the first match wins.
@@ -71,31 +76,11 @@ impl Injection {
 impl DriverFamily {
     /// The family of a DRIVER_NAME, of any content.
     pub fn of(driver_name: Option<&str>) -> Self {
-        let name = driver_name.unwrap_or_default().to_ascii_lowercase();
+        let Some(name) = driver_name.map(str::to_ascii_lowercase) else { return Self::Nameless };
         FAMILIES
             .iter()
             .find(|(parts, _)| parts.iter().all(|part| name.contains(part)))
             .map_or(Self::Other, |&(_, family)| family)
-    }
-
-    /// The family of a DRIVER_NAME as a word of a closed set, for metrics; `none` where STARTUP has no name.
-    pub fn label(driver_name: Option<&str>) -> &'static str {
-        match (driver_name, Self::of(driver_name)) {
-            (None, _) => "none",
-            (_, Self::Java4) => "java-4",
-            (_, Self::Java3) => "java-3",
-            (_, Self::ScyllaJava) => "scylla-java",
-            (_, Self::Python) => "python",
-            (_, Self::ScyllaPython) => "scylla-python",
-            (_, Self::ScyllaGocql) => "scylla-gocql",
-            (_, Self::Csharp) => "csharp",
-            (_, Self::CdrsTokio) => "cdrs-tokio",
-            (_, Self::Gocql) => "gocql",
-            (_, Self::NodeJs) => "nodejs",
-            (_, Self::Cpp) => "cpp",
-            (_, Self::ScyllaRust) => "scylla-rust",
-            (_, Self::Other) => "other",
-        }
     }
 
     /// True when the driver can tell nodes apart by their ports, or is not known not to.
@@ -109,7 +94,7 @@ impl DriverFamily {
         match self {
             Self::Java3 | Self::ScyllaGocql | Self::ScyllaPython => Injection { local: true, peers: true },
             Self::Java4 | Self::ScyllaJava | Self::Python | Self::CdrsTokio => Injection { local: false, peers: true },
-            Self::Csharp | Self::Gocql | Self::NodeJs | Self::Cpp | Self::ScyllaRust | Self::Other => {
+            Self::Csharp | Self::Gocql | Self::NodeJs | Self::Cpp | Self::ScyllaRust | Self::Other | Self::Nameless => {
                 Injection::default()
             }
         }
@@ -143,9 +128,6 @@ mod tests {
         ] {
             assert_eq!(DriverFamily::of(Some(name)), family, "{name}");
         }
-        assert_eq!(DriverFamily::of(None), DriverFamily::Other);
-        assert_eq!(DriverFamily::label(None), "none");
-        assert_eq!(DriverFamily::label(Some("my own")), "other");
-        assert_eq!(DriverFamily::label(Some("Apache Cassandra Java Driver")), "java-4");
+        assert_eq!(DriverFamily::of(None), DriverFamily::Nameless);
     }
 }
