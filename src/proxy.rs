@@ -24,4 +24,4 @@ pub mod stages;
 pub mod stream;
 pub mod tls;
 
-pub use closed::{Closed, ClosedBy, Refused};
+pub use closed::{Closed, ClosedBy, Refused, Why};

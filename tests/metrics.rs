@@ -8,13 +8,16 @@ mod families;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use cqlgate::cql::message::NodeChange;
 use cqlgate::gateway::Lifecycle;
-use cqlgate::label::Label;
+use cqlgate::label::{Label, LabelSet};
 use cqlgate::metrics::Metrics;
 use cqlgate::proxy::dial::DialFailure;
 use cqlgate::proxy::stages::Stage;
-use cqlgate::proxy::{ClosedBy, Refused};
+use cqlgate::proxy::{ClosedBy, Refused, Why};
+use cqlgate::rewrite;
 use cqlgate::rewrite::conversation::{EventAction, EventKind};
+use cqlgate::rewrite::handshake::Refusal;
 use cqlgate::rewrite::system_tables::{LeftOut, RefusedRequest, SystemTable};
 use cqlgate::rewrite::view::DriverFamily;
 use cqlgate::topology::{HiddenReason, NodeState};
@@ -40,7 +43,7 @@ fn everything() -> Arc<Metrics> {
     let node = metrics.node("rack \"a\"\\0");
     node.open.set(3);
     node.opened.inc();
-    node.closed(ClosedBy::Client, "eof");
+    node.closed(ClosedBy::Client, Why::Eof);
     node.bytes_to_node.inc_by(1 << 40);
     node.bytes_to_client.inc();
     node.requests.inc();
@@ -138,4 +141,78 @@ fn labels_of_a_family_are_always_the_same() {
             assert!(node.starts_with("rack"), "{node}");
         }
     }
+}
+
+/// The words of a whole set are these, in this order.
+fn check_words<Set: LabelSet>(expected: &str) {
+    check_labels(Set::ALL, expected);
+}
+
+fn check_labels(set: &[impl Label], expected: &str) {
+    assert_eq!(set.iter().map(|value| value.label()).collect::<Vec<_>>().join(" "), expected);
+}
+
+/// Dashboards, alerts and scripts compare them: a word may be added, none is renamed.
+#[test]
+fn words_are_what_they_were() {
+    check_words::<ClosedBy>("client node gateway");
+    check_words::<Stage>("accepted tls setup login established");
+    check_words::<Refused>(
+        "connection_limit node_connection_limit source_connection_limit stage_full source_share made_room kept_out memory \
+         draining no_live_node not_cql unsupported_version frame_too_long client_ended tls setup_deadline dial_failed",
+    );
+    check_words::<DialFailure>("refused reset timeout unreachable tls dns identity login other");
+    check_words::<NodeState>("pending up down gone");
+    check_words::<SystemTable>("local peers peers_v2");
+    check_words::<HiddenReason>("no_port not_announced not_resolved");
+    check_labels(&[LeftOut::View, LeftOut::Hidden(HiddenReason::NoPort)], "view no_port");
+    check_words::<EventAction>("passed added held swallowed");
+    check_labels(
+        &[EventKind::Node(NodeChange::NewNode), EventKind::Schema, EventKind::Other],
+        "NEW_NODE SCHEMA_CHANGE other",
+    );
+    check_words::<DriverFamily>(
+        "java-4 java-3 scylla-java python scylla-python scylla-gocql csharp cdrs-tokio gocql nodejs cpp scylla-rust other \
+         none",
+    );
+    check_words::<Lifecycle>("starting running draining stopping");
+    check_words::<RefusedRequest>("internal_address");
+}
+
+#[test]
+fn words_of_why_a_connection_ended_are_what_they_were() {
+    let own = [
+        Why::Eof,
+        Why::Reset,
+        Why::Timeout,
+        Why::Tls,
+        Why::Io,
+        Why::Gone,
+        Why::HalfClosedTimeout,
+        Why::LoginDeadline,
+        Why::HoldBudget,
+        Why::HoldStalled,
+        Why::Drain,
+        Why::AddressChanged,
+        Why::DrainSilence,
+        Why::DrainDeadline,
+        Why::NodeGone,
+    ];
+    check_labels(
+        &own,
+        "eof reset timeout tls io_error gone half_closed_timeout login_deadline hold_budget hold_stalled drain \
+         address_changed drain_silence drain_deadline node_gone",
+    );
+    check_words::<rewrite::Why>(
+        "frame_too_long held_frame_too_long segment_header_checksum segment_payload_checksum malformed wrong_direction \
+         version_changed compression unrewritable metadata_missing",
+    );
+    check_words::<Refusal>("not_cql frame_too_long unsupported_version wrong_direction");
+    let of_others: [Why; 4] = [
+        Refused::MadeRoom.into(),
+        DialFailure::Identity.into(),
+        rewrite::Why::Malformed.into(),
+        Refusal::WrongDirection.into(),
+    ];
+    check_labels(&of_others, "made_room identity malformed wrong_direction");
 }

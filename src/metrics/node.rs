@@ -144,9 +144,9 @@ pub struct NodeMetrics {
 }
 
 impl NodeMetrics {
-    /// A relayed connection ended; `why` is one of the constants that the log line shows.
-    pub fn closed(&self, by: impl Label, why: &'static str) {
-        self.closed.with_label_values(&[self.name.as_str(), by.label(), why]).inc();
+    /// A relayed connection ended, and the log says the same words.
+    pub fn closed(&self, by: impl Label, why: impl Label) {
+        self.closed.with_label_values(&[self.name.as_str(), by.label(), why.label()]).inc();
     }
 
     pub fn dial_failed(&self, reason: impl Label) {

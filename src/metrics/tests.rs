@@ -1,8 +1,8 @@
 //! What is shown follows what was counted, and the names follow the conventions.
 
 use super::*;
-use crate::proxy::ClosedBy;
 use crate::proxy::dial::DialFailure;
+use crate::proxy::{ClosedBy, Why};
 use crate::topology::NodeState;
 
 fn line(metrics: &Metrics, start: &str) -> Option<String> {
@@ -15,7 +15,7 @@ fn counts_by_node_who_and_why() {
     let node = metrics.node("cassandra-0");
     node.bytes_to_node.inc_by(4096);
     metrics.node("cassandra-0").bytes_to_node.inc_by(1);
-    node.closed(ClosedBy::Gateway, "drain");
+    node.closed(ClosedBy::Gateway, Why::Drain);
     assert_eq!(
         line(&metrics, "cqlgate_to_node_bytes_total").unwrap(),
         "cqlgate_to_node_bytes_total{node=\"cassandra-0\"} 4097"
@@ -43,8 +43,8 @@ fn forgotten_node_leaves_no_series_and_the_others_keep_theirs() {
     for name in ["leaver", "stayer"] {
         let node = metrics.node(name);
         node.set_state(NodeState::Gone);
-        node.closed(ClosedBy::Node, "eof");
-        node.closed(ClosedBy::Client, "reset");
+        node.closed(ClosedBy::Node, Why::Eof);
+        node.closed(ClosedBy::Client, Why::Reset);
         node.dial_failed(DialFailure::Refused);
         node.dial_seconds.observe(0.1);
         node.port.set(9042);
@@ -59,7 +59,7 @@ fn forgotten_node_leaves_no_series_and_the_others_keep_theirs() {
 #[test]
 fn names_and_help_follow_the_conventions() {
     let metrics = Metrics::new();
-    metrics.node("a").closed(ClosedBy::Client, "eof");
+    metrics.node("a").closed(ClosedBy::Client, Why::Eof);
     for family in metrics.registry.gather() {
         let name = family.name();
         assert!(name.starts_with("cqlgate_") || name.starts_with("process_"), "{name}");

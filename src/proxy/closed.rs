@@ -1,6 +1,9 @@
 //! How a connection ended, and why one was refused: the words of the log and of the metrics.
 
-use crate::label::label_set;
+use super::dial::DialFailure;
+use crate::label::{Label, label_set};
+use crate::rewrite;
+use crate::rewrite::handshake::Refusal;
 
 label_set! {
     /// Who ended a connection.
@@ -42,20 +45,117 @@ label_set! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Closed {
     pub by: ClosedBy,
-    /// A metric's label value: from a closed set, never from the network.
-    pub why: &'static str,
+    pub why: Why,
 }
 
 impl Closed {
-    pub fn client(why: &'static str) -> Self {
-        Self { by: ClosedBy::Client, why }
+    pub fn client(why: impl Into<Why>) -> Self {
+        Self { by: ClosedBy::Client, why: why.into() }
     }
 
-    pub fn node(why: &'static str) -> Self {
-        Self { by: ClosedBy::Node, why }
+    pub fn node(why: impl Into<Why>) -> Self {
+        Self { by: ClosedBy::Node, why: why.into() }
     }
 
-    pub fn gateway(why: &'static str) -> Self {
-        Self { by: ClosedBy::Gateway, why }
+    pub fn gateway(why: impl Into<Why>) -> Self {
+        Self { by: ClosedBy::Gateway, why: why.into() }
+    }
+}
+
+/// Why a connection ended. A reason that belongs to another set has that set's word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Why {
+    /// The side said that it is done.
+    Eof,
+    Reset,
+    /// The kernel gave up on the peer.
+    Timeout,
+    Tls,
+    /// Another error of a socket.
+    Io,
+    /// It had left before anything was asked of it.
+    Gone,
+    /// One side had ended, and the other said nothing for too long.
+    HalfClosedTimeout,
+    /// Not logged in for too long.
+    LoginDeadline,
+    /// No room for what must be held.
+    HoldBudget,
+    /// What was held in the client's name was not read.
+    HoldStalled,
+    /// Drained between two frames.
+    Drain,
+    /// The same, for the advertised address has changed and the client is to read again.
+    AddressChanged,
+    /// Answers in flight did not come while it was drained.
+    DrainSilence,
+    /// What is left when a drain takes too long.
+    DrainDeadline,
+    /// The node is dead, or somebody else.
+    NodeGone,
+    Refused(Refused),
+    Handshake(Refusal),
+    Dial(DialFailure),
+    Conversation(rewrite::Why),
+}
+
+impl Label for Why {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Eof => "eof",
+            Self::Reset => "reset",
+            Self::Timeout => "timeout",
+            Self::Tls => "tls",
+            Self::Io => "io_error",
+            Self::Gone => "gone",
+            Self::HalfClosedTimeout => "half_closed_timeout",
+            Self::LoginDeadline => "login_deadline",
+            Self::HoldBudget => "hold_budget",
+            Self::HoldStalled => "hold_stalled",
+            Self::Drain => "drain",
+            Self::AddressChanged => "address_changed",
+            Self::DrainSilence => "drain_silence",
+            Self::DrainDeadline => "drain_deadline",
+            Self::NodeGone => "node_gone",
+            Self::Refused(reason) => reason.label(),
+            Self::Handshake(refusal) => refusal.label(),
+            Self::Dial(failure) => failure.label(),
+            Self::Conversation(why) => why.label(),
+        }
+    }
+}
+
+impl From<Refused> for Why {
+    fn from(reason: Refused) -> Self {
+        Self::Refused(reason)
+    }
+}
+
+impl From<Refusal> for Why {
+    fn from(refusal: Refusal) -> Self {
+        Self::Handshake(refusal)
+    }
+}
+
+impl From<DialFailure> for Why {
+    fn from(failure: DialFailure) -> Self {
+        Self::Dial(failure)
+    }
+}
+
+impl From<rewrite::Why> for Why {
+    fn from(why: rewrite::Why) -> Self {
+        Self::Conversation(why)
+    }
+}
+
+/// What a handshake's end is counted as.
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NotCql | Refusal::WrongDirection => Self::NotCql,
+            Refusal::FrameTooLong => Self::FrameTooLong,
+            Refusal::Unsupported => Self::UnsupportedVersion,
+        }
     }
 }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
+use super::Why;
 use super::connections::{Order, Place};
 use super::relay::{Relay, ending};
 use super::shared::Shared;
@@ -46,7 +47,7 @@ async fn first_byte(client: &TcpStream, place: &Place, deadline: Instant) -> Res
         // Being told that a socket is readable does not make it so.
         peeked = client.peek(&mut byte) => match peeked {
             Ok(1..) => Ok(()),
-            Ok(0) => Err(NotEstablished::client_ended("eof")),
+            Ok(0) => Err(NotEstablished::client_ended(Why::Eof)),
             Err(error) => Err(NotEstablished::client_ended(ending(&error))),
         },
         // A drain too: nothing is lost.
@@ -98,7 +99,7 @@ async fn relayed(established: Established, peer: SocketAddr, port: u16, metrics:
     let open = Open { metrics, driver };
     let closed = relay.await;
     open.metrics.closed(closed.by, closed.why);
-    tracing::info!(port, %peer, by = closed.by.label(), why = closed.why, seconds = began.elapsed().as_secs(), "connection closed");
+    tracing::info!(port, %peer, by = closed.by.label(), why = closed.why.label(), seconds = began.elapsed().as_secs(), "connection closed");
 }
 
 /// The gauges of one open connection.

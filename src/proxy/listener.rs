@@ -19,7 +19,6 @@ use super::stages::{Source, Stage};
 use super::stream::reset_on_close;
 use super::{Closed, Refused};
 use crate::config::Listen;
-use crate::label::Label;
 use crate::topology::NodeState;
 
 /// A burst of reconnecting drivers waits here rather than being refused by the kernel.
@@ -94,20 +93,20 @@ impl Listener {
     fn accepted(&self, client: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) {
         if !shared.memory.takes_connections() {
             reset_on_close(&client);
-            shared.refused(self.port, peer, Refused::Memory, Closed::gateway(Refused::Memory.label()));
+            shared.refused(self.port, peer, Refused::Memory, Closed::gateway(Refused::Memory));
             return;
         }
         let topology = Arc::clone(&shared.topology.borrow());
         let node = topology.node_at_port(self.port).filter(|node| node.state == NodeState::Up);
         let Some(node) = node.cloned() else {
             reset_on_close(&client);
-            shared.refused(self.port, peer, Refused::NoLiveNode, Closed::gateway(Refused::NoLiveNode.label()));
+            shared.refused(self.port, peer, Refused::NoLiveNode, Closed::gateway(Refused::NoLiveNode));
             return;
         };
         let source = Source::of(peer.ip());
         if shared.logins.keeps_out(source, Instant::now()) {
             reset_on_close(&client);
-            shared.refused(self.port, peer, Refused::KeptOut, Closed::gateway(Refused::KeptOut.label()));
+            shared.refused(self.port, peer, Refused::KeptOut, Closed::gateway(Refused::KeptOut));
             return;
         }
         match shared.connections.enter(self.port, node.incarnation, source) {

@@ -32,7 +32,7 @@ use super::connections::{Order, Place};
 use super::direction::Direction;
 use super::shared::{Shared, ordered};
 use super::stream::Stream;
-use super::{Closed, hold};
+use super::{Closed, Why, hold};
 use crate::cql::segment::MAX_PAYLOAD;
 use crate::metrics::NodeMetrics;
 use crate::rewrite::conversation::Fact;
@@ -133,7 +133,7 @@ impl Relay {
     fn poll_open(&mut self, cx: &mut Context<'_>, scratch: &mut [u8], decoded: &mut [u8]) -> Poll<Closed> {
         let mut turn = Turn { scratch, work: Work::new(decoded), yields: false, waits: false };
         if self.requests.is_stalled() || self.responses.is_stalled() {
-            return self.last(End::abort(Closed::gateway("hold_stalled")), cx);
+            return self.last(End::abort(Closed::gateway(Why::HoldStalled)), cx);
         }
         let end = if self.responses_first {
             self.poll_responses(cx, &mut turn).or_else(|| self.poll_requests(cx, &mut turn))
@@ -173,7 +173,7 @@ impl Relay {
             match due {
                 Due::Silence => return Some(self.silent()),
                 Due::Room => self.relieve(),
-                Due::Hold => return Some(End::reset(Closed::gateway("hold_budget"))),
+                Due::Hold => return Some(End::reset(Closed::gateway(Why::HoldBudget))),
                 Due::LetIn => self.let_in(cx),
                 Due::Login => return Some(self.login_is_late()),
                 Due::Idle if self.phase != Phase::Open => {}
@@ -198,9 +198,9 @@ impl Relay {
 
     fn silent(&self) -> End {
         End::abort(match self.phase {
-            Phase::Draining => Closed::gateway("drain_silence"),
-            Phase::NodeDeaf => Closed::node("half_closed_timeout"),
-            _ => Closed::client("half_closed_timeout"),
+            Phase::Draining => Closed::gateway(Why::DrainSilence),
+            Phase::NodeDeaf => Closed::node(Why::HalfClosedTimeout),
+            _ => Closed::client(Why::HalfClosedTimeout),
         })
     }
 
@@ -220,14 +220,14 @@ impl Relay {
         let failed = self.responses.write(cx, &mut self.client, &bytes).is_err();
         let _ = self.responses.poll_flush(cx, &mut self.client);
         self.report();
-        failed.then(|| End::abort(Closed::client("reset")))
+        failed.then(|| End::abort(Closed::client(Why::Reset)))
     }
 
     /// Rule 5.
     fn drain(&mut self) -> Option<End> {
         let why = match self.place.handle().order() {
-            Order::Drain => "drain",
-            Order::Readdress => "address_changed",
+            Order::Drain => Why::Drain,
+            Order::Readdress => Why::AddressChanged,
             _ => return None,
         };
         let requests_are_out = match self.phase {
@@ -292,11 +292,11 @@ impl Future for Relay {
         match relay.place.handle().order() {
             Order::NodeGone if !matches!(relay.phase, Phase::Last { .. }) => {
                 relay.client.reset_on_close();
-                return Poll::Ready(Closed::gateway("node_gone"));
+                return Poll::Ready(Closed::gateway(Why::NodeGone));
             }
             Order::Deadline => {
                 relay.client.reset_on_close();
-                return Poll::Ready(Closed::gateway("drain_deadline"));
+                return Poll::Ready(Closed::gateway(Why::DrainDeadline));
             }
             order @ (Order::MakeRoom | Order::Shed) => {
                 relay.client.reset_on_close();

@@ -15,7 +15,7 @@ use super::logins::Logins;
 use super::memory::Memory;
 use super::stages::Full;
 use super::tls::ClientAcceptor;
-use super::{Closed, Refused};
+use super::{Closed, Refused, Why};
 use crate::config::{Timeouts, Views};
 use crate::label::Label;
 use crate::metrics::Metrics;
@@ -54,7 +54,7 @@ pub struct Shared {
 impl Shared {
     /// The line and the count of a connection that was never relayed.
     pub fn refused(&self, port: u16, peer: SocketAddr, reason: Refused, closed: Closed) {
-        let (by, why) = (closed.by.label(), closed.why);
+        let (by, why) = (closed.by.label(), closed.why.label());
         tracing::debug!(port, %peer, by, why, reason = reason.label(), "connection ended before it was established");
         self.metrics.connection_refused(reason);
     }
@@ -65,7 +65,7 @@ impl Shared {
         if let Full::Room(stage) | Full::Source(stage) = full {
             self.metrics.stage_full(stage, matches!(full, Full::Source(_)));
         }
-        self.refused(port, peer, reason, Closed::gateway(reason.label()));
+        self.refused(port, peer, reason, Closed::gateway(reason));
     }
 }
 
@@ -89,6 +89,6 @@ pub fn ordered(order: Order) -> (Refused, Closed) {
         Order::Drain | Order::Readdress | Order::Deadline => Refused::Draining,
         Order::NodeGone | Order::Continue => Refused::NoLiveNode,
     };
-    let why = if order == Order::NodeGone { "node_gone" } else { reason.label() };
+    let why = if order == Order::NodeGone { Why::NodeGone } else { reason.into() };
     (reason, Closed::gateway(why))
 }

@@ -9,6 +9,7 @@ use crate::cql::compression::Compression;
 use crate::cql::frame::{Flags, HEADER_LEN, Header, Opcode, Version, encode_frame};
 use crate::cql::message::{self, Startup, error_code};
 use crate::cql::session::Session;
+use crate::label::label_set;
 
 /// The longest body of a node's before a connection is established: SUPPORTED, or an ERROR.
 pub const MAX_SETUP_BODY: u32 = 128 * 1024;
@@ -44,14 +45,16 @@ pub struct Settled {
     pub authenticates: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Refusal {
-    /// The first bytes are not CQL: a scanner, TLS on a plain port, a load balancer's probe.
-    NotCql,
-    FrameTooLong,
-    /// The node agreed to a version or compression that the gateway does not parse.
-    Unsupported,
-    WrongDirection,
+label_set! {
+    /// Why a handshake cannot go on.
+    pub enum Refusal {
+        /// The first bytes are not CQL: a scanner, TLS on a plain port, a load balancer's probe.
+        NotCql = "not_cql",
+        FrameTooLong = "frame_too_long",
+        /// The node agreed to a version or compression that the gateway does not parse.
+        Unsupported = "unsupported_version",
+        WrongDirection = "wrong_direction",
+    }
 }
 
 /// The state of a handshake.

@@ -8,7 +8,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::label::Label;
 use crate::metrics::NodeMetrics;
 use crate::proxy::connections::{Order, Place};
 use crate::proxy::dial::{DialFailure, Target};
@@ -16,7 +15,7 @@ use crate::proxy::relay::{ending, last_words};
 use crate::proxy::shared::{Shared, ordered, refused};
 use crate::proxy::stages::{Full, Stage};
 use crate::proxy::stream::Stream;
-use crate::proxy::{Closed, Refused};
+use crate::proxy::{Closed, Refused, Why};
 use crate::rewrite::handshake::{Handshake, Next, Refusal, Settled};
 use crate::topology::{Node, NodeState};
 
@@ -40,12 +39,12 @@ impl NotEstablished {
         Self { reason, closed, resets: true }
     }
 
-    pub(super) fn client_ended(why: &'static str) -> Self {
+    pub(super) fn client_ended(why: Why) -> Self {
         Self::new(Refused::ClientEnded, Closed::client(why))
     }
 
     pub(super) fn setup_deadline() -> Self {
-        Self::new(Refused::SetupDeadline, Closed::gateway(Refused::SetupDeadline.label()))
+        Self::new(Refused::SetupDeadline, Closed::gateway(Refused::SetupDeadline))
     }
 
     pub(super) fn ordered(order: Order) -> Self {
@@ -58,7 +57,7 @@ impl NotEstablished {
             shared.metrics.stage_full(stage, matches!(full, Full::Source(_)));
         }
         let reason = refused(full);
-        Self::reset(reason, Closed::gateway(reason.label()))
+        Self::reset(reason, Closed::gateway(reason))
     }
 }
 
@@ -104,7 +103,7 @@ pub(super) struct Ready {
 
 impl Setup<'_> {
     pub(super) async fn run(&mut self, client: TcpStream) -> Result<Ready, NotEstablished> {
-        let family = client.local_addr().map_err(|_| NotEstablished::client_ended("gone"))?.ip();
+        let family = client.local_addr().map_err(|_| NotEstablished::client_ended(Why::Gone))?.ip();
         let stream = self.accept(client).await?;
         self.move_to(Stage::Setup)?;
         let client = self.client.insert(Side::new(stream));
@@ -130,10 +129,11 @@ impl Setup<'_> {
         match acceptor.accept(client, &shared.handshakes).await {
             Ok(tls) => Ok(Stream::Tls(Box::new(tls.into()))),
             Err(error) => {
-                let why = ending(&error);
                 // What is no TLS, or none that suits, the gateway ends; else the client left.
-                let is_tls = error.kind() == io::ErrorKind::InvalidData;
-                let closed = if is_tls { Closed::gateway(why) } else { Closed::client(why) };
+                let closed = match ending(&error) {
+                    why @ Why::Tls => Closed::gateway(why),
+                    why => Closed::client(why),
+                };
                 Err(NotEstablished::new(Refused::Tls, closed))
             }
         }
@@ -160,7 +160,7 @@ impl Setup<'_> {
             Err(error) => error.failure(),
         };
         self.metrics.dial_failed(failure);
-        Err(NotEstablished::reset(Refused::DialFailed, Closed::gateway(failure.label())))
+        Err(NotEstablished::reset(Refused::DialFailed, Closed::gateway(failure)))
     }
 }
 
@@ -187,8 +187,8 @@ pub(super) async fn first_frame(
 }
 
 /// How a side ended of which a read brought nothing.
-pub(super) fn end_of(read: &io::Result<bool>) -> &'static str {
-    read.as_ref().map_or_else(ending, |_| "eof")
+pub(super) fn end_of(read: &io::Result<bool>) -> Why {
+    read.as_ref().map_or_else(ending, |_| Why::Eof)
 }
 
 impl Setup<'_> {
@@ -199,7 +199,7 @@ impl Setup<'_> {
         handshake: &mut Handshake,
     ) -> Result<Settled, NotEstablished> {
         loop {
-            let Some(client) = &mut self.client else { return Err(NotEstablished::client_ended("gone")) };
+            let Some(client) = &mut self.client else { return Err(NotEstablished::client_ended(Why::Gone)) };
             if handshake.reads_client() && !client.read.is_empty() {
                 match handshake.client(&client.read) {
                     Next::Forward(len) => {
@@ -268,11 +268,5 @@ pub(super) async fn refuse(client: &mut Side, why: Refusal, reply: &[u8], linger
     if !reply.is_empty() && client.write(reply).await.is_ok() {
         last_words(&mut client.stream, linger).await;
     }
-    let (reason, why) = match why {
-        Refusal::NotCql => (Refused::NotCql, "not_cql"),
-        Refusal::FrameTooLong => (Refused::FrameTooLong, "frame_too_long"),
-        Refusal::Unsupported => (Refused::UnsupportedVersion, "unsupported_version"),
-        Refusal::WrongDirection => (Refused::NotCql, "wrong_direction"),
-    };
-    NotEstablished::new(reason, Closed::gateway(why))
+    NotEstablished::new(why.into(), Closed::gateway(why))
 }

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::clock::Due;
 use super::{Phase, Relay, SCRATCHES};
 use crate::proxy::stream::Stream;
-use crate::proxy::{Closed, ClosedBy};
+use crate::proxy::{Closed, ClosedBy, Why};
 
 /// Reads that are discarded in one poll.
 const READS_PER_POLL: usize = 8;
@@ -143,13 +143,13 @@ pub(in crate::proxy) async fn last_words(stream: &mut Stream, linger: Duration) 
     let _ = tokio::time::timeout(linger, done).await;
 }
 
-/// An I/O error as a metric's label value.
-pub(in crate::proxy) fn ending(error: &io::Error) -> &'static str {
+/// What an I/O error says of the side's end.
+pub(in crate::proxy) fn ending(error: &io::Error) -> Why {
     match error.kind() {
-        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted => "reset",
-        io::ErrorKind::TimedOut => "timeout",
-        io::ErrorKind::UnexpectedEof => "eof",
-        io::ErrorKind::InvalidData => "tls",
-        _ => "io_error",
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted => Why::Reset,
+        io::ErrorKind::TimedOut => Why::Timeout,
+        io::ErrorKind::UnexpectedEof => Why::Eof,
+        io::ErrorKind::InvalidData => Why::Tls,
+        _ => Why::Io,
     }
 }

@@ -7,9 +7,9 @@ use tokio::time::Instant;
 use super::Relay;
 use super::clock::Due;
 use super::end::End;
-use crate::proxy::Closed;
 use crate::proxy::connections::Order;
 use crate::proxy::stages::Stage;
+use crate::proxy::{Closed, Why};
 use crate::rewrite::Login;
 
 /// The code of an ERROR that refuses a login (native_protocol_v5.spec §8).
@@ -76,6 +76,6 @@ impl Relay {
     }
 
     pub(super) fn login_is_late(&self) -> End {
-        End::abort(Closed::gateway("login_deadline"))
+        End::abort(Closed::gateway(Why::LoginDeadline))
     }
 }

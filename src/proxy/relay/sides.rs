@@ -9,8 +9,8 @@ use super::clock::Due;
 use super::end::{End, ending};
 use super::{Phase, Relay};
 use crate::label::Label;
-use crate::proxy::Closed;
 use crate::proxy::direction::{Decider, Progress, Room};
+use crate::proxy::{Closed, Why};
 use crate::rewrite::{Conversation, Failure, Step, Work};
 
 /// One poll: what both directions use up together, and what they came to.
@@ -75,7 +75,7 @@ impl Relay {
             Progress::Blocked => {}
             Progress::Yield => turn.yields |= self.phase == Phase::Open || !self.conversation.requests_at_boundary(),
             Progress::NoRoom => turn.waits = true,
-            Progress::TooMuch => return Some(End::abort(Closed::gateway("hold_budget"))),
+            Progress::TooMuch => return Some(End::abort(Closed::gateway(Why::HoldBudget))),
             Progress::Login(login) => self.ask_to_log_in(cx, login),
             Progress::Finished => {
                 self.clock.start(Due::Silence, self.shared.timeouts.half_closed);
@@ -108,7 +108,7 @@ impl Relay {
 
     /// The client gets the protocol's own error where it can stand between two frames.
     fn request_failed(&mut self, cx: &mut Context<'_>, failure: Failure) -> End {
-        let end = End::at(self.conversation.responses_at_boundary(), Closed::gateway(failure.why.label()));
+        let end = End::at(self.conversation.responses_at_boundary(), Closed::gateway(failure.why));
         if let Some(reply) = failure.reply.filter(|_| end.is_clean()) {
             let _ = self.responses.write(cx, &mut self.client, &reply);
         }
@@ -155,15 +155,15 @@ impl Relay {
                 turn.waits = true;
                 None
             }
-            Progress::TooMuch => Some(End::abort(Closed::gateway("hold_budget"))),
-            Progress::Finished if client_ended => Some(self.node_ended(Closed::client("eof"))),
-            Progress::Finished => Some(self.node_ended(Closed::node("eof"))),
+            Progress::TooMuch => Some(End::abort(Closed::gateway(Why::HoldBudget))),
+            Progress::Finished if client_ended => Some(self.node_ended(Closed::client(Why::Eof))),
+            Progress::Finished => Some(self.node_ended(Closed::node(Why::Eof))),
             // Cassandra answers a client's end with a reset.
-            Progress::ReadFailed(_) if client_ended => Some(self.node_ended(Closed::client("eof"))),
+            Progress::ReadFailed(_) if client_ended => Some(self.node_ended(Closed::client(Why::Eof))),
             Progress::ReadFailed(error) => Some(self.node_ended(Closed::node(ending(&error)))),
             Progress::WriteFailed(error) => Some(End::abort(Closed::client(ending(&error)))),
             Progress::Failed(failure) => {
-                let closed = Closed::gateway(failure.why.label());
+                let closed = Closed::gateway(failure.why);
                 tracing::warn!(port = self.port, why = failure.why.label(), "a node's response cannot be passed");
                 Some(End::at(self.conversation.responses_at_boundary(), closed))
             }

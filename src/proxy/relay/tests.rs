@@ -142,7 +142,7 @@ async fn a_node_that_cannot_be_written_to_and_says_nothing_more_is_let_go() {
     far_node.write_all(&answer(1)).await.unwrap();
     let mut answered = vec![0; answer(1).len()];
     client.read_exact(&mut answered).await.unwrap();
-    assert_eq!(ended(relay).await.unwrap(), Closed::node("half_closed_timeout"));
+    assert_eq!(ended(relay).await.unwrap(), Closed::node(Why::HalfClosedTimeout));
     assert!(began.elapsed() >= HALF_CLOSED);
 }
 
@@ -152,12 +152,12 @@ async fn whoever_ends_first_the_other_one_is_not_waited_for_for_ever() {
     let began = Instant::now();
     client.write_all(&request(1)).await.unwrap();
     client.shutdown().await.unwrap();
-    assert_eq!(ended(relay).await, Closed::client("half_closed_timeout"));
+    assert_eq!(ended(relay).await, Closed::client(Why::HalfClosedTimeout));
     assert!(began.elapsed() >= HALF_CLOSED);
     // A client that does not take the last words.
     let Ends { relay, client: _client, node, .. } = self::relay().await;
     drop(node);
-    assert_eq!(ended(relay).await, Closed::node("eof"));
+    assert_eq!(ended(relay).await, Closed::node(Why::Eof));
 }
 
 #[tokio::test(start_paused = true)]
@@ -183,7 +183,7 @@ async fn a_request_that_was_begun_is_finished_and_no_other_is_taken() {
     let _ = node.read_to_end(&mut more).await;
     assert!(more.is_empty());
     drop(client);
-    assert_eq!(ended(relay).await.unwrap(), Closed::gateway("drain"));
+    assert_eq!(ended(relay).await.unwrap(), Closed::gateway(Why::Drain));
 }
 
 #[tokio::test(start_paused = true)]
@@ -208,7 +208,7 @@ async fn a_request_that_spans_segments_is_finished_too() {
     client.read_to_end(&mut answered).await.unwrap();
     assert_eq!(answered, answer);
     drop(client);
-    assert_eq!(ended(relay).await.unwrap(), Closed::gateway("drain"));
+    assert_eq!(ended(relay).await.unwrap(), Closed::gateway(Why::Drain));
 }
 
 #[tokio::test(start_paused = true)]
@@ -226,7 +226,7 @@ async fn a_side_that_has_ended_stays_so_when_a_drain_begins() {
     client.read_to_end(&mut answered).await.unwrap();
     assert_eq!(answered, answer(1));
     drop(client);
-    assert_eq!(ended(relay).await.unwrap(), Closed::gateway("drain"));
+    assert_eq!(ended(relay).await.unwrap(), Closed::gateway(Why::Drain));
 }
 
 #[tokio::test(start_paused = true)]
@@ -237,7 +237,7 @@ async fn a_drain_with_nothing_in_flight_is_a_clean_end_at_once() {
     let began = Instant::now();
     assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
     drop(client);
-    assert_eq!(ended(relay).await.unwrap(), Closed::gateway("drain"));
+    assert_eq!(ended(relay).await.unwrap(), Closed::gateway(Why::Drain));
     assert!(began.elapsed() < IDLE);
 }
 
@@ -248,7 +248,7 @@ async fn an_answer_that_never_comes_does_not_keep_a_connection_that_takes_no_mor
     client.write_all(&request(1)).await.unwrap();
     node.read_exact(&mut [0; 9]).await.unwrap();
     orders.give(Order::Readdress);
-    assert_eq!(ended(relay).await.unwrap(), Closed::gateway("drain_silence"));
+    assert_eq!(ended(relay).await.unwrap(), Closed::gateway(Why::DrainSilence));
 }
 
 /// AUTH_RESPONSE of SASL PLAIN.
@@ -301,7 +301,7 @@ async fn each_round_of_a_login_has_its_time() {
     }
     // The node never answers.
     client.write_all(&login(1)).await.unwrap();
-    assert_eq!(ended(relay).await.unwrap(), Closed::gateway("login_deadline"));
+    assert_eq!(ended(relay).await.unwrap(), Closed::gateway(Why::LoginDeadline));
     let rounds = began.elapsed().as_secs_f64() / shared.timeouts.login.as_secs_f64();
     assert!((1.8..2.1).contains(&rounds), "{rounds}");
 }
