@@ -15,7 +15,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::fault::Fault;
-use super::node::{Arrival, Pushed, Seen, Shared};
+use super::node::{Arrival, Seen};
+use super::shared::{Pushed, Shared};
 use super::wire::Wire;
 use crate::cql::compression::Compression;
 use crate::cql::frame::{Flags, HEADER_LEN, Header, Opcode, Version};

@@ -5,11 +5,9 @@
 //! PRIMARY KEY, v text)`, and speak v3, v4 and v5 with LZ4 and Snappy, over TLS where they have a certificate. `cqlgate demo`
 //! shows it; tests drive it by verbs that make it stop, fall silent, move, or answer wrongly. It must never be taken for a database: rows are in memory only.
 
-use std::collections::HashMap;
-use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -19,10 +17,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::answer::Prepared;
 use super::cluster::Facts;
 use super::connection;
 use super::fault::Faults;
+use super::shared::{Pushed, Shared};
 use crate::config::ClientTls;
 use crate::cql::compression::Compression;
 use crate::cql::frame::{Opcode, Version};
@@ -82,50 +80,6 @@ pub enum Seen {
         opcode: Opcode,
     },
     Closed,
-}
-
-/// An EVENT on its way to every client of a node that registered for its type.
-#[derive(Clone, Debug)]
-pub(super) struct Pushed {
-    pub event_type: String,
-    pub body: Arc<[u8]>,
-}
-
-/// What a node's connections share.
-pub(super) struct Shared {
-    pub index: usize,
-    pub facts: Facts,
-    pub faults: Faults,
-    pub credentials: Option<(String, String)>,
-    pub tls: Option<ClientAcceptor>,
-    pub arrivals: broadcast::Sender<Arrival>,
-    pub pushed: broadcast::Sender<Pushed>,
-    pub silent: watch::Sender<bool>,
-    prepared: Mutex<HashMap<Vec<u8>, Arc<Prepared>>>,
-}
-
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("index", &self.index).finish_non_exhaustive()
-    }
-}
-
-impl Shared {
-    pub fn prepared(&self, id: &[u8]) -> Option<Arc<Prepared>> {
-        self.prepared_set().get(id).cloned()
-    }
-
-    pub fn keep(&self, prepared: Prepared, limit: usize) {
-        let mut set = self.prepared_set();
-        if set.len() >= limit {
-            set.clear();
-        }
-        set.insert(prepared.id.to_vec(), Arc::new(prepared));
-    }
-
-    fn prepared_set(&self) -> MutexGuard<'_, HashMap<Vec<u8>, Arc<Prepared>>> {
-        self.prepared.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// Some nodes that know each other. Dropping it ends them all.
