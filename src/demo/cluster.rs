@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use uuid::Uuid;
 
 use super::table::{self, Cell, Table};
+use crate::cql::frame::Version;
 use crate::cql::primitives::inet_cell_bytes;
 
 /// One node of the cluster as the others see it.
@@ -18,19 +19,27 @@ pub struct Member {
     pub data_center: String,
     pub rack: String,
     pub token: i64,
-    /// False once it was decommissioned: no row speaks of it.
+    /// False before it has joined, and once it was decommissioned: no row speaks of it.
     pub member: bool,
+    /// What it takes its cluster to be called; `None`: as the others do.
+    pub cluster_name: Option<String>,
+    /// Members (by host_id) that it has no row of.
+    pub blind_to: Vec<Uuid>,
 }
 
 /// The facts that rows are made of. Tests change them while nodes run.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Facts {
+#[derive(Clone, Debug)]
+pub(crate) struct Facts {
     shared: Arc<Mutex<State>>,
 }
 
-#[derive(Debug, Default)]
-pub(super) struct State {
+#[derive(Debug)]
+pub(crate) struct State {
     pub members: Vec<Member>,
+    /// Versions above it are refused.
+    pub newest: Version,
+    /// Nodes before 4.0 have no `system.peers_v2`.
+    pub peers_v2: bool,
     /// `demo.kv`: k → v
     pub pairs: BTreeMap<Vec<u8>, Cell>,
 }
@@ -40,7 +49,8 @@ pub(super) const MAX_PAIRS: usize = 1_000_000;
 
 impl Facts {
     pub fn new(members: Vec<Member>) -> Self {
-        Self { shared: Arc::new(Mutex::new(State { members, pairs: BTreeMap::new() })) }
+        let state = State { members, newest: Version::V5, peers_v2: true, pairs: BTreeMap::new() };
+        Self { shared: Arc::new(Mutex::new(state)) }
     }
 
     pub fn lock(&self) -> MutexGuard<'_, State> {
@@ -48,7 +58,7 @@ impl Facts {
     }
 
     /// What node `me` shows as this table at this moment; `None` when it has none of the name.
-    pub fn table(&self, me: usize, keyspace: &str, name: &str) -> Option<Table> {
+    pub(super) fn table(&self, me: usize, keyspace: &str, name: &str) -> Option<Table> {
         let captured = table::captured(keyspace, name)?;
         let state = self.lock();
         let rows = match (keyspace, name) {
@@ -56,9 +66,15 @@ impl Facts {
                 let template = captured.rows.first()?;
                 state.members.get(me).into_iter().map(|member| local_row(captured, template, member)).collect()
             }
+            ("system", "peers_v2") if !state.peers_v2 => return None,
             ("system", "peers" | "peers_v2") => {
                 let template = captured.rows.first()?;
-                let others = state.members.iter().enumerate().filter(|&(index, member)| index != me && member.member);
+                let blind_to = state.members.get(me).map_or(&[][..], |member| &member.blind_to);
+                let others = state
+                    .members
+                    .iter()
+                    .enumerate()
+                    .filter(|&(index, member)| index != me && member.member && !blind_to.contains(&member.host_id));
                 others.map(|(_, member)| peer_row(captured, template, member)).collect()
             }
             ("demo", "kv") => state.pairs.iter().map(|(k, v)| vec![Some(k.clone()), v.clone()]).collect(),
@@ -73,6 +89,9 @@ fn local_row(table: &Table, template: &[Cell], member: &Member) -> Vec<Cell> {
     let address = inet_cell_bytes(member.address.ip());
     for column in ["broadcast_address", "listen_address", "rpc_address"] {
         table.set(&mut row, column, address.as_ref());
+    }
+    if let Some(name) = &member.cluster_name {
+        table.set(&mut row, "cluster_name", name.as_str());
     }
     table.set(&mut row, "rpc_port", i32::from(member.address.port()).to_be_bytes());
     identity(table, &mut row, member);

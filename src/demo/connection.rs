@@ -123,6 +123,7 @@ impl Connection {
     async fn serve(&mut self) -> Result<std::convert::Infallible, End> {
         let mut pushed = self.node.pushed.subscribe();
         let mut silent = self.node.silent.subscribe();
+        let mut disabled = self.node.disabled.subscribe();
         loop {
             if silent.wait_for(|silent| !silent).await.is_err() {
                 return Err(End::Reset);
@@ -130,6 +131,9 @@ impl Connection {
             tokio::select! {
                 biased;
                 changed = silent.changed() => changed.map_err(|_| End::Reset)?,
+                () = async { _ = disabled.wait_for(|disabled| *disabled).await }, if self.stage != Stage::Startup => {
+                    return Err(End::Close);
+                }
                 event = pushed.recv() => match event {
                     Ok(event) => self.push(&event).await?,
                     // A client that reads so slowly has lost events; a real node closes it too.

@@ -13,11 +13,9 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::cluster::Facts;
 use super::connection;
 use super::fault::Faults;
 use super::shared::{Pushed, Shared};
@@ -27,6 +25,7 @@ use crate::cql::frame::{Opcode, Version};
 use crate::cql::message::event::{Event, NodeChange};
 use crate::proxy::tls::ClientAcceptor;
 
+pub(crate) use super::cluster::Facts;
 pub use super::cluster::Member;
 pub use super::fault::Fault;
 
@@ -113,23 +112,13 @@ impl Cluster {
                 rack: format!("r{}", index + 1),
                 token: i64::try_from(token).unwrap_or(i64::MAX),
                 member: true,
+                cluster_name: None,
+                blind_to: Vec::new(),
             });
         }
         let facts = Facts::new(members);
         let nodes: Vec<Node> = (0..listeners.len())
-            .map(|index| {
-                Node::new(Shared {
-                    index,
-                    facts: facts.clone(),
-                    faults: Faults::default(),
-                    credentials: options.credentials.clone(),
-                    tls: tls.clone(),
-                    arrivals: arrivals.clone(),
-                    pushed: broadcast::Sender::new(EVENTS),
-                    silent: watch::Sender::new(false),
-                    prepared: Mutex::default(),
-                })
-            })
+            .map(|index| Node::new(index, facts.clone(), options.credentials.clone(), tls.clone(), arrivals.clone()))
             .collect();
         for (node, listener) in nodes.iter().zip(listeners) {
             node.accept(listener);
@@ -209,7 +198,6 @@ pub struct Node {
 
 #[derive(Debug)]
 struct Running {
-    stop: CancellationToken,
     connections: TaskTracker,
     accepting: JoinHandle<()>,
 }
@@ -217,14 +205,35 @@ struct Running {
 impl Drop for Node {
     fn drop(&mut self) {
         if let Some(running) = self.take_running() {
-            running.stop.cancel();
             running.accepting.abort();
+            // For those too that are accepted just now.
+            self.shared.stop().cancel();
         }
     }
 }
 
 impl Node {
-    fn new(shared: Shared) -> Self {
+    /// Member `index` of the cluster, which does not listen yet.
+    pub(crate) fn new(
+        index: usize,
+        facts: Facts,
+        credentials: Option<(String, String)>,
+        tls: Option<ClientAcceptor>,
+        arrivals: broadcast::Sender<Arrival>,
+    ) -> Self {
+        let shared = Shared {
+            index,
+            facts,
+            faults: Faults::default(),
+            credentials,
+            tls,
+            arrivals,
+            pushed: broadcast::Sender::new(EVENTS),
+            silent: watch::Sender::new(false),
+            disabled: watch::Sender::new(false),
+            stop: Mutex::default(),
+            prepared: Mutex::default(),
+        };
         Self { shared: Arc::new(shared), running: Mutex::new(None) }
     }
 
@@ -232,20 +241,20 @@ impl Node {
         self.running.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    fn accept(&self, listener: TcpListener) {
-        let (stop, connections) = (CancellationToken::new(), TaskTracker::new());
+    pub(crate) fn accept(&self, listener: TcpListener) {
+        let connections = TaskTracker::new();
         let accepting = tokio::spawn({
-            let (shared, stop, connections) = (self.shared.clone(), stop.clone(), connections.clone());
+            let (shared, connections) = (self.shared.clone(), connections.clone());
             async move {
                 // A failed accept is that one connection's.
                 loop {
                     if let Ok((stream, _)) = listener.accept().await {
-                        connections.spawn(connection::serve(shared.clone(), stream, stop.clone()));
+                        connections.spawn(connection::serve(shared.clone(), stream, shared.stop()));
                     }
                 }
             }
         });
-        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(Running { stop, connections, accepting });
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(Running { connections, accepting });
     }
 
     async fn listen(&self, address: SocketAddr) -> io::Result<()> {
@@ -253,6 +262,7 @@ impl Node {
         let address = listener.local_addr()?;
         self.change(|member| member.address = address);
         self.shared.silent.send_replace(false);
+        self.shared.disabled.send_replace(false);
         self.shared.prepared_set().clear();
         self.accept(listener);
         Ok(())
@@ -283,10 +293,23 @@ impl Node {
         if let Some(running) = self.take_running() {
             running.accepting.abort();
             let _ = running.accepting.await;
-            running.stop.cancel();
+            self.shared.reset_connections();
             running.connections.close();
             running.connections.wait().await;
         }
+    }
+
+    /// Resets every connection and goes on listening.
+    pub fn drop_connections(&self) {
+        self.shared.reset_connections();
+    }
+
+    /// As `nodetool disablebinary` does: stops listening and closes the connections that have sent STARTUP, and no others.
+    pub fn disable_binary(&self) {
+        if let Some(running) = &*self.running.lock().unwrap_or_else(PoisonError::into_inner) {
+            running.accepting.abort();
+        }
+        self.shared.disabled.send_replace(true);
     }
 
     /// As SIGSTOP does: connections stay and new ones are accepted, but nothing is read or answered. False: it goes on.

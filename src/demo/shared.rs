@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{broadcast, watch};
+use tokio_util::sync::CancellationToken;
 
 use super::answer::Prepared;
 use super::cluster::Facts;
@@ -29,6 +30,10 @@ pub(super) struct Shared {
     pub arrivals: broadcast::Sender<Arrival>,
     pub pushed: broadcast::Sender<Pushed>,
     pub silent: watch::Sender<bool>,
+    /// The native transport was stopped: whoever has sent STARTUP is closed.
+    pub disabled: watch::Sender<bool>,
+    /// Ends the connections of now.
+    pub stop: Mutex<CancellationToken>,
     pub prepared: Mutex<HashMap<Vec<u8>, Arc<Prepared>>>,
 }
 
@@ -39,6 +44,16 @@ impl fmt::Debug for Shared {
 }
 
 impl Shared {
+    /// What ends a connection that comes now.
+    pub fn stop(&self) -> CancellationToken {
+        self.stop.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Resets the connections of now, and none that come later.
+    pub fn reset_connections(&self) {
+        std::mem::take(&mut *self.stop.lock().unwrap_or_else(PoisonError::into_inner)).cancel();
+    }
+
     pub fn prepared(&self, id: &[u8]) -> Option<Arc<Prepared>> {
         self.prepared_set().get(id).cloned()
     }

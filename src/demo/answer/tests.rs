@@ -10,6 +10,8 @@ fn facts() -> Facts {
         rack: "r1".to_owned(),
         token: n.into(),
         member: true,
+        cluster_name: None,
+        blind_to: Vec::new(),
     };
     Facts::new((1..=3).map(member).collect())
 }
@@ -71,6 +73,19 @@ fn each_node_shows_itself_and_the_others() {
     check(&facts, "SELECT rack FROM system.peers_v2 WHERE peer = '127.0.0.3' AND peer_port = 7000", Ok(&[&["r1"]]));
     check(&facts, "SELECT rack FROM system.peers WHERE peer = '127.0.0.1'", Ok(&[]));
     facts.lock().members[2].member = false;
+    check(&facts, "SELECT rack FROM system.peers", Ok(&[&["r1"]]));
+}
+
+#[test]
+fn nodes_are_blind_old_or_of_another_cluster_where_a_test_wants_it() {
+    let facts = facts();
+    facts.lock().members[0].blind_to = vec![uuid::Uuid::from_u128(2)];
+    check(&facts, "SELECT peer FROM system.peers_v2 WHERE peer = '127.0.0.2'", Ok(&[]));
+    check(&facts, "SELECT rack FROM system.peers_v2", Ok(&[&["r1"]]));
+    facts.lock().members[0].cluster_name = Some("another".to_owned());
+    check(&facts, "SELECT cluster_name FROM system.local", Ok(&[&["another"]]));
+    facts.lock().peers_v2 = false;
+    check(&facts, "SELECT rack FROM system.peers_v2", Err("table peers_v2 does not exist"));
     check(&facts, "SELECT rack FROM system.peers", Ok(&[&["r1"]]));
 }
 

@@ -20,8 +20,9 @@ const MAX_PREPARED: usize = 10_000;
 impl Connection {
     /// The frame that answers a request.
     pub(super) fn answer(&mut self, header: Header, body: &[u8]) -> Result<Vec<u8>, End> {
-        let Some(version) = Version::from_byte(header.version) else {
-            return Ok(self.unknown_version(header));
+        let newest = self.node.facts.lock().newest;
+        let Some(version) = Version::from_byte(header.version).filter(|version| *version <= newest) else {
+            return Ok(self.unknown_version(header, newest));
         };
         let offset = MessageStart::of_request().find(header.flags, body)?;
         let message = body.get(offset..).unwrap_or_default();
@@ -38,7 +39,7 @@ impl Connection {
     }
 
     /// The versions' own words, in the headers that nodes put them in (apache/cassandra `transport/ProtocolVersion.java`).
-    fn unknown_version(&self, header: Header) -> Vec<u8> {
+    fn unknown_version(&self, header: Header, newest: Version) -> Vec<u8> {
         let (number, text) = (header.version & 0x7f, "supported versions are (3/v3, 4/v4, 5/v5, 6/v6-beta)");
         let (version, flags, text) = match number {
             6 => (
@@ -47,6 +48,14 @@ impl Connection {
                 "Beta version of the protocol used (6/v6-beta), but USE_BETA flag is unset".to_owned(),
             ),
             1 | 2 => (number, 0, format!("Invalid or unsupported protocol version ({number}); {text}")),
+            _ if newest < Version::V5 => {
+                let newest = newest.number();
+                (
+                    newest,
+                    0,
+                    format!("Invalid or unsupported protocol version ({number}); highest supported is {newest}"),
+                )
+            }
             _ => (5, 0, format!("Invalid or unsupported protocol version ({number}); {text}")),
         };
         let body = Error { code: error_code::PROTOCOL_ERROR, message: &text }.encode();
