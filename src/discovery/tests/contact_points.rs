@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use super::node::{FakeNode, SharedRing, member, ring};
+use super::node::{FakeNode, Ring, ring};
 use super::*;
 use crate::cql::message::NodeChange;
 use crate::topology::{HiddenReason, Mapped};
@@ -21,7 +21,7 @@ fn addresses<const N: usize>(test: u8) -> [SocketAddr; N] {
     std::array::from_fn(|n| address(&format!("127.32.{test}.{}:9742", n + 1)))
 }
 
-async fn start_nodes(ring: &SharedRing, addresses: &[SocketAddr]) -> Vec<FakeNode> {
+async fn start_nodes(ring: &Ring, addresses: &[SocketAddr]) -> Vec<FakeNode> {
     let mut nodes = Vec::new();
     for &address in addresses {
         nodes.push(FakeNode::start(ring, address).await);
@@ -38,7 +38,7 @@ async fn a_ring_is_found_from_one_contact_point() {
     for (test, peers_v2) in [(1, true), (2, false)] {
         let addresses: [SocketAddr; 3] = addresses(test);
         let ring = ring(&addresses);
-        ring.lock().unwrap().peers_v2 = peers_v2;
+        ring.facts.lock().peers_v2 = peers_v2;
         let _nodes = start_nodes(&ring, &addresses).await;
         let mut running = start(&contact(&addresses[1..2]));
         for (n, port) in (0..3).zip(9042..) {
@@ -52,14 +52,15 @@ async fn a_ring_is_found_from_one_contact_point() {
 #[tokio::test]
 async fn an_event_brings_a_new_node_and_takes_one_that_left() {
     let addresses: [SocketAddr; 4] = addresses(3);
-    let ring = ring(&addresses[..3]);
+    let ring = ring(&addresses);
+    ring.facts.lock().members[3].member = false;
     let mut nodes = start_nodes(&ring, &addresses).await;
     let mut running = start(&contact(&addresses[..1]));
     running.until_state(9044, NodeState::Up).await;
-    ring.lock().unwrap().members.push(member(4, addresses[3]));
+    ring.facts.lock().members[3].member = true;
     nodes[0].send_event(NodeChange::NewNode, addresses[3]);
     running.until_state(9045, NodeState::Up).await;
-    ring.lock().unwrap().members.remove(1);
+    ring.facts.lock().members[1].member = false;
     nodes.remove(1);
     nodes[0].send_event(NodeChange::RemovedNode, addresses[1]);
     let gone = running.until_state(9043, NodeState::Gone).await;
@@ -77,7 +78,7 @@ async fn a_node_that_sees_no_peers_is_not_believed() {
     for port in 9042..9045 {
         running.until_state(port, NodeState::Up).await;
     }
-    ring.lock().unwrap().members[0].blind_to = vec![Uuid::from_u128(2)];
+    ring.facts.lock().members[0].blind_to = vec![Uuid::from_u128(2)];
     let before = running.metrics.discovery_relists.get();
     nodes[0].send_event(NodeChange::Up, addresses[0]);
     let read = || running.metrics.discovery_relists.get();
@@ -94,7 +95,7 @@ async fn a_node_keeps_its_port_at_a_new_address() {
     let before = running.until_state(9044, NodeState::Up).await;
     nodes.pop();
     running.until_state(9044, NodeState::Down).await;
-    ring.lock().unwrap().members[2].address = addresses[3];
+    ring.facts.lock().members[2].address = addresses[3];
     let _moved = FakeNode::start(&ring, addresses[3]).await;
     // The event's own address is not what counts.
     nodes[0].send_event(NodeChange::NewNode, addresses[2]);
@@ -108,14 +109,15 @@ async fn a_node_keeps_its_port_at_a_new_address() {
 #[tokio::test]
 async fn another_node_tells_when_the_first_one_dies() {
     let addresses: [SocketAddr; 4] = addresses(6);
-    let ring = ring(&addresses[..3]);
+    let ring = ring(&addresses);
+    ring.facts.lock().members[3].member = false;
     let mut nodes = start_nodes(&ring, &addresses).await;
     let mut running = start(&contact(&addresses[..1]));
     for port in 9042..9045 {
         running.until_state(port, NodeState::Up).await;
     }
     // Without an event the first one would not be asked again for long.
-    ring.lock().unwrap().members.push(member(4, addresses[3]));
+    ring.facts.lock().members[3].member = true;
     let died = Instant::now();
     nodes.remove(0);
     running.until_state(9042, NodeState::Down).await;
@@ -127,8 +129,8 @@ async fn another_node_tells_when_the_first_one_dies() {
 #[tokio::test]
 async fn a_login_is_needed_and_said() {
     let [here] = addresses(7);
-    let ring = ring(&[here]);
-    ring.lock().unwrap().login = Some(("cqlgate".to_owned(), "secret".to_owned()));
+    let mut ring = ring(&[here]);
+    ring.login = Some(("cqlgate".to_owned(), "secret".to_owned()));
     let _node = FakeNode::start(&ring, here).await;
     let without = start(&contact(&[here]));
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -179,7 +181,7 @@ async fn a_node_beyond_the_last_port_is_hidden() {
 async fn ports_are_the_same_after_a_restart_with_a_state_file() {
     let addresses: [SocketAddr; 3] = addresses(9);
     let ring = ring(&addresses);
-    let first = ring.lock().unwrap().members.remove(0);
+    ring.facts.lock().members[0].member = false;
     let nodes = start_nodes(&ring, &addresses).await;
     let directory = tempfile::tempdir().unwrap();
     let state_file = format!("state_file: {}/ports.json, contact_points", directory.path().display());
@@ -189,7 +191,7 @@ async fn ports_are_the_same_after_a_restart_with_a_state_file() {
     };
     let mut running = start(&text);
     running.until_state(9043, NodeState::Up).await;
-    ring.lock().unwrap().members.push(first);
+    ring.facts.lock().members[0].member = true;
     nodes[1].send_event(NodeChange::NewNode, addresses[0]);
     running.until_state(9044, NodeState::Up).await;
     let before = ports(&running);

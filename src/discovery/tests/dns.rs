@@ -115,7 +115,7 @@ async fn a_listed_name_is_looked_up_again_when_it_cannot_be_dialled() {
     assert_eq!(before.address, old);
     drop(node);
     running.until_state(9042, NodeState::Down).await;
-    ring.lock().unwrap().members[0].address = new;
+    ring.facts.lock().members[0].address = new;
     let _moved = FakeNode::start(&ring, new).await;
     server.set("c0.test", &[[127, 33, 1, 2]]);
     let after = running.until_state(9042, NodeState::Up).await;

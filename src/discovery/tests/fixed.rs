@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::node::{FakeNode, member, ring};
 use super::*;
 use crate::config::ClientTls;
+use crate::cql::frame::Version;
 use crate::proxy::tls::ClientAcceptor;
 use crate::topology::HostId;
 
@@ -71,9 +72,9 @@ async fn a_lost_probe_connection_alone_is_not_death() {
         // One that is lost before it is established is another matter.
         let seen = probes();
         until(|| probes() > seen, || format!("{} probes", probes())).await;
-        let accepted = node.accepted();
+        let connected = node.connected().len();
         node.drop_connections();
-        until(|| node.accepted() > accepted, || format!("{accepted} connections")).await;
+        until(|| node.connected().len() > connected, || format!("{connected} connections")).await;
     }
     let seen = probes();
     until(|| probes() >= seen + 3, || format!("{} probes", probes())).await;
@@ -88,10 +89,10 @@ async fn dead_when_silent_and_up_when_it_speaks_again() {
     let mut running = start(&nodes(&[here]).replace("10s", "300ms"));
     running.until_state(9042, NodeState::Up).await;
     let fell_silent = Instant::now();
-    node.set_silent(true);
+    node.silence(true);
     running.until_state(9042, NodeState::Down).await;
     assert!(fell_silent.elapsed() >= Duration::from_millis(300));
-    node.set_silent(false);
+    node.silence(false);
     running.until_state(9042, NodeState::Up).await;
 }
 
@@ -110,7 +111,7 @@ async fn ready_although_a_listed_node_is_dead() {
 async fn a_node_of_another_cluster_is_never_up() {
     let addresses = ["127.31.5.1:9742", "127.31.5.2:9742", "127.31.5.3:9742"].map(address);
     let ring = ring(&addresses);
-    ring.lock().unwrap().members[1].cluster_name = "another".to_owned();
+    ring.facts.lock().members[1].cluster_name = Some("another".to_owned());
     let mut started = Vec::new();
     for address in addresses {
         started.push(FakeNode::start(&ring, address).await);
@@ -122,7 +123,7 @@ async fn a_node_of_another_cluster_is_never_up() {
     assert_eq!(running.node(9043).state, NodeState::Pending);
     assert!(running.metrics.render().unwrap().contains("reason=\"identity\"} 1"));
     // What speaks against it ends without its connection ending.
-    ring.lock().unwrap().members[1].cluster_name = "test".to_owned();
+    ring.facts.lock().members[1].cluster_name = None;
     running.until_state(9043, NodeState::Up).await;
 }
 
@@ -131,7 +132,7 @@ async fn a_host_id_of_another_node_is_never_up() {
     let addresses = ["127.31.6.1:9742", "127.31.6.2:9742"].map(address);
     let ring = ring(&addresses);
     // Both names lead to one node: two listeners answer for one member.
-    ring.lock().unwrap().members[1].host_id = Uuid::from_u128(1);
+    ring.facts.lock().members[1].host_id = Uuid::from_u128(1);
     let _first = FakeNode::start(&ring, addresses[0]).await;
     let _second = FakeNode::start(&ring, addresses[1]).await;
     let running = start(&nodes(&addresses));
@@ -144,8 +145,8 @@ async fn a_host_id_of_another_node_is_never_up() {
 #[tokio::test]
 async fn a_login_without_credentials_leaves_the_node_up_and_nameless() {
     let here = address("127.31.7.1:9742");
-    let ring = ring(&[here]);
-    ring.lock().unwrap().login = Some(("cqlgate".to_owned(), "secret".to_owned()));
+    let mut ring = ring(&[here]);
+    ring.login = Some(("cqlgate".to_owned(), "secret".to_owned()));
     let _node = FakeNode::start(&ring, here).await;
     let mut running = start(&nodes(&[here]));
     let node = running.until_state(9042, NodeState::Up).await;
@@ -157,8 +158,8 @@ async fn a_login_without_credentials_leaves_the_node_up_and_nameless() {
 async fn dead_when_its_native_transport_stops_with_or_without_a_login() {
     for (here, login) in [("127.31.15.1:9742", true), ("127.31.15.2:9742", false)] {
         let here = address(here);
-        let ring = ring(&[here]);
-        ring.lock().unwrap().login = login.then(|| ("cqlgate".to_owned(), "secret".to_owned()));
+        let mut ring = ring(&[here]);
+        ring.login = login.then(|| ("cqlgate".to_owned(), "secret".to_owned()));
         let node = FakeNode::start(&ring, here).await;
         let mut running = start(&nodes(&[here]));
         running.until_state(9042, NodeState::Up).await;
@@ -170,8 +171,8 @@ async fn dead_when_its_native_transport_stops_with_or_without_a_login() {
 #[tokio::test]
 async fn credentials_are_read_again_at_each_login() {
     let here = address("127.31.8.1:9742");
-    let ring = ring(&[here]);
-    ring.lock().unwrap().login = Some(("cqlgate".to_owned(), "secret".to_owned()));
+    let mut ring = ring(&[here]);
+    ring.login = Some(("cqlgate".to_owned(), "secret".to_owned()));
     let _node = FakeNode::start(&ring, here).await;
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(b"wrong\n").unwrap();
@@ -187,9 +188,10 @@ async fn credentials_are_read_again_at_each_login() {
 async fn a_node_that_refuses_v4_is_asked_in_v3() {
     let here = address("127.31.9.1:9742");
     let ring = ring(&[here]);
-    ring.lock().unwrap().newest = 3;
-    let _node = FakeNode::start(&ring, here).await;
+    ring.facts.lock().newest = Version::V3;
+    let node = FakeNode::start(&ring, here).await;
     assert_eq!(start(&nodes(&[here])).until_state(9042, NodeState::Up).await.host_id, host_id(1));
+    assert_eq!(node.connected(), [Version::V3]);
 }
 
 #[tokio::test]
@@ -201,7 +203,7 @@ async fn a_replaced_node_is_another_life_on_the_same_port() {
     let before = running.until_state(9042, NodeState::Up).await;
     drop(node);
     running.until_state(9042, NodeState::Down).await;
-    ring.lock().unwrap().members[0] = member(2, here);
+    ring.facts.lock().members[0] = member(2, here);
     let _node = FakeNode::start(&ring, here).await;
     let after = running.until_state(9042, NodeState::Up).await;
     assert_eq!(after.host_id, host_id(2));

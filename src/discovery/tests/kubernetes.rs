@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 use serde_json::{Value, json};
 
 use super::fake_api::{FakeApi, Kind, Verb};
-use super::node::{FakeNode, SharedRing, ring};
+use super::node::{FakeNode, Ring, ring};
 use super::*;
 use crate::discovery::kubernetes::Timing;
 
@@ -32,7 +32,7 @@ const QUICK: Timing = Timing {
 /// A StatefulSet `cassandra` in namespace `db`, its API server, and its pods at `127.<part>.<test>.<ordinal + 1>`.
 struct Scene {
     api: FakeApi,
-    ring: SharedRing,
+    ring: Ring,
     net: [u8; 2],
     nodes: Vec<Option<FakeNode>>,
 }

@@ -1,6 +1,8 @@
 //! A simulated node: a valid handshake in v3, v4 and v5, one table `bench.kv`, an answer of one size to every EXECUTE.
 //!
-//! One thread. It answers a read's requests with one write, as Cassandra does, and in as few v5 segments as they need.
+//! Not the demo's node (`src/demo`), which parses statements and keeps rows: this one must cost so little that what is
+//! measured is what stands in front of it. One thread. It answers a read's requests with one write, as Cassandra does, and in
+//! as few v5 segments as they need.
 //!
 //! usage: node ADDRESS:PORT [ANSWER_BODY_BYTES (200)]
 //!

@@ -161,7 +161,7 @@ async fn dns_that_lags_is_counted_and_the_watch_is_followed() {
 
 #[tokio::test]
 async fn a_name_is_asked_for_when_its_pod_moves_and_not_before_its_ttl_otherwise() {
-    let scene = Scene::of([54, 12], 2).await;
+    let mut scene = Scene::of([54, 12], 2).await;
     let server = NameServer::start().await;
     server.set_ttl(60);
     for (name, ordinal) in NAMES.into_iter().zip(0..) {
@@ -178,7 +178,8 @@ async fn a_name_is_asked_for_when_its_pod_moves_and_not_before_its_ttl_otherwise
     tokio::time::sleep(Duration::from_secs(7)).await;
     assert_eq!(asked(), before);
     let moved = SocketAddr::from(([127, 54, 12, 102], 9742));
-    scene.ring.lock().unwrap().members[1].address = moved;
+    scene.nodes[1] = None;
+    scene.ring.facts.lock().members[1].address = moved;
     let _node = FakeNode::start(&scene.ring, moved).await;
     server.set(NAMES[1], &[octets(moved)]);
     scene.api.put(Kind::Pods, "cassandra-1", pod("u1b", moved));
@@ -260,7 +261,7 @@ async fn a_dead_node_is_dialled_where_its_name_leads_while_the_api_is_away() {
     let disagreements = || running.metric("cqlgate_discovery_dns_disagreements_total");
     until(|| disagreements() >= 1.0, || "no disagreement".to_owned()).await;
     assert_eq!(running.node(9043).address, scene.address(1));
-    scene.ring.lock().unwrap().members[1].address = moved;
+    scene.ring.facts.lock().members[1].address = moved;
     scene.nodes[1] = Some(FakeNode::start(&scene.ring, moved).await);
     let there = |topology: &Topology| {
         topology.node_at_port(9043).is_some_and(|node| node.address == moved && node.state == NodeState::Up)
@@ -320,7 +321,7 @@ async fn a_pod_that_comes_back_while_the_api_is_away_is_found_by_its_name() {
     running.until_state(9043, NodeState::Up).await;
     scene.lose_the_last_pod_and_the_api(&mut running).await;
     let moved = SocketAddr::from(([127, 54, 10, 102], 9742));
-    scene.ring.lock().unwrap().members[1].address = moved;
+    scene.ring.facts.lock().members[1].address = moved;
     scene.nodes[1] = Some(FakeNode::start(&scene.ring, moved).await);
     server.set(NAMES[1], &[octets(moved)]);
     let node = running.until_state(9043, NodeState::Up).await;

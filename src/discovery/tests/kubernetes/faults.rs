@@ -27,7 +27,7 @@ async fn check_goes_on(scene: &mut Scene, running: &mut Running) {
     let lives = running.lives();
     let ordinal = scene.nodes.len() as u8;
     let new = scene.address(ordinal);
-    scene.ring.lock().unwrap().members.push(super::super::node::member(u128::from(ordinal) + 1, new));
+    scene.ring.facts.lock().members.push(super::super::node::member(u128::from(ordinal) + 1, new));
     scene.nodes.push(Some(FakeNode::start(&scene.ring, new).await));
     let all: Vec<u8> = (0..=ordinal).collect();
     scene.api.put(Kind::Slices, "cassandra-x1", scene.slice(&all));

@@ -62,7 +62,7 @@ async fn a_pod_back_with_a_new_address_keeps_its_port_and_nobody_keeps_the_old_o
     let down = topology.node_at_port(9043).unwrap();
     assert!(down.state == NodeState::Down && down.incarnation > before.incarnation);
     let moved = SocketAddr::from(([127, 50, 3, 102], 9742));
-    scene.ring.lock().unwrap().members[1].address = moved;
+    scene.ring.facts.lock().members[1].address = moved;
     let _node = FakeNode::start(&scene.ring, moved).await;
     scene.api.put(Kind::Pods, "cassandra-1", pod("u1b", moved));
     let after = running.until_state(9043, NodeState::Up).await;
