@@ -217,7 +217,16 @@ impl Direction {
 
     /// How many bytes the next read may bring; room for what is there already, before anything more is decided. Nobody waits
     /// for room before it is known that there is something to read.
+    #[inline]
     fn poll_room(&mut self, cx: &mut Context<'_>, room: &Room<'_>, asks: bool) -> Poll<usize> {
+        let nothing_is_held = self.kept.is_empty() && self.elsewhere == 0;
+        if !asks && nothing_is_held && !self.streams && self.need <= READ {
+            return Poll::Ready(READ.min(room.scratch.len()));
+        }
+        self.poll_more_room(cx, room, asks)
+    }
+
+    fn poll_more_room(&mut self, cx: &mut Context<'_>, room: &Room<'_>, asks: bool) -> Poll<usize> {
         let used = self.kept.len() + self.elsewhere;
         let missing = if asks { 0 } else { self.need.saturating_sub(self.undecided().len()).max(1) };
         let long = room.scratch.len();
@@ -258,6 +267,7 @@ impl Direction {
     }
 
     /// Decides about a read; nothing was kept before it.
+    #[inline]
     fn decide_read<D: AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
@@ -292,6 +302,7 @@ impl Direction {
     }
 
     /// Asks about `input` and writes what passes, until something is owed: how many bytes are decided.
+    #[inline]
     fn decide<D: AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,

@@ -51,21 +51,25 @@ impl RequestJudge<'_> {
     }
 
     /// A QUERY or EXECUTE.
+    #[inline]
     fn statement(&mut self, header: Header, body: &[u8], work: &mut Work<'_>) -> Verdict {
         let session = self.exchange.client.session;
         match session.compression.filter(|_| session.is_compressed(header)) {
             None => self.plain(header, body),
-            Some(compression) => {
-                let mut looked = self.requests.looked.take().map_or_else(Looked::default, |looked| *looked);
-                let mut decoder = looked.decoder.take().unwrap_or_else(|| Decoder::new(compression));
-                let verdict = self.compressed(&mut looked, &mut decoder, header, body, work);
-                looked.decoder = Some(decoder);
-                if matches!(verdict, Verdict::Need(_) | Verdict::Later) {
-                    self.requests.looked = Some(Box::new(looked));
-                }
-                verdict
-            }
+            Some(compression) => self.compressed(compression, header, body, work),
         }
+    }
+
+    #[inline(never)]
+    fn compressed(&mut self, compression: Compression, header: Header, body: &[u8], work: &mut Work<'_>) -> Verdict {
+        let mut looked = self.requests.looked.take().map_or_else(Looked::default, |looked| *looked);
+        let mut decoder = looked.decoder.take().unwrap_or_else(|| Decoder::new(compression));
+        let verdict = self.decompressed(&mut looked, &mut decoder, header, body, work);
+        looked.decoder = Some(decoder);
+        if matches!(verdict, Verdict::Need(_) | Verdict::Later) {
+            self.requests.looked = Some(Box::new(looked));
+        }
+        verdict
     }
 
     #[inline]
@@ -137,7 +141,7 @@ impl RequestJudge<'_> {
     }
 
     /// A statement whose body is compressed: it is decoded as far as its flags; it is needed whole only when they must change.
-    fn compressed(
+    fn decompressed(
         &mut self,
         looked: &mut Looked,
         decoder: &mut Decoder,

@@ -72,7 +72,7 @@ pub struct Clear {
 
 /// Asks about the frame at the start of `frame`, of which that much has arrived. `Need` counts the header too, and is more
 /// than is there.
-#[inline]
+#[inline(always)]
 fn decide<J: Judge>(judge: &mut J, header: Header, frame: &[u8], work: &mut Work<'_>) -> Verdict {
     if let Some(failure) = judge.refuse(header) {
         return Verdict::Fail(failure);

@@ -45,6 +45,7 @@ impl Owed {
     }
 
     /// Writes `bytes` after all that is owed; what the destination does not take now is owed.
+    #[inline]
     pub fn write<D: AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
@@ -75,6 +76,7 @@ impl Owed {
     }
 
     /// How many of `bytes` the destination takes now; none while others are owed.
+    #[inline]
     fn write_now<D: AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
@@ -96,12 +98,14 @@ impl Owed {
         Ok(taken)
     }
 
+    #[inline]
     fn count(&mut self, length: usize) {
         self.written = self.written.saturating_add(u32::try_from(length).unwrap_or(u32::MAX));
         self.unflushed = true;
     }
 
     /// Writes all that is owed.
+    #[inline]
     pub fn poll_flush<D: AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,

@@ -55,19 +55,24 @@ impl Default for Looked {
 }
 
 impl ResponseJudge<'_> {
+    #[inline]
     pub(super) fn result(&mut self, header: Header, body: &[u8], work: &mut Work<'_>) -> Verdict {
-        let compression = match self.compression(header) {
-            Ok(compression) => compression,
-            Err(failure) => return Verdict::Fail(failure),
-        };
-        // Nearly all answers end here.
-        if compression.is_none() && self.responses.looked.is_none() {
+        if self.responses.looked.is_none() && header.flags == Flags::default() {
             match usual(header.flags, body) {
                 Some(Says::Ordinary) => return self.ordinary(header),
                 Some(Says::Nameless) => return self.nameless(header),
                 _ => {}
             }
         }
+        self.unusual(header, body, work)
+    }
+
+    #[inline(never)]
+    fn unusual(&mut self, header: Header, body: &[u8], work: &mut Work<'_>) -> Verdict {
+        let compression = match self.compression(header) {
+            Ok(compression) => compression,
+            Err(failure) => return Verdict::Fail(failure),
+        };
         let mut looked = self.responses.looked.take().map_or_else(Looked::default, |looked| *looked);
         let verdict = match compression {
             None => {
@@ -175,6 +180,7 @@ impl ResponseJudge<'_> {
         }
     }
 
+    #[inline]
     fn nameless(&mut self, header: Header) -> Verdict {
         match self.exchange.answer(header) {
             Answer::Of(Note::Skipping) => Verdict::Pass,
@@ -182,6 +188,7 @@ impl ResponseJudge<'_> {
         }
     }
 
+    #[inline]
     fn ordinary(&mut self, header: Header) -> Verdict {
         if let Answer::Of(Note::Described(statement)) = self.exchange.answer(header) {
             self.exchange.around.statements.learn(&statement);

@@ -78,8 +78,19 @@ impl FrameWalk {
     }
 
     /// Moves over bytes that are decided: `Ok(the next undecided byte)`, or the step that a byte to clear asks for.
+    #[inline(always)]
     fn skip_ahead<J: Judge>(&mut self, judge: &J, bytes: &[u8], at: usize) -> Result<usize, Step> {
         let pass = usize::try_from(self.skip).unwrap_or(usize::MAX).min(bytes.len() - at);
+        if self.check.is_none() && self.clear.is_none() {
+            self.skip -= pass as u64;
+            return Ok(at + pass);
+        }
+        self.check_and_clear(judge, bytes, at, pass)
+    }
+
+    /// The same where the `pass` bytes are looked at.
+    #[inline(never)]
+    fn check_and_clear<J: Judge>(&mut self, judge: &J, bytes: &[u8], at: usize, pass: usize) -> Result<usize, Step> {
         if let Some(mut check) = self.check.take() {
             if check.checker.take(bytes.get(at..at + pass).unwrap_or_default()).is_err() {
                 return Err(Step { pass: at, then: Then::Fail(judge.not_decompressed(check.header)) });
