@@ -24,6 +24,8 @@ mod limits;
 mod odd;
 #[path = "gateway/paging.rs"]
 mod paging;
+#[path = "gateway/rolled.rs"]
+mod rolled;
 #[path = "gateway/scraped.rs"]
 mod scraped;
 #[path = "gateway/secured.rs"]

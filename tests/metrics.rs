@@ -197,11 +197,12 @@ fn words_of_why_a_connection_ended_are_what_they_were() {
         Why::DrainSilence,
         Why::DrainDeadline,
         Why::NodeGone,
+        Why::Panic,
     ];
     check_labels(
         &own,
         "eof reset timeout tls io_error gone half_closed_timeout login_deadline hold_budget hold_stalled drain \
-         address_changed drain_silence drain_deadline node_gone",
+         address_changed drain_silence drain_deadline node_gone panic",
     );
     check_words::<rewrite::Why>(
         "frame_too_long held_frame_too_long segment_header_checksum segment_payload_checksum malformed wrong_direction \

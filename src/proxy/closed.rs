@@ -93,6 +93,8 @@ pub enum Why {
     DrainDeadline,
     /// The node is dead, or somebody else.
     NodeGone,
+    /// A mistake of the gateway's own.
+    Panic,
     Refused(Refused),
     Handshake(Refusal),
     Dial(DialFailure),
@@ -117,6 +119,7 @@ impl Label for Why {
             Self::DrainSilence => "drain_silence",
             Self::DrainDeadline => "drain_deadline",
             Self::NodeGone => "node_gone",
+            Self::Panic => "panic",
             Self::Refused(reason) => reason.label(),
             Self::Handshake(refusal) => refusal.label(),
             Self::Dial(failure) => failure.label(),

@@ -14,11 +14,11 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
-use super::Why;
 use super::connections::{Order, Place};
 use super::relay::{Relay, ending};
 use super::shared::Shared;
 use super::stream::{reset_on_close, set_options};
+use super::{ClosedBy, Why};
 use crate::label::Label;
 use crate::metrics::{DriverMetrics, NodeMetrics};
 use crate::rewrite::handshake::Settled;
@@ -93,7 +93,13 @@ async fn spoken(
 }
 
 /// The relay's whole life: counted when it begins and when it ends, also by a panic.
-async fn relayed(established: Established, peer: SocketAddr, port: u16, metrics: Arc<NodeMetrics>, began: Instant) {
+pub(super) async fn relayed(
+    established: Established,
+    peer: SocketAddr,
+    port: u16,
+    metrics: Arc<NodeMetrics>,
+    began: Instant,
+) {
     let Established { relay, driver } = established;
     metrics.opened.inc();
     let open = Open { metrics, driver };
@@ -110,15 +116,18 @@ struct Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.metrics.closed(ClosedBy::Gateway, Why::Panic);
+        }
         self.metrics.open.dec();
         self.driver.open.dec();
     }
 }
 
-struct Established {
+pub(super) struct Established {
     /// On the heap: a task's future would hold it twice, once as an argument and once while it is awaited.
-    relay: Box<Relay>,
-    driver: DriverMetrics,
+    pub relay: Box<Relay>,
+    pub driver: DriverMetrics,
 }
 
 impl Ready {

@@ -1,5 +1,6 @@
 //! The real gateway in front of simulated nodes, all in the test's process, on loopback addresses of their own.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -74,19 +75,16 @@ impl Gate {
         up: usize,
         change: impl FnOnce(&mut Config),
     ) -> Self {
-        let text =
-            format!("advertise: 127.0.0.1\nprobe: {{interval: 100ms, silence: 2s}}\ndiscovery:\n{discovery}{yaml}");
-        let mut config = Config::parse("test", &text, Path::new("")).unwrap().config;
-        // Ports of the system's choice: the file has no word for them.
-        config.listen.address = [127, 0, 0, 1].into();
-        (config.listen.first, config.listen.last) = (0, u16::try_from(count - 1).unwrap());
-        config.admin = ([127, 0, 0, 1], 0).into();
-        change(&mut config);
-        let metrics = Metrics::new();
-        let running = gateway::start(config, Arc::clone(&metrics), log_level()).await.unwrap();
+        let (running, metrics) = run(count, discovery, yaml, change).await;
         let gate = Self { cluster, running, metrics };
         gate.until(|topology| topology.nodes.iter().filter(|node| node.state == NodeState::Up).count() == up).await;
         gate
+    }
+
+    /// One more gateway in front of the same listed nodes.
+    pub async fn beside(cluster: &Cluster, yaml: &str) -> (Running, Arc<Metrics>) {
+        let (discovery, count) = listed(cluster, |_| true);
+        run(count, &discovery, yaml, |_| {}).await
     }
 
     /// The port that stands for a node.
@@ -154,6 +152,19 @@ impl Gate {
     }
 }
 
+/// A gateway of which `count` nodes get a port.
+async fn run(count: usize, discovery: &str, yaml: &str, change: impl FnOnce(&mut Config)) -> (Running, Arc<Metrics>) {
+    let text = format!("advertise: 127.0.0.1\nprobe: {{interval: 100ms, silence: 2s}}\ndiscovery:\n{discovery}{yaml}");
+    let mut config = Config::parse("test", &text, Path::new("")).unwrap().config;
+    // Ports of the system's choice: the file has no word for them.
+    config.listen.address = [127, 0, 0, 1].into();
+    (config.listen.first, config.listen.last) = (0, u16::try_from(count - 1).unwrap());
+    config.admin = ([127, 0, 0, 1], 0).into();
+    change(&mut config);
+    let metrics = Metrics::new();
+    (gateway::start(config, Arc::clone(&metrics), log_level()).await.unwrap(), metrics)
+}
+
 /// `nodes:` of the configuration, and how many there are.
 fn listed(cluster: &Cluster, is_listed: impl Fn(usize) -> bool) -> (String, usize) {
     let (mut discovery, mut count) = ("  nodes:\n".to_owned(), 0);
@@ -166,6 +177,11 @@ fn listed(cluster: &Cluster, is_listed: impl Fn(usize) -> bool) -> (String, usiz
 
 /// One request to an admin address: status and body.
 pub async fn get(admin: SocketAddr, path: &str) -> (u16, String) {
+    ask(admin, path).await.unwrap()
+}
+
+/// The same where there may be nobody to answer.
+pub async fn ask(admin: SocketAddr, path: &str) -> io::Result<(u16, String)> {
     let request = format!("GET {path} HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n");
     let mut answer = String::new();
     let asked = async {
@@ -173,9 +189,9 @@ pub async fn get(admin: SocketAddr, path: &str) -> (u16, String) {
         stream.write_all(request.as_bytes()).await?;
         stream.read_to_string(&mut answer).await
     };
-    timeout(PATIENCE, asked).await.unwrap().unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    timeout(PATIENCE, asked).await??;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
+    Ok((head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned()))
 }
 
 /// Logs are the process's: set up once, quiet.

@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 use std::io;
 
 use cqlgate::cql::frame::Opcode;
-use cqlgate::demo::node::Options;
+use cqlgate::cql::message::request;
+use cqlgate::demo::node::{Fault, Options};
 use cqlgate::topology::NodeState;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
@@ -94,4 +96,39 @@ async fn a_node_with_another_cas_certificate_is_never_up_and_tls_is_named() {
     let mut client = Client::dial(gate.port(0), V4).await.unwrap();
     let refused = client.startup(&[]).await.unwrap_err().kind();
     assert_ne!(refused, io::ErrorKind::TimedOut);
+}
+
+#[tokio::test]
+async fn whoever_is_cut_off_without_a_close_notify_has_not_ended() {
+    let authority = Authority::new();
+    let limits = format!("timeouts: {{half_closed: 5m}}\n{}", yaml(Some(&authority), None));
+    let gate = Gate::start_with(Options::loopback(1, 0), &limits).await;
+    let ask = request::encode_query(V4.0, "SELECT * FROM demo.kv");
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        clients.push(client(&gate, 0, &authority, V4).await);
+    }
+    let [mut ended, mut cut, mut cut_within] = clients.try_into().ok().unwrap();
+    // One that says that it ends is answered.
+    ended.send(Opcode::QUERY, &ask).await.unwrap();
+    ended.stream.shutdown().await.unwrap();
+    assert_eq!(ended.receive().await.unwrap().0.opcode, Opcode::RESULT);
+    // Of another one nobody knows whether it said all, in a frame or between two: it is not waited for.
+    gate.cluster.node(0).silence(true);
+    let frame = cut.encode(1, Opcode::QUERY, &ask);
+    for (client, bytes) in [(&mut cut, &frame[..]), (&mut cut_within, &frame[..12])] {
+        client.stream.write_all(bytes).await.unwrap();
+        client.stream.flush().await.unwrap();
+        client.stream.get_mut().0.shutdown().await.unwrap();
+        assert_eq!(client.end().await, io::ErrorKind::ConnectionReset, "{} bytes", bytes.len());
+    }
+}
+
+#[tokio::test]
+async fn a_response_cut_in_the_middle_over_tls_is_no_clean_end() {
+    let (external, internal) = (Authority::new(), Authority::new());
+    let gate = Gate::start_with(nodes(&internal), &yaml(Some(&external), Some(&internal))).await;
+    let mut client = client(&gate, 0, &external, V4).await;
+    gate.cluster.node(0).plan(Fault::CutResponse { after: 20 });
+    assert_eq!(client.query("SELECT * FROM demo.kv").await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
 }

@@ -5,10 +5,11 @@ use std::net::Shutdown;
 use super::*;
 use crate::config::{self, Limits};
 use crate::cql::frame::{Flags, Header, Opcode, Version, encode_frame};
-use crate::cql::message::encode_plain_auth_response;
+use crate::cql::message::{encode_plain_auth_response, encode_register};
 use crate::cql::segment::Layout;
 use crate::cql::session::Session;
 use crate::metrics::Metrics;
+use crate::proxy::connection::{Established, relayed};
 use crate::proxy::connections::{Connections, Handle};
 use crate::proxy::descriptors::Reserve;
 use crate::proxy::dial::Dialer;
@@ -43,6 +44,27 @@ async fn pair() -> (TcpStream, TcpStream) {
     (near.unwrap(), far.unwrap().0)
 }
 
+fn surroundings_with(topology: impl Fn() -> Arc<Topology> + Send + Sync + 'static) -> Arc<Surroundings> {
+    Arc::new(Surroundings {
+        topology: Box::new(topology),
+        statements: OrdinaryStatements::default(),
+        max_body: 1 << 28,
+        held_frame: 1 << 24,
+        rewriting: true,
+    })
+}
+
+fn client_of(version: Version, logged_in: bool) -> Client {
+    Client {
+        session: Session { version, compression: None },
+        view: view::select(None, &config::Views::default()),
+        attached: 9042,
+        family: [127, 0, 0, 1].into(),
+        injection: DriverFamily::of(None).injection(),
+        logged_in,
+    }
+}
+
 async fn relay() -> Ends {
     relay_of(Version::V4, true).await
 }
@@ -54,26 +76,10 @@ async fn relay_of(version: Version, logged_in: bool) -> Ends {
     let mut place = connections.enter(9042, 1, Source::V4(1)).unwrap();
     place.move_to(if logged_in { Stage::Established } else { Stage::Login }).unwrap();
     let metrics = Metrics::new();
-    let surroundings = Arc::new(Surroundings {
-        topology: Box::new({
-            let topology = Arc::clone(&topology);
-            move || Arc::clone(&topology)
-        }),
-        statements: OrdinaryStatements::default(),
-        max_body: 1 << 28,
-        held_frame: 1 << 24,
-        rewriting: true,
+    let surroundings = surroundings_with({
+        let topology = Arc::clone(&topology);
+        move || Arc::clone(&topology)
     });
-    let views = config::Views::default();
-    let session = Session { version, compression: None };
-    let client = Client {
-        session,
-        view: view::select(None, &views),
-        attached: 9042,
-        family: [127, 0, 0, 1].into(),
-        injection: DriverFamily::of(None).injection(),
-        logged_in,
-    };
     let shared = Arc::new(Shared {
         topology: watch::channel(topology).1,
         surroundings: Arc::clone(&surroundings),
@@ -82,7 +88,7 @@ async fn relay_of(version: Version, logged_in: bool) -> Ends {
         timeouts,
         linger: Duration::from_secs(1),
         memory: Arc::default(),
-        views,
+        views: config::Views::default(),
         metrics: Arc::clone(&metrics),
         observations: tokio::sync::mpsc::channel(1).0,
         sightings: Arc::default(),
@@ -98,7 +104,7 @@ async fn relay_of(version: Version, logged_in: bool) -> Ends {
     let relay = Relay::new(
         (Stream::Plain(near_client), Vec::new()),
         (Stream::Plain(near_node), Vec::new()),
-        Conversation::new(client, surroundings),
+        Conversation::new(client_of(version, logged_in), surroundings),
         place,
         9042,
         metrics.node("node"),
@@ -249,6 +255,40 @@ async fn an_answer_that_never_comes_does_not_keep_a_connection_that_takes_no_mor
     node.read_exact(&mut [0; 9]).await.unwrap();
     orders.give(Order::Readdress);
     assert_eq!(ended(relay).await.unwrap(), Closed::gateway(Why::DrainSilence));
+}
+
+#[tokio::test]
+async fn a_panic_in_one_connection_ends_that_connection_and_leaves_nothing_behind() {
+    let Ends { mut relay, mut client, mut node, shared, .. } = relay().await;
+    // A REGISTER asks for the topology, in the middle of a poll that has the thread's buffers.
+    relay.conversation =
+        Conversation::new(client_of(Version::V4, true), surroundings_with(|| panic!("on purpose, for a test")));
+    let (metrics, driver) = (shared.metrics.node("node"), shared.metrics.driver(DriverFamily::of(None), None));
+    metrics.open.inc();
+    driver.open.inc();
+    let established = Established { relay: Box::new(relay), driver };
+    let peer = client.local_addr().unwrap();
+    let task = shared.tasks.spawn(relayed(established, peer, 9042, Arc::clone(&metrics), Instant::now()));
+    assert_eq!(shared.connections.taken(Stage::Established), 1);
+    let register = encode_frame(
+        Header { version: 4, flags: Flags(0), stream: 1, opcode: Opcode::REGISTER, length: 0 },
+        &encode_register(&["STATUS_CHANGE"]),
+    );
+    client.write_all(&register).await.unwrap();
+    assert!(ended(task).await.unwrap_err().is_panic());
+    for far in [&mut client, &mut node] {
+        assert!(matches!(far.read(&mut [0]).await, Ok(0) | Err(_)), "its sockets are closed");
+    }
+    assert_eq!((shared.connections.taken(Stage::Established), metrics.open.get(), shared.tasks.len()), (0, 0, 0));
+    let counted = "cqlgate_connections_closed_total{by=\"gateway\",node=\"node\",why=\"panic\"} 1";
+    assert!(shared.metrics.render().unwrap().contains(counted));
+    // The next one on this thread, with the same buffers.
+    let Ends { relay, mut client, mut node, .. } = self::relay().await;
+    let relay = tokio::spawn(relay);
+    client.write_all(&request(1)).await.unwrap();
+    node.read_exact(&mut [0; 9]).await.unwrap();
+    drop((client, node));
+    ended(relay).await.unwrap();
 }
 
 /// AUTH_RESPONSE of SASL PLAIN.

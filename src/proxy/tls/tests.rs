@@ -133,6 +133,87 @@ async fn speaks_tls_1_2_and_1_3() {
     }
 }
 
+/// A ClientHello (RFC 5246 §7.4.1.2) in one record: no session, no compression, and what a server needs to choose (P-256, ECDSA with
+/// SHA-256).
+fn hello(version: u16, suites: &[u16]) -> Vec<u8> {
+    let suites: Vec<u8> = suites.iter().flat_map(|suite| suite.to_be_bytes()).collect();
+    let extensions = b"\0\x0d\0\x04\0\x02\x04\x03\0\x0a\0\x04\0\x02\0\x17\0\x0b\0\x02\x01\0";
+    let mut body = [&version.to_be_bytes()[..], &[7; 32], &[0]].concat();
+    body.extend([&(suites.len() as u16).to_be_bytes()[..], &suites, &[1, 0]].concat());
+    body.extend([&(extensions.len() as u16).to_be_bytes()[..], extensions].concat());
+    let message = [&[1, 0][..], &(body.len() as u16).to_be_bytes(), &body].concat();
+    [&[22, 3, 1][..], &(message.len() as u16).to_be_bytes(), &message].concat()
+}
+
+/// What a client with this hello reads first: type and, of an alert, level and description; and the acceptor's error.
+async fn answer_to(acceptor: &ClientAcceptor, hello: &[u8]) -> (u8, [u8; 2], io::Result<()>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    client.write_all(hello).await.unwrap();
+    let turns = Arc::new(Semaphore::new(1));
+    let accepted = acceptor.accept(listener.accept().await.unwrap().0, &turns);
+    let client = async {
+        let mut record = [0; 7];
+        client.read_exact(&mut record).await.unwrap();
+        // What is answered with more than an alert waits for the client's next message: there is none.
+        drop(client);
+        (record[0], [record[5], record[6]])
+    };
+    let (accepted, (kind, alert)) = tokio::join!(accepted, client);
+    (kind, alert, accepted.map(drop))
+}
+
+#[tokio::test]
+async fn older_tls_and_suites_without_encryption_are_refused_with_an_alert() {
+    const HANDSHAKE: u8 = 22;
+    const ALERT: u8 = 21;
+    const FATAL_PROTOCOL_VERSION: [u8; 2] = [2, 70];
+    const FATAL_HANDSHAKE_FAILURE: [u8; 2] = [2, 40];
+    const SUITE: u16 = 0xc02b; // TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+    const NULL_SUITES: [u16; 3] = [0x0001, 0x003b, 0xc006];
+    let acceptor = ClientAcceptor::from_config(&Authority::new().server("127.0.0.1")).unwrap();
+    // What is refused below is refused for its version or its suites alone.
+    assert_eq!(answer_to(&acceptor, &hello(0x0303, &[SUITE])).await.0, HANDSHAKE);
+    for old in [0x0300, 0x0301, 0x0302] {
+        let (kind, alert, accepted) = answer_to(&acceptor, &hello(old, &[SUITE, 0xc009, 0x002f])).await;
+        assert_eq!((kind, alert), (ALERT, FATAL_PROTOCOL_VERSION), "{old:#06x}");
+        assert_eq!(accepted.unwrap_err().kind(), ErrorKind::InvalidData);
+    }
+    let (kind, alert, accepted) = answer_to(&acceptor, &hello(0x0303, &NULL_SUITES)).await;
+    assert_eq!((kind, alert), (ALERT, FATAL_HANDSHAKE_FAILURE));
+    assert_eq!(accepted.unwrap_err().kind(), ErrorKind::InvalidData);
+}
+
+#[tokio::test]
+async fn records_of_one_byte_arrive_and_a_flood_of_key_updates_ends_the_connection() {
+    let authority = Authority::new();
+    let acceptor = ClientAcceptor::from_config(&authority.server("127.0.0.1")).unwrap();
+    let connector = NodeConnector::from_config(&authority.trusted(Verify::Full)).unwrap();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let dialled = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let turns = Arc::new(Semaphore::new(1));
+    let accepted = listener.accept().await.unwrap().0;
+    let (server, client) = tokio::join!(acceptor.accept(accepted, &turns), connector.connect(dialled, "127.0.0.1"));
+    let (mut server, mut client) = (server.unwrap(), client.unwrap());
+    for byte in 0..200 {
+        client.write_all(&[byte]).await.unwrap();
+        client.flush().await.unwrap();
+    }
+    let mut received = [0; 200];
+    server.read_exact(&mut received).await.unwrap();
+    assert_eq!(received.to_vec(), (0..200).collect::<Vec<u8>>());
+
+    for _ in 0..1000 {
+        client.get_mut().1.refresh_traffic_keys().unwrap();
+        client.flush().await.unwrap();
+    }
+    // Were they all taken, the byte behind them would come.
+    let _ = client.write_all(b"x").await;
+    let ended = server.read(&mut received).await.unwrap_err();
+    assert_eq!(ended.kind(), ErrorKind::InvalidData);
+    assert!(ended.to_string().contains("TooManyKeyUpdateRequests"), "{ended}");
+}
+
 #[tokio::test]
 async fn plain_text_is_refused_on_both_sides() {
     let authority = Authority::new();

@@ -2,6 +2,7 @@
 
 mod cost;
 mod hostile;
+mod long;
 
 use super::*;
 use crate::cql::compression::Compression;
