@@ -25,6 +25,24 @@ fn sources(folder: &Path) -> String {
     text
 }
 
+/// The names of what `tests/real/run` runs, and of the suites that are a folder with a `run` of its own.
+fn suites() -> Vec<String> {
+    let rig = read("tests/real/rig/suites.py");
+    let (_, rest) = rig.split_once("\nSUITES = {").unwrap();
+    let (table, _) = rest.split_once("}\n").unwrap();
+    let mut names: Vec<String> = table
+        .split(',')
+        .filter_map(|entry| Some(entry.split_once("\": ")?.0.trim().trim_start_matches('"').to_owned()))
+        .collect();
+    names.extend(read("tests/deploy/run").starts_with("#!").then(|| "deploy".to_owned()));
+    names
+}
+
+/// The names behind a word, as in "fuzz `a`, `b`", up to what separates proofs.
+fn named<'a>(proof: &'a str, kind: &str) -> Vec<&'a str> {
+    proof.split([';', ':']).filter_map(|part| part.split_once(kind)).flat_map(|(_, names)| quoted(names)).collect()
+}
+
 /// Words between backquotes.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
@@ -69,9 +87,9 @@ fn every_proof_exists_and_tests_something() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let all = sources(&root.join("src")) + &sources(&root.join("tests"));
     let targets = read("tests/fuzz/Cargo.toml");
-    let suites = read("tests/real/rig/suites.py") + &read("tests/real/rig/cli.py") + "deploy";
+    let suites = suites();
     let table = read("tests/FAULTS.md");
-    let mut tests = 0;
+    let (mut tests, mut others) = (0, 0);
     for row in table.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| #")) {
         let proof = row.split('|').nth(3).unwrap_or_default();
         for name in quoted(proof).filter(|name| is_test(name)) {
@@ -80,15 +98,16 @@ fn every_proof_exists_and_tests_something() {
             assert!(tests_something.iter().any(|word| body.contains(word)), "{name} asserts nothing");
             tests += 1;
         }
-        for part in proof.split("fuzz ").skip(1) {
-            let target = quoted(part).next().unwrap_or_default();
-            assert!(targets.contains(&format!("name = \"{target}\"")), "no fuzz target is called {target}: {row}");
+        for target in named(proof, "fuzz ") {
+            assert!(targets.contains(&format!("\nname = \"{target}\"\n")), "no fuzz target is called {target}: {row}");
+            others += 1;
         }
-        for part in proof.split("rig ").skip(1).filter(|part| part.starts_with('`')) {
-            let suite = quoted(part).next().unwrap_or_default();
-            assert!(suites.contains(suite), "no suite is called {suite}: {row}");
+        for suite in named(proof, "rig ") {
+            assert!(suites.iter().any(|known| known == suite), "no suite is called {suite}: {row}");
+            others += 1;
         }
     }
-    assert!(tests > 100, "{tests}");
+    assert!(tests > 100 && others > 10, "{tests} and {others}");
+    assert!(suites.len() > 10 && !suites.iter().any(|name| name == "life"), "{suites:?}");
     assert_eq!(body("fn none(", "some"), None);
 }

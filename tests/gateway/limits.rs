@@ -17,7 +17,7 @@ use crate::gate::{self, Gate};
 use crate::secured;
 
 /// A node that is silent counts as alive for longer than any test lasts.
-fn patient(config: &mut Config) {
+pub fn patient(config: &mut Config) {
     config.probe.silence = 10 * PATIENCE;
 }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cqlgate::cql::frame::Opcode;
+use cqlgate::cql::message::request;
 use cqlgate::demo::node::Options;
 use cqlgate::gateway::Running;
 use cqlgate::metrics::Metrics;
@@ -17,6 +18,9 @@ use tokio::time::{sleep, timeout};
 use crate::V4;
 use crate::client::{Client, PATIENCE};
 use crate::gate::{self, Gate};
+
+/// Requests that a client has on their way.
+const IN_FLIGHT: usize = 4;
 
 /// What a balancer sends connections to: the gateways' admin and node addresses. Like a balancer it asks for their readiness.
 #[derive(Default)]
@@ -39,21 +43,31 @@ impl Balancer {
 
 /// Asks, and dials again where the connection ended between two frames; how often it dialled.
 async fn load(balancer: &Balancer, turn: usize, answered: &AtomicUsize, over: &AtomicBool) -> usize {
+    let ask = request::encode_query(V4.0, "SELECT * FROM demo.kv");
     let mut dialled = 0;
     while !over.load(Relaxed) {
         let mut client = Client::connect(balancer.choose(turn + dialled).await, V4).await;
         dialled += 1;
-        while !over.load(Relaxed) {
-            match client.query("SELECT * FROM demo.kv").await {
-                Ok((opcode, _)) => assert_eq!(opcode, Opcode::RESULT),
+        for _ in 0..IN_FLIGHT {
+            let _ = client.send(Opcode::QUERY, &ask).await;
+        }
+        let mut waiting = IN_FLIGHT;
+        while waiting > 0 {
+            match client.receive().await {
+                Ok((header, _)) => assert_eq!(header.opcode, Opcode::RESULT),
                 Err(error) => {
-                    // It was not taken, and may be asked again.
+                    // What is not answered was not taken, and may be asked again.
                     assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
                     assert!(client.received().is_empty());
                     break;
                 }
             }
             answered.fetch_add(1, Relaxed);
+            waiting -= 1;
+            if !over.load(Relaxed) {
+                let _ = client.send(Opcode::QUERY, &ask).await;
+                waiting += 1;
+            }
         }
     }
     dialled

@@ -14,6 +14,7 @@ use tokio_rustls::client::TlsStream;
 use crate::certificates::Authority;
 use crate::client::{Client, DIALECTS, Dialect, PATIENCE, rows};
 use crate::gate::Gate;
+use crate::limits::patient;
 use crate::{V4, told};
 
 /// Three nodes that want TLS.
@@ -102,7 +103,7 @@ async fn a_node_with_another_cas_certificate_is_never_up_and_tls_is_named() {
 async fn whoever_is_cut_off_without_a_close_notify_has_not_ended() {
     let authority = Authority::new();
     let limits = format!("timeouts: {{half_closed: 5m}}\n{}", yaml(Some(&authority), None));
-    let gate = Gate::start_with(Options::loopback(1, 0), &limits).await;
+    let gate = Gate::start_changed(Options::loopback(1, 0), &limits, patient).await;
     let ask = request::encode_query(V4.0, "SELECT * FROM demo.kv");
     let mut clients = Vec::new();
     for _ in 0..3 {
