@@ -1,14 +1,14 @@
 //! A whole established connection, both directions, cut at random places: any frames, well wrapped or not, repeated to any
-//! length. It ends in the same way whatever the pieces, never panics, and costs no more steps and no more memory than its bytes
-//! explain: the cost oracle.
+//! length. It ends in the same way whatever the pieces, knows the same of the client then, never panics, and costs no more steps, no
+//! more memory and no more bytes for the node than its bytes explain: the cost oracle.
 #![no_main]
 
 use std::sync::Arc;
 
 use cqlgate::cql::compression::Compression;
 use cqlgate::cql::cost;
-use cqlgate::cql::frame::{Flags, Header, Opcode, Version, encode_frame};
-use cqlgate::cql::segment::{Layout, MAX_PAYLOAD, append_lz4_segment, append_segment};
+use cqlgate::cql::frame::{Flags, HEADER_LEN, Header, Opcode, Version, encode_frame};
+use cqlgate::cql::segment::{Layout, MAX_PAYLOAD, SegmentHeader, append_lz4_segment, append_segment};
 use cqlgate::cql::session::Session;
 use cqlgate::rewrite::conversation::Client;
 use cqlgate::rewrite::statements::OrdinaryStatements;
@@ -36,6 +36,14 @@ const HELD_PER_BYTE: usize = 4;
 const HELD_FREE: usize = 4096;
 /// The most that is waited for: a v5 segment, or a frame that may be held.
 const LONGEST_WAIT: usize = HELD_FRAME + 64;
+/// The same of a REGISTER: no list of types is longer.
+const LONGEST_REGISTER: usize = HEADER_LEN + 4096;
+/// Frames that pass in one question.
+const FRAMES_PER_ASK: usize = 256;
+/// Bytes for the node that are made and not compressed, for each that the client wrote and for each that they would be, compressed:
+/// what came compressed goes on compressed.
+const MADE_PER_BYTE: usize = 4;
+const MADE_FREE: usize = 1024;
 
 const SESSIONS: [(Version, Option<Compression>); 8] = [
     (Version::V3, None),
@@ -67,6 +75,17 @@ const RESPONSES: [u8; 8] = [0x08, 0x0c, 0x00, 0x06, 0x02, 0x10, 0x0e, 0x14];
 /// Who writes what, in order.
 type Script = Vec<(bool, Vec<u8>)>;
 
+/// What became of a script.
+#[derive(Default)]
+struct Played {
+    /// What the node and the client got.
+    written: [Vec<u8>; 2],
+    ended: bool,
+    /// What is known of the client: that it hears of nodes, and how many requests wait for an answer.
+    is_control: bool,
+    in_flight: u64,
+}
+
 fuzz_target!(|bytes: &[u8]| {
     let mut choices = Choices(bytes);
     let (version, compression) = choices.one_of(&SESSIONS);
@@ -77,15 +96,15 @@ fuzz_target!(|bytes: &[u8]| {
     while !choices.is_empty() && script.len() < 24 {
         script.push(written(&mut choices, session));
     }
-    let whole = play(session, single_node, &script, &[usize::MAX]);
+    let whole = play(session, single_node, &in_as_few_reads(&script), &[usize::MAX]);
     let cut = play(session, single_node, &script, &pieces);
     // A compressed body may be decided by its start before its end turns out to be corrupt, which is for the receiver to see.
     let is_compressed = compression.is_some() && version != Version::V5;
     assert!(
-        is_compressed || whole.2 == cut.2,
+        is_compressed || whole.ended == cut.ended,
         "{session:?} in pieces of {pieces:?} ended {} and whole {}: {}",
-        cut.2,
-        whole.2,
+        cut.ended,
+        whole.ended,
         script
             .iter()
             .map(|(from_node, bytes)| format!(
@@ -95,11 +114,21 @@ fuzz_target!(|bytes: &[u8]| {
             ))
             .collect::<String>()
     );
-    let ended = whole.2 || cut.2;
+    let ended = whole.ended || cut.ended;
     // What was decided before the end may have gone out in one run and not in the other.
     let agree = |a: &[u8], b: &[u8]| if ended { a.starts_with(b) || b.starts_with(a) } else { a == b };
-    assert!(agree(&whole.0, &cut.0) && agree(&whole.1, &cut.1), "the pieces made a difference");
+    assert!((0..2).all(|side| agree(&whole.written[side], &cut.written[side])), "the pieces made a difference");
+    let known = [&whole, &cut].map(|played| (played.is_control, played.in_flight));
+    assert!(ended || known[0] == known[1], "the pieces made a difference to what is known: {known:?}");
 });
+
+/// What one side writes before the other one does, as one read.
+fn in_as_few_reads(script: &Script) -> Script {
+    script
+        .chunk_by(|a, b| a.0 == b.0)
+        .map(|run| (run[0].0, run.iter().flat_map(|(_, bytes)| bytes.clone()).collect()))
+        .collect()
+}
 
 /// One frame or some raw bytes of one side, as its wire carries them.
 fn written(choices: &mut Choices<'_>, Session { version, compression }: Session) -> (bool, Vec<u8>) {
@@ -147,8 +176,7 @@ fn written(choices: &mut Choices<'_>, Session { version, compression }: Session)
     (from_node, out)
 }
 
-/// What the node and the client got, and whether it was ended.
-fn play(session: Session, single_node: bool, script: &Script, pieces: &[usize]) -> (Vec<u8>, Vec<u8>, bool) {
+fn play(session: Session, single_node: bool, script: &Script, pieces: &[usize]) -> Played {
     let topology = topology();
     let around = Arc::new(Surroundings {
         topology: Box::new(move || topology.clone()),
@@ -170,9 +198,9 @@ fn play(session: Session, single_node: bool, script: &Script, pieces: &[usize]) 
     );
     let mut scratch = vec![0; MAX_PAYLOAD];
     let mut undecided = [Vec::new(), Vec::new()];
-    let mut written = [Vec::new(), Vec::new()];
+    let mut played = Played::default();
     let mut pieces = pieces.iter().cycle();
-    let (mut bytes_so_far, mut steps, mut asks) = (0, 0, 0);
+    let (mut bytes_so_far, mut from_client, mut steps, mut asks) = (0, 0, 0, 0);
     for (from_node, bytes) in script {
         let mut rest = &bytes[..];
         while !rest.is_empty() {
@@ -181,8 +209,12 @@ fn play(session: Session, single_node: bool, script: &Script, pieces: &[usize]) 
             let side = usize::from(*from_node);
             undecided[side].extend_from_slice(piece);
             bytes_so_far += piece.len();
+            if !*from_node {
+                from_client += piece.len();
+            }
             while !undecided[side].is_empty() {
                 let mut work = Work::new(&mut scratch);
+                let was_at_boundary = conversation.requests_at_boundary();
                 cost::take();
                 let Step { pass, then } = within(HEAP_PER_BYTE * (bytes_so_far + MAX_PAYLOAD) + HEAP_FREE, || {
                     if *from_node {
@@ -201,28 +233,81 @@ fn play(session: Session, single_node: bool, script: &Script, pieces: &[usize]) 
                 drop(conversation.take_facts());
                 let held = conversation.requests_held() + conversation.responses_held();
                 assert!(held <= HELD_PER_BYTE * bytes_so_far + HELD_FREE, "{held} bytes are held of {bytes_so_far}");
-                written[side].extend(undecided[side].drain(..pass));
+                if !*from_node && session.version != Version::V5 && was_at_boundary {
+                    let frames = frames(&undecided[side][..pass]).count();
+                    assert!(frames <= FRAMES_PER_ASK, "{frames} frames in one turn");
+                }
+                played.written[side].extend(undecided[side].drain(..pass));
                 match then {
                     Then::Wait { need } => {
                         assert!(need > undecided[side].len(), "waits for bytes that are there");
                         assert!(need <= LONGEST_WAIT.max(MAX_PAYLOAD + 64), "waits for {need} bytes");
+                        let registers = !*from_node && session.version != Version::V5 && {
+                            let header = Header::peek(&undecided[side]);
+                            was_at_boundary
+                                && pass == 0
+                                && header.is_some_and(|header| header.opcode == Opcode::REGISTER)
+                        };
+                        assert!(!registers || need <= LONGEST_REGISTER, "waits for {need} bytes of a REGISTER");
                         break;
                     }
                     Then::Yield => {}
                     Then::Replace { consumed, made } => {
                         assert!(consumed > 0 || pass > 0, "a step that consumes nothing");
                         undecided[side].drain(..consumed);
-                        written[side].extend(made);
+                        if !*from_node {
+                            made_is_explained(session, &made, from_client);
+                        }
+                        played.written[side].extend(made);
                     }
                     Then::Login(_) => conversation.let_in(),
                     Then::Fail(_) => {
-                        let [to_node, to_client] = written;
-                        return (to_node, to_client, true);
+                        played.ended = true;
+                        return played;
                     }
                 }
             }
         }
     }
-    let [to_node, to_client] = written;
-    (to_node, to_client, false)
+    (played.is_control, played.in_flight) = (conversation.is_control(), conversation.in_flight());
+    if session.version != Version::V5 {
+        let asked = frames(&played.written[0]).filter(|header| header.stream >= 0).count() as u64;
+        assert!(played.in_flight <= asked, "{} requests are in flight of {asked}", played.in_flight);
+    }
+    played
+}
+
+/// The frames that begin in these bytes, the first one with the first byte.
+fn frames(mut bytes: &[u8]) -> impl Iterator<Item = Header> {
+    std::iter::from_fn(move || {
+        let header = Header::peek(bytes)?;
+        bytes = bytes.get(HEADER_LEN + header.length as usize..).unwrap_or_default();
+        Some(header)
+    })
+}
+
+/// # Panics
+/// When a changed request is longer than what the client wrote explains, and was not compressed.
+fn made_is_explained(session: Session, made: &[u8], from_client: usize) {
+    let Some(compression) = session.compression else { return };
+    let plain = match session.version {
+        Version::V5 => plain_payloads(Layout::of(session.compression), made),
+        _ if Header::peek(made).is_some_and(|header| session.is_compressed(header)) => return,
+        _ => made.to_vec(),
+    };
+    let compressed = compression.compress(&plain).map_or(usize::MAX, |compressed| compressed.len());
+    let explained = MADE_PER_BYTE * (from_client + compressed) + MADE_FREE;
+    assert!(plain.len() <= explained, "{} bytes were made of {from_client}", plain.len());
+}
+
+/// The payloads of segments that are not compressed, one behind the other.
+fn plain_payloads(layout: Layout, mut segments: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::new();
+    while let Ok(Some(header)) = SegmentHeader::peek(layout, segments) {
+        if !header.is_compressed() {
+            plain.extend_from_slice(header.payload(segments).expect("whole segments are made"));
+        }
+        segments = &segments[header.segment_len()..];
+    }
+    plain
 }
