@@ -208,7 +208,7 @@ fn words_of_why_a_connection_ended_are_what_they_were() {
         "frame_too_long held_frame_too_long segment_header_checksum segment_payload_checksum malformed wrong_direction \
          version_changed compression unrewritable metadata_missing",
     );
-    check_words::<Refusal>("not_cql frame_too_long unsupported_version wrong_direction");
+    check_words::<Refusal>("not_cql frame_too_long unsupported_version wrong_direction malformed");
     let of_others: [Why; 4] = [
         Refused::MadeRoom.into(),
         DialFailure::Identity.into(),

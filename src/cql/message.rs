@@ -1,8 +1,10 @@
-//! The few messages that are read or written: what the handshake says, EVENT, and the heads of requests.
+//! The few messages that are read or written: what the handshake says, EVENT, the heads of requests, and the lengths in those
+//! of strangers.
 //!
 //! Nothing here is a general codec: a message that is not named here is never parsed. All bodies are uncompressed and
 //! without what the frame's flags put before them ([`MessageStart`]).
 
+pub mod claims;
 pub mod event;
 pub mod request;
 pub mod start;

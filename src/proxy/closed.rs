@@ -156,7 +156,7 @@ impl From<rewrite::Why> for Why {
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::NotCql | Refusal::WrongDirection => Self::NotCql,
+            Refusal::NotCql | Refusal::WrongDirection | Refusal::Malformed => Self::NotCql,
             Refusal::FrameTooLong => Self::FrameTooLong,
             Refusal::Unsupported => Self::UnsupportedVersion,
         }

@@ -7,7 +7,7 @@
 use super::responses::without_shard_aware_ports;
 use crate::cql::compression::Compression;
 use crate::cql::frame::{Flags, HEADER_LEN, Header, Opcode, Version, encode_frame};
-use crate::cql::message::{self, Startup, error_code};
+use crate::cql::message::{self, MessageStart, Startup, claims, error_code};
 use crate::cql::session::Session;
 use crate::label::label_set;
 
@@ -15,6 +15,8 @@ use crate::label::label_set;
 pub const MAX_SETUP_BODY: u32 = 128 * 1024;
 /// The same of a client's: OPTIONS is empty, STARTUP has some hundred bytes.
 pub const MAX_CLIENT_BODY: u32 = 16 * 1024;
+/// What whoever is not let in is told of a length that is longer than the body.
+pub const CLAIMS_MORE: &str = "cqlgate: a length in the frame's body is longer than the body";
 /// Opcodes of requests are below (native_protocol_v5.spec §2.4); later versions may add some.
 const KNOWN_OPCODES: u8 = 0x1f;
 /// v1 and v2 had a one-byte stream id (native_protocol_v2.spec §2).
@@ -54,6 +56,8 @@ label_set! {
         /// The node agreed to a version or compression that the gateway does not parse.
         Unsupported = "unsupported_version",
         WrongDirection = "wrong_direction",
+        /// A body that ends before the request in it does.
+        Malformed = "malformed",
     }
 }
 
@@ -121,8 +125,13 @@ impl Handshake {
         let Some(frame) = bytes.get(..header.frame_len()) else {
             return Next::Wait { need: header.frame_len() };
         };
+        let body = frame.get(header.len..).unwrap_or_default();
+        if !claims::fit(header.version, header.opcode, header.flags, body) {
+            return Next::Refuse { why: Refusal::Malformed, reply: protocol_error(header, CLAIMS_MORE) };
+        }
         if header.opcode == Opcode::STARTUP {
-            let startup = frame.get(header.len..).and_then(|body| Startup::parse(body).ok());
+            let start = MessageStart::of_request().find(header.flags, body).unwrap_or(usize::MAX);
+            let startup = Startup::parse(body.get(start..).unwrap_or_default()).ok();
             self.startup = Some(Pending::new(header.version, startup.as_ref()));
         }
         Next::Forward(frame.len())
@@ -197,6 +206,7 @@ impl Handshake {
 #[derive(Clone, Copy)]
 struct AnyHeader {
     version: u8,
+    flags: Flags,
     stream: i16,
     opcode: Opcode,
     length: u32,
@@ -207,13 +217,20 @@ struct AnyHeader {
 impl AnyHeader {
     fn peek(bytes: &[u8]) -> Option<Self> {
         if matches!(bytes.first()? & 0x7f, 1 | 2) {
-            let &[version, _, stream, opcode, l0, l1, l2, l3] = bytes.first_chunk::<OLD_HEADER_LEN>()?;
+            let &[version, flags, stream, opcode, l0, l1, l2, l3] = bytes.first_chunk::<OLD_HEADER_LEN>()?;
             let length = u32::from_be_bytes([l0, l1, l2, l3]);
             let stream = i16::from(stream as i8);
-            return Some(Self { version, stream, opcode: Opcode(opcode), length, len: OLD_HEADER_LEN });
+            return Some(Self {
+                version,
+                flags: Flags(flags),
+                stream,
+                opcode: Opcode(opcode),
+                length,
+                len: OLD_HEADER_LEN,
+            });
         }
-        let Header { version, stream, opcode, length, .. } = Header::peek(bytes)?;
-        Some(Self { version, stream, opcode, length, len: HEADER_LEN })
+        let Header { version, flags, stream, opcode, length } = Header::peek(bytes)?;
+        Some(Self { version, flags, stream, opcode, length, len: HEADER_LEN })
     }
 
     /// Header and body; the length was compared with its limit.
@@ -323,6 +340,40 @@ mod tests {
         handshake.client(&startup(4, &[]));
         let Next::Established(_, settled) = handshake.node(&frame(0x84, Opcode::AUTHENTICATE, &[])) else { panic!() };
         assert_eq!(settled.session, Session { version: Version::V4, compression: None });
+    }
+
+    #[test]
+    fn what_claims_more_than_it_holds_is_refused_before_a_node_reads_it() {
+        let payload = [&[0, 1, 0, 1, b'a', 0x7f, 0xff, 0xff, 0xff][..], &message::encode_startup(&[])].concat();
+        let flagged = |version, opcode| {
+            let header = Header { version, flags: Flags(Flags::CUSTOM_PAYLOAD), stream: 1, opcode, length: 0 };
+            encode_frame(header, &payload)
+        };
+        for version in 3..=6 {
+            let token = frame(version, Opcode::AUTH_RESPONSE, &[0x7f, 0xff, 0xff, 0xff, 0]);
+            for bytes in [flagged(version, Opcode::STARTUP), flagged(version, Opcode::OPTIONS), token] {
+                let mut handshake = Handshake::default();
+                let Next::Refuse { why, reply } = handshake.client(&bytes) else { panic!("{version} {bytes:x?}") };
+                assert_eq!(why, Refusal::Malformed);
+                let header = Header::peek(&reply).unwrap();
+                assert_eq!((header.version, header.opcode, header.stream), (version.min(5) | 0x80, Opcode::ERROR, 1));
+                let error = message::Error::parse(&reply[HEADER_LEN..]).unwrap();
+                assert_eq!(error, message::Error { code: error_code::PROTOCOL_ERROR, message: CLAIMS_MORE });
+            }
+        }
+    }
+
+    #[test]
+    fn a_startup_is_read_behind_its_custom_payload() {
+        let header =
+            Header { version: 4, flags: Flags(Flags::CUSTOM_PAYLOAD), stream: 1, opcode: Opcode::STARTUP, length: 0 };
+        let body =
+            [&[0, 1, 0, 1, b'a', 0, 0, 0, 1, 9][..], &message::encode_startup(&[("COMPRESSION", "lz4")])].concat();
+        let mut handshake = Handshake::default();
+        let startup = encode_frame(header, &body);
+        assert_eq!(handshake.client(&startup), Next::Forward(startup.len()));
+        let Next::Established(_, settled) = handshake.node(&frame(0x84, Opcode::READY, &[])) else { panic!() };
+        assert_eq!(settled.session.compression, Some(Compression::Lz4));
     }
 
     #[test]

@@ -5,10 +5,13 @@
 //! whether its answer can be learned from. And who logs in may have to wait.
 //!
 //! What gateway and node might read differently is refused: nodes ignore the COMPRESSION flag in v5, and where no compression
-//! was agreed on. So is a body that does not decompress, whatever the request: processes of nodes end of them.
+//! was agreed on. So is a body that does not decompress, whatever the request: processes of nodes end of them. They end of
+//! lengths that are longer than the body, too; those are looked for until the node let the client in, and no longer, as every
+//! byte of every request would have to be looked at.
 
 use super::exchange::Exchange;
 use super::fact::Fact;
+use super::handshake::CLAIMS_MORE;
 use super::plain_selection;
 use super::registration::{MAX_REGISTER, RegisteredTypes};
 use super::statement::{self, Head, Looked, Skip};
@@ -18,7 +21,7 @@ use super::{Failure, Login, Why, Work};
 use crate::cql::compression::{Compression, Decoded, Decoder};
 use crate::cql::frame::{Header, Opcode, encode_frame};
 use crate::cql::message::request::flag::SKIP_METADATA;
-use crate::cql::message::{MessageStart, Register, request};
+use crate::cql::message::{MessageStart, Register, claims, request};
 use crate::cql::primitives::DecodeError;
 
 /// The longest body before the node let the client in: Kerberos tickets reach some ten KiB.
@@ -232,16 +235,26 @@ impl RequestJudge<'_> {
         self.pass(header, Note::Plain)
     }
 
-    /// AUTH_RESPONSE, or what v1 called CREDENTIALS: it waits until the client may log in.
-    fn login(&mut self, header: Header, body: &[u8], work: &mut Work<'_>) -> Verdict {
+    /// A request of a client that the node has not let in: the verdict, or `None` where it is that of every client's. Nodes read
+    /// the whole of it before they ask whether it may be said.
+    #[cold]
+    fn stranger(&mut self, header: Header, body: &[u8], work: &mut Work<'_>) -> Option<Verdict> {
         let body = match self.short(header, body, MAX_BEFORE_LOGIN, work) {
             Ok(body) => body,
-            Err(verdict) => return verdict,
+            Err(verdict) => return Some(verdict),
         };
+        if !claims::fit(header.version, header.opcode, header.flags, &body) {
+            return Some(self.refused(header, Why::Malformed, CLAIMS_MORE));
+        }
+        (header.opcode == Opcode::AUTH_RESPONSE).then(|| self.login(header, &body))
+    }
+
+    /// AUTH_RESPONSE waits until the client may log in.
+    fn login(&mut self, header: Header, body: &[u8]) -> Verdict {
         if std::mem::take(&mut self.exchange.let_in) {
             return self.pass(header, Note::Plain);
         }
-        let start = MessageStart::of_request().find(header.flags, &body).unwrap_or(usize::MAX);
+        let start = MessageStart::of_request().find(header.flags, body).unwrap_or(usize::MAX);
         Verdict::Ask(Login { user: request::sasl_plain_user(body.get(start..).unwrap_or_default()) })
     }
 
@@ -260,10 +273,14 @@ impl Judge for RequestJudge<'_> {
         if !self.exchange.around.rewriting {
             return self.pass(header, Note::Plain);
         }
+        if !self.exchange.client.logged_in
+            && let Some(verdict) = self.stranger(header, body, work)
+        {
+            return verdict;
+        }
         match header.opcode {
             Opcode::QUERY | Opcode::EXECUTE => self.statement(header, body, work),
             Opcode::REGISTER => self.register(header, body, work),
-            Opcode::AUTH_RESPONSE if !self.exchange.client.logged_in => self.login(header, body, work),
             _ => self.pass(header, Note::Plain),
         }
     }

@@ -3,6 +3,7 @@
 mod cost;
 mod hostile;
 mod long;
+mod strangers;
 
 use super::*;
 use crate::cql::compression::Compression;

@@ -5,7 +5,7 @@ use crate::cql::message::error_code;
 use crate::cql::segment::{append_lz4_segment, append_segment};
 
 /// Gives the bytes in turns and pieces; what goes out, or the failure with the code of the client's error.
-fn give(
+pub fn give(
     session: Session,
     wire: &[u8],
     piece: usize,
