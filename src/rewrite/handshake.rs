@@ -15,8 +15,8 @@ use crate::label::label_set;
 pub const MAX_SETUP_BODY: u32 = 128 * 1024;
 /// The same of a client's: OPTIONS is empty, STARTUP has some hundred bytes.
 pub const MAX_CLIENT_BODY: u32 = 16 * 1024;
-/// What whoever is not let in is told of a length that is longer than the body.
-pub const CLAIMS_MORE: &str = "cqlgate: a length in the frame's body is longer than the body";
+/// What whoever is not let in is told of a request that claims more than it holds.
+pub const ENDS_EARLY: &str = "cqlgate: the frame's body ends before the request in it does";
 /// Opcodes of requests are below (native_protocol_v5.spec §2.4); later versions may add some.
 const KNOWN_OPCODES: u8 = 0x1f;
 /// v1 and v2 had a one-byte stream id (native_protocol_v2.spec §2).
@@ -127,7 +127,7 @@ impl Handshake {
         };
         let body = frame.get(header.len..).unwrap_or_default();
         if !claims::fit(header.version, header.opcode, header.flags, body) {
-            return Next::Refuse { why: Refusal::Malformed, reply: protocol_error(header, CLAIMS_MORE) };
+            return Next::Refuse { why: Refusal::Malformed, reply: protocol_error(header, ENDS_EARLY) };
         }
         if header.opcode == Opcode::STARTUP {
             let start = MessageStart::of_request().find(header.flags, body).unwrap_or(usize::MAX);
@@ -358,7 +358,7 @@ mod tests {
                 let header = Header::peek(&reply).unwrap();
                 assert_eq!((header.version, header.opcode, header.stream), (version.min(5) | 0x80, Opcode::ERROR, 1));
                 let error = message::Error::parse(&reply[HEADER_LEN..]).unwrap();
-                assert_eq!(error, message::Error { code: error_code::PROTOCOL_ERROR, message: CLAIMS_MORE });
+                assert_eq!(error, message::Error { code: error_code::PROTOCOL_ERROR, message: ENDS_EARLY });
             }
         }
     }

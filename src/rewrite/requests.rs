@@ -6,12 +6,12 @@
 //!
 //! What gateway and node might read differently is refused: nodes ignore the COMPRESSION flag in v5, and where no compression
 //! was agreed on. So is a body that does not decompress, whatever the request: processes of nodes end of them. They end of
-//! lengths that are longer than the body, too; those are looked for until the node let the client in, and no longer, as every
+//! bodies that claim more than they hold, too; those are looked for until the node let the client in, and no longer, as every
 //! byte of every request would have to be looked at.
 
 use super::exchange::Exchange;
 use super::fact::Fact;
-use super::handshake::CLAIMS_MORE;
+use super::handshake::ENDS_EARLY;
 use super::plain_selection;
 use super::registration::{MAX_REGISTER, RegisteredTypes};
 use super::statement::{self, Head, Looked, Skip};
@@ -244,7 +244,7 @@ impl RequestJudge<'_> {
             Err(verdict) => return Some(verdict),
         };
         if !claims::fit(header.version, header.opcode, header.flags, &body) {
-            return Some(self.refused(header, Why::Malformed, CLAIMS_MORE));
+            return Some(self.refused(header, Why::Malformed, ENDS_EARLY));
         }
         (header.opcode == Opcode::AUTH_RESPONSE).then(|| self.login(header, &body))
     }

@@ -1,33 +1,20 @@
 //! Whether a request has all that it claims to have.
 //!
 //! Nodes read a whole message before they ask whether it may be said, and nodes of Cassandra 4.1 allocate what a `[bytes]` or
-//! `[value]` claims before they look for it (apache/cassandra `transport/CBUtil.java`, `readRawBytes`). What they read in
-//! which order is in `transport/Message.java`, `transport/messages/` and `cql3/QueryOptions.java`.
+//! `[value]` claims before they look for it (apache/cassandra `transport/CBUtil.java`, `readRawBytes`). In v5 they read on
+//! behind a body that ends early, in the next frame of the segment. What they read in which order is in
+//! `transport/Message.java`, `transport/messages/` and `cql3/QueryOptions.java`.
 
 use super::super::frame::{Flags, Opcode};
 use super::super::primitives::{DecodeError, Reader};
 use super::request::flag;
 
-/// False when a length in a request's whole, uncompressed body is longer than what is left of the body behind it.
+/// False when a request's whole, uncompressed body ends before the request does.
 ///
-/// `version` is the header's. A body that ends early without such a length claims nothing, nor does one of an unknown opcode
-/// behind its custom payload, nor one of v1 or v2.
+/// `version` is the header's. Of an unknown opcode the custom payload alone is looked at, of versions other than 3 to 6 nothing.
 pub fn fit(version: u8, opcode: Opcode, flags: Flags, body: &[u8]) -> bool {
     let mut walk = Walk { reader: Reader::new(body), is_v5: version >= 5 };
-    version < 3 || !matches!(walk.request(opcode, flags), Err(Stop::Claim))
-}
-
-/// Why a walk does not go on.
-enum Stop {
-    Claim,
-    /// A field that has no length is cut, or of a kind that nodes refuse before they read on.
-    Other,
-}
-
-impl From<DecodeError> for Stop {
-    fn from(_: DecodeError) -> Self {
-        Self::Other
-    }
+    !(3..=6).contains(&version) || walk.request(opcode, flags).is_ok()
 }
 
 struct Walk<'a> {
@@ -35,10 +22,11 @@ struct Walk<'a> {
     is_v5: bool,
 }
 
+/// Errors are `Truncated`, all of them.
 impl Walk<'_> {
-    fn request(&mut self, opcode: Opcode, flags: Flags) -> Result<(), Stop> {
+    fn request(&mut self, opcode: Opcode, flags: Flags) -> Result<(), DecodeError> {
         if flags.has(Flags::CUSTOM_PAYLOAD) {
-            self.repeated(|walk| walk.short().and_then(|()| walk.long()))?;
+            self.repeated(Self::named)?;
         }
         match opcode {
             Opcode::STARTUP => self.repeated(|walk| walk.short().and_then(|()| walk.short())),
@@ -65,32 +53,30 @@ impl Walk<'_> {
             }
             Opcode::BATCH => {
                 self.reader.u8("type")?;
-                self.repeated(Self::statement)?;
+                for _ in 0..self.reader.u16("statements")? {
+                    match self.reader.u8("kind")? {
+                        0 => self.long()?,
+                        1 => self.short()?,
+                        // Nodes read no further.
+                        _ => return Ok(()),
+                    }
+                    self.repeated(Self::long)?;
+                }
                 self.parameters()
             }
             _ => Ok(()),
         }
     }
 
-    /// One of a BATCH.
-    fn statement(&mut self) -> Result<(), Stop> {
-        match self.reader.u8("kind")? {
-            0 => self.long()?,
-            1 => self.short()?,
-            _ => return Err(Stop::Other),
-        }
-        self.repeated(Self::long)
-    }
-
     /// What follows the text, the ids or the statements. Nodes read it alike for all three.
-    fn parameters(&mut self) -> Result<(), Stop> {
+    fn parameters(&mut self) -> Result<(), DecodeError> {
         self.reader.u16("consistency")?;
-        if self.is_v5 {
-            self.reader.take("flags", 3)?;
-        }
-        let flags = self.reader.u8("flags")?;
+        let [high, flags] = match self.is_v5 {
+            true => self.reader.u32("flags").map(|flags| [(flags >> 8) as u8, flags as u8])?,
+            false => [0, self.reader.u8("flags")?],
+        };
         match (flags & flag::VALUES != 0, flags & flag::NAMES != 0) {
-            (true, true) => self.repeated(|walk| walk.short().and_then(|()| walk.long()))?,
+            (true, true) => self.repeated(Self::named)?,
             (true, false) => self.repeated(Self::long)?,
             (false, _) => {}
         }
@@ -109,36 +95,39 @@ impl Walk<'_> {
         if flags & flag::KEYSPACE != 0 {
             self.short()?;
         }
+        if high & NOW_IN_SECONDS != 0 {
+            self.reader.i32("now in seconds")?;
+        }
         Ok(())
     }
 
     /// A `[short]`, and so many of these.
-    fn repeated(&mut self, each: impl Fn(&mut Self) -> Result<(), Stop>) -> Result<(), Stop> {
+    fn repeated(&mut self, each: impl Fn(&mut Self) -> Result<(), DecodeError>) -> Result<(), DecodeError> {
         for _ in 0..self.reader.u16("count")? {
             each(self)?;
         }
         Ok(())
     }
 
+    fn named(&mut self) -> Result<(), DecodeError> {
+        self.short()?;
+        self.long()
+    }
+
     /// A `[bytes]`, `[value]` or `[long string]`. Null and not set have no bytes; that other negative lengths are refused is the
     /// node's business.
-    fn long(&mut self) -> Result<(), Stop> {
-        match usize::try_from(self.reader.i32("length")?) {
-            Ok(length) => self.claimed(length),
-            Err(_) => Ok(()),
-        }
+    fn long(&mut self) -> Result<(), DecodeError> {
+        self.reader.bytes("what is claimed").map(drop)
     }
 
     /// A `[string]` or `[short bytes]`.
-    fn short(&mut self) -> Result<(), Stop> {
-        let length = self.reader.u16("length")?;
-        self.claimed(length.into())
-    }
-
-    fn claimed(&mut self, length: usize) -> Result<(), Stop> {
-        self.reader.take("what is claimed", length).map(drop).map_err(|_| Stop::Claim)
+    fn short(&mut self) -> Result<(), DecodeError> {
+        self.reader.short_bytes("what is claimed").map(drop)
     }
 }
+
+/// v5, in the second byte of the flags.
+const NOW_IN_SECONDS: u8 = 0x01;
 
 #[cfg(test)]
 mod tests {
@@ -151,11 +140,11 @@ mod tests {
     const ALL_PARAMETERS: u8 = 0xff;
     const TEXT: &str = "INSERT INTO t (k, v) VALUES (?, ?)";
 
-    /// A body, and the lengths in it: the offset of each, of how many bytes it is, and what it says.
+    /// A body, and where in it the lengths are: the offset of each, and of how many bytes it is.
     #[derive(Default)]
     struct Built {
         body: Vec<u8>,
-        lengths: Vec<(usize, usize, usize)>,
+        lengths: Vec<(usize, usize)>,
     }
 
     impl Built {
@@ -165,12 +154,12 @@ mod tests {
         }
 
         fn long(mut self, bytes: &[u8]) -> Self {
-            self.lengths.push((self.body.len(), 4, bytes.len()));
+            self.lengths.push((self.body.len(), 4));
             self.raw(|writer| _ = writer.value(Value::Bytes(bytes)))
         }
 
         fn short(mut self, bytes: &[u8]) -> Self {
-            self.lengths.push((self.body.len(), 2, bytes.len()));
+            self.lengths.push((self.body.len(), 2));
             self.raw(|writer| _ = writer.short_bytes(bytes))
         }
 
@@ -182,7 +171,7 @@ mod tests {
         fn parameters(self, version: u8, flags: u8) -> Self {
             let with = |bit| flags & bit != 0;
             let mut built = self.raw(|writer| match version {
-                5 => _ = writer.u16(1).i32(flags.into()),
+                5 => _ = writer.u16(1).i32(0x100 | i32::from(flags)),
                 _ => _ = writer.u16(1).u8(flags),
             });
             if with(flag::VALUES) && with(flag::NAMES) {
@@ -205,6 +194,9 @@ mod tests {
             }
             if with(flag::KEYSPACE) {
                 built = built.short(b"ks");
+            }
+            if version == 5 {
+                built = built.raw(|writer| _ = writer.i32(1));
             }
             built
         }
@@ -245,7 +237,7 @@ mod tests {
         for version in [3, 4, 5, 6] {
             for (opcode, flags, Built { body, lengths }) in requests(version.min(5)) {
                 assert!(fit(version, opcode, flags, &body), "v{version} {opcode:?} {body:x?}");
-                for (at, size, _) in lengths {
+                for (at, size) in lengths {
                     let left = body.len() - at - size;
                     for claim in [left + 1, 0x7fff, 0x7fff_ffff >> (8 * (4 - size))] {
                         let mut body = body.clone();
@@ -259,16 +251,11 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_is_cut_claims_what_it_has_the_length_of() {
+    fn a_body_that_is_cut_claims_what_was_cut_off() {
         for version in [3, 4, 5] {
-            for (opcode, flags, Built { body, lengths }) in requests(version) {
+            for (opcode, flags, Built { body, .. }) in requests(version) {
                 for have in 0..body.len() {
-                    let claims = lengths.iter().any(|(at, size, says)| (at + size..at + size + says).contains(&have));
-                    assert_eq!(
-                        fit(version, opcode, flags, &body[..have]),
-                        !claims,
-                        "v{version} {opcode:?} {have}: {body:x?}"
-                    );
+                    assert!(!fit(version, opcode, flags, &body[..have]), "v{version} {opcode:?} {have}: {body:x?}");
                 }
             }
         }
@@ -294,9 +281,13 @@ mod tests {
     }
 
     #[test]
-    fn versions_that_no_node_speaks_any_more_are_not_looked_at() {
-        assert!(fit(2, Opcode::QUERY, Flags(0), &[0x7f; 8]));
-        assert!(!fit(3, Opcode::QUERY, Flags(0), &[0x7f; 8]));
+    fn what_nobody_knows_is_not_looked_at() {
+        for (version, is_known) in [(1, false), (2, false), (3, true), (6, true), (7, false), (0x42, false)] {
+            assert_eq!(fit(version, Opcode::QUERY, Flags(0), &[0x7f; 8]), !is_known, "{version}");
+        }
+        assert!(fit(4, Opcode(0x42), Flags(0), &[0x7f; 8]));
+        // A statement of a BATCH that is neither text nor id.
+        assert!(fit(4, Opcode::BATCH, Flags(0), &[0, 0, 1, 2, 0x7f, 0xff, 0xff, 0xff]));
     }
 
     proptest! {

@@ -4,7 +4,7 @@ Most stay near what drivers send: what is far from that is refused by the first 
 """
 import struct
 
-from . import cql
+from . import claims, cql
 from .speaker import BETA, COMPRESSION, PAYLOAD, TRACING, WARNING
 
 SKIP = 0x02
@@ -69,10 +69,11 @@ def prepared_of(version, body):
 
 
 class Mutator:
-    def __init__(self, chance, pool, gentle=False):
+    def __init__(self, chance, pool, gentle=False, holds=False):
         """`pool` is all connections' own: (version is at least 5) → [(what was prepared)]. `gentle`: no body is said to be compressed that is not,
-        as 4.1 takes its word for it: a length is allocated, and memory outside the process's own is read."""
-        self.chance, self.pool, self.gentle = chance, pool, gentle
+        as 4.1 takes its word for it: a length is allocated, and memory outside the process's own is read. `holds`: no value is said to be longer than
+        what there is of it, as 4.1 allocates that."""
+        self.chance, self.pool, self.gentle, self.holds = chance, pool, gentle, holds
 
     def text(self):
         return self.chance.choice(SYSTEM if self.chance.random() < 0.65 else ORDINARY)
@@ -97,7 +98,7 @@ class Mutator:
         return cql.OPTIONS, b""
 
     def frame(self, speaker):
-        """One request on the wire's terms: usually one thing about it is odd, sometimes nothing, seldom two."""
+        """One request on the wire's terms: usually one thing about it is odd, sometimes nothing, seldom two. None of one that is left out."""
         chance, version = self.chance, speaker.version
         opcode, body = self.valid(version)
         stream = chance.choice((1, 1, 1, 2, 3, chance.randrange(32768)))
@@ -130,6 +131,8 @@ class Mutator:
                 body = body[:chance.randrange(len(body) + 1)]
             elif odd == "more":
                 body += bytes(chance.randrange(1, 9))
+        if self.holds and not claims.fit(version, opcode, flags, body):
+            return None
         if flags & COMPRESSION and not speaker.segmented:
             # With the flag, and without what it says: neither is `Speaker.frame`'s way.
             return cql.frame(version if claimed is None else claimed, opcode, body, stream, flags)

@@ -22,6 +22,9 @@ fn claims(version: Version) -> Vec<(u8, Opcode, Vec<u8>)> {
         (0, Opcode::AUTH_RESPONSE, CLAIM.to_vec()),
         (0, Opcode::PREPARE, CLAIM.to_vec()),
         (0, Opcode::REGISTER, vec![0, 1, 0, 200, b'x']),
+        // A node would read on in the next frame of the segment.
+        (0, Opcode::BATCH, vec![0, 0, 0]),
+        (0, Opcode::QUERY, query(version, "SELECT", 0x01)),
         (0, Opcode::QUERY, valued(query(version, "SELECT v FROM ks.t WHERE k = ?", 0x01))),
         (0, Opcode::EXECUTE, valued(execute(version, &ID, 0x01 | SKIP))),
         (0, Opcode::BATCH, valued(vec![0, 0, 1, 1, 0, 1, b'i'])),
@@ -43,6 +46,8 @@ fn what_claims_more_than_it_holds_is_refused_until_the_login_and_passes_after_it
                 let told = give(session, &wire, piece, |bytes, work| {
                     let step = talk.conversation.request(bytes, work);
                     passed += step.pass;
+                    // A login is let in: the claim is what must end it.
+                    talk.conversation.let_in();
                     step
                 });
                 let refused = Err((Why::Malformed, Some(error_code::PROTOCOL_ERROR)));
@@ -70,8 +75,7 @@ fn what_fits_passes_before_the_login_as_it_does_after_it() {
             (0, Opcode::OPTIONS, vec![]),
             (0, Opcode(0x42), vec![0x7f; 9]),
             (0, Opcode::QUERY, skipping(0)),
-            (0, Opcode::QUERY, vec![]),
-            (0, Opcode::BATCH, vec![0, 0, 0]),
+            (0, Opcode::BATCH, [&[0, 0, 0, 0, 1], &[0; 4][..if version == Version::V5 { 4 } else { 1 }]].concat()),
             (Flags::CUSTOM_PAYLOAD, Opcode::QUERY, [&[0, 1, 0, 1, b'a', 0, 0, 0, 1, 7][..], &skipping(0)].concat()),
         ] {
             let wire = on_wire_flagged(session, 0, flags, opcode, 1, &body);
