@@ -19,7 +19,7 @@ use super::streams::Note;
 use super::walk::{Clear, Judge, Verdict};
 use super::{Failure, Login, Why, Work};
 use crate::cql::compression::{Compression, Decoded, Decoder};
-use crate::cql::frame::{Header, Opcode, encode_frame};
+use crate::cql::frame::{Header, Opcode, Version, encode_frame};
 use crate::cql::message::request::flag::SKIP_METADATA;
 use crate::cql::message::{MessageStart, Register, claims, request};
 use crate::cql::primitives::DecodeError;
@@ -84,6 +84,10 @@ impl RequestJudge<'_> {
             Err(error) if !is_whole && error.is_truncated() => {
                 self.requests.looked = Some(Box::new(Looked { start, decoder: None }));
                 Verdict::Need(body.len() + error.missing())
+            }
+            // In v5 the node reads on in the next frame of the segment: another request than this one.
+            Err(_) if is_whole && self.exchange.client.session.version == Version::V5 => {
+                self.refused(header, Why::Malformed, ENDS_EARLY)
             }
             // The node will say so.
             Err(_) => self.pass(header, Note::Plain),

@@ -359,3 +359,22 @@ fn a_body_that_does_not_decompress_never_passes_whole_whatever_the_request() {
         }
     }
 }
+
+#[test]
+fn a_statement_that_ends_before_its_flags_is_refused_where_nodes_read_on_in_the_next_frame() {
+    for session in ALL {
+        let version = session.version;
+        let (query, execute) = (query(version, "SELECT * FROM system.peers_v2", 0), execute(version, &ID, SKIP));
+        for (opcode, body) in [(Opcode::QUERY, query), (Opcode::EXECUTE, execute)] {
+            for length in 0..body.len() {
+                let wire = on_wire(session, 0, opcode, 1, &body[..length]);
+                let told = Talk::with(session, &surroundings()).writes(&wire);
+                if version == Version::V5 {
+                    assert_eq!(told, Err((Why::Malformed, Some(error_code::PROTOCOL_ERROR))), "{opcode:?} {length}");
+                } else {
+                    assert_eq!(told, Ok(wire), "{session:?} {opcode:?} {length}");
+                }
+            }
+        }
+    }
+}
