@@ -1,7 +1,8 @@
 //! `discovery.state_file`: which node (by host_id) has which port, kept from one run to the next.
 //!
 //! Written whole to a file beside it and renamed over it, before the change is told to anyone. A file that cannot be read or
-//! understood stops the start: ports given anew would make drivers take one node for another.
+//! understood stops the start: ports given anew would make drivers take one node for another. An empty one, as `touch` makes it
+//! where a container's mount wants a file to be there, holds no ports yet.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -23,8 +24,16 @@ pub enum StateFileError {
     TooLong { path: PathBuf },
     #[error("discovery.state_file {path}: {text}; repair it, or remove it to have ports given anew")]
     Malformed { path: PathBuf, text: String },
-    #[error("discovery.state_file {path}: cannot be written: {kind}")]
+    #[error("discovery.state_file {path}: cannot be written: {kind}{}", remedy(*kind))]
     Write { path: PathBuf, kind: io::ErrorKind },
+}
+
+/// `rename(2)`: EBUSY where the file is a mount of its own.
+fn remedy(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::ResourceBusy => "; a file that is mounted by itself cannot be replaced: mount its directory",
+        _ => "",
+    }
 }
 
 /// The file, and what it holds.
@@ -46,6 +55,9 @@ impl StateFile {
                 kind => return Err(StateFileError::Read { path, kind }),
             },
         };
+        if text.trim().is_empty() {
+            return Ok(Self { path, written: Claims::new() });
+        }
         match claims::parse(&text) {
             Ok(written) => Ok(Self { path, written }),
             Err(text) => Err(StateFileError::Malformed { path, text }),
@@ -103,10 +115,31 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_file_holds_no_ports_yet() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for text in ["", "\n"] {
+            fs::write(file.path(), text).unwrap();
+            let mut state = StateFile::open(file.path()).unwrap();
+            assert!(state.claims().is_empty());
+            let claims = Claims::from([(NodeId::new("a"), Claim { port: 9042, left: None })]);
+            state.save(&claims).unwrap();
+            assert_eq!(*StateFile::open(file.path()).unwrap().claims(), claims);
+        }
+    }
+
+    /// A mount needs privileges; what the kernel says of one does not.
+    #[test]
+    fn a_file_that_is_a_mount_of_its_own_is_told_what_to_mount() {
+        let busy = io::Error::from_raw_os_error(16).kind();
+        let error = StateFileError::Write { path: "/state/ports.json".into(), kind: busy }.to_string();
+        assert!(error.ends_with("mounted by itself cannot be replaced: mount its directory"), "{error}");
+    }
+
+    #[test]
     fn a_bad_file_is_a_clear_error() {
         let file = tempfile::NamedTempFile::new().unwrap();
         for (text, expected) in [
-            ("", "EOF while parsing"),
+            ("{", "EOF while parsing"),
             ("{\"version\": 2, \"nodes\": {}}", "version 2, this gateway knows 1"),
             ("{\"version\": 1, \"nodes\": {\"a\": {\"port\": 70000}}}", "invalid value"),
             ("{\"version\": 1, \"nodes\": {\"a\": {\"port\": 1, \"left\": \"soon\"}}}", "nodes.a.left"),
