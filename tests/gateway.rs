@@ -446,6 +446,23 @@ async fn a_node_that_declares_too_long_a_frame_is_not_believed() {
 }
 
 #[tokio::test]
+async fn a_node_that_dies_between_a_clients_look_and_its_registration_is_told_down() {
+    let gate = Gate::start().await;
+    let port = gate.port(2);
+    for dialect in DIALECTS {
+        let mut client = Client::connect(gate.port(0), dialect).await;
+        assert!(told(&mut client).await.1.contains(&port));
+        gate.cluster.node(2).kill().await;
+        gate.until_state(2, NodeState::Down).await;
+        client.register().await;
+        assert_eq!(client.event().await, format!("DOWN {port}"), "{dialect:?}");
+        gate.cluster.start_again(2).await.unwrap();
+        assert_eq!(client.event().await, format!("UP {port}"), "{dialect:?}");
+        gate.until_state(2, NodeState::Up).await;
+    }
+}
+
+#[tokio::test]
 async fn another_host_id_at_a_nodes_address_is_another_node() {
     let gate = Gate::start().await;
     let port = gate.port(2);

@@ -272,6 +272,8 @@ impl Relay {
                     self.place.handle().set_control();
                     if self.changes.is_none() {
                         self.changes = Some(next_change(self.shared.topology.clone()));
+                        // What is not as its rows made it believe.
+                        self.announces = true;
                     }
                 }
                 Fact::LoggedIn => self.logged_in(),

@@ -52,9 +52,15 @@ pub struct Announcer {
 }
 
 impl Announcer {
-    /// The client registers. What it can read in rows now counts as told.
+    /// The client registers. What it can read in rows now counts as told; but rows do not say which node is down, and it may have
+    /// read them while a node was still up: that one is told down with the first news.
     pub fn begin(&mut self, topology: &Topology) {
-        self.known.get_or_insert_with(|| Arc::clone(&topology.nodes));
+        if self.known.is_some() {
+            return;
+        }
+        self.known = Some(Arc::clone(&topology.nodes));
+        let is_down = |node: &&Arc<Node>| node.is_announced() && node.state == NodeState::Down;
+        self.told = topology.nodes.iter().filter(is_down).map(|node| (node.port, Told::taken_for_up(node))).collect();
     }
 
     /// What the client is told when its node sends `event`, which names an address. `told_as` is the address:port that rows
@@ -207,6 +213,11 @@ impl Told {
             host_id: node.host_id,
             ..Self::default()
         }
+    }
+
+    /// What a client takes a node for whose row it read and of which it heard nothing.
+    fn taken_for_up(node: &Node) -> Self {
+        Self { up: true, ..Self::by_rows(node) }
     }
 
     /// The changes that bring the client from what it was told to what the gateway knows.

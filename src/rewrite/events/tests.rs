@@ -38,7 +38,8 @@ fn check(first: &Topology, then: Vec<Then>, expected: &[NodeChange]) {
     let types = RegisteredTypes { status_change: true, topology_change: true };
     announcer.begin(first);
     let mut topology = first.clone();
-    let mut told = Vec::new();
+    // The relay asks as soon as the registration is in force.
+    let mut told = announcer.on_topology(types, first, told_as);
     for step in then {
         match step {
             Then::Event(change, address) => {
@@ -75,10 +76,18 @@ fn a_node_killed_is_down_when_the_gateway_knows_and_not_again_when_the_failure_d
     check(&up(), vec![Knows(down()), Says(Down, OLD), Knows(up()), Says(Up, OLD)], &[Down, Up]);
 }
 
+/// Its rows are those of a node that is up.
+#[test]
+fn who_registers_is_told_of_a_node_that_is_down_once() {
+    check(&down(), vec![], &[Down]);
+    check(&down(), vec![Says(Down, OLD), Knows(down())], &[Down]);
+    check(&down(), vec![Knows(up())], &[Down, Up]);
+}
+
 #[test]
 fn up_is_held_until_a_dial_would_succeed() {
-    check(&down(), vec![Says(Up, OLD)], &[]);
-    check(&down(), vec![Says(Up, OLD), Knows(up())], &[Up]);
+    check(&down(), vec![Says(Up, OLD)], &[Down]);
+    check(&down(), vec![Says(Up, OLD), Knows(up())], &[Down, Up]);
 }
 
 #[test]
