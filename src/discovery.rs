@@ -130,6 +130,7 @@ fn spawn_with(
         inputs,
         topology,
         metrics: Arc::clone(&metrics),
+        readiness: readiness.clone(),
         wakes,
         running: HashMap::new(),
         tasks: JoinSet::new(),

@@ -1,7 +1,7 @@
 //! Whether traffic may be sent here: ready when nothing that was named is still pending, until a drain takes it back for good.
 //!
 //! Dead nodes, a lost API or a failed reload never take it back: another replica could not serve them better, and all of them
-//! would be taken out of service at once.
+//! would be taken out of service at once. What serves, but not as it should, is said beside it ([`Readiness::degraded`]).
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,6 +21,8 @@ pub struct Readiness(Arc<Mutex<State>>);
 struct State {
     /// How many guards hold each name.
     pending: BTreeMap<Arc<str>, usize>,
+    /// The same of what is not as it should be.
+    degraded: BTreeMap<Arc<str>, usize>,
     draining: bool,
 }
 
@@ -38,8 +40,19 @@ impl Readiness {
 
     /// The same, because of something that somebody else has said: one line of at most [`MAX_LINE`] characters.
     pub fn pending_because(&self, said: &str) -> Pending {
-        let line: String = said.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_LINE).collect();
-        self.pending(&line)
+        self.pending(&line(said))
+    }
+
+    /// Served all the same, but not as it should be, as long as the guard lives: one line of a node, counted where several say it.
+    pub fn degraded(&self, said: &str) -> Degraded {
+        let name: Arc<str> = line(said).into();
+        *self.state().degraded.entry(Arc::clone(&name)).or_default() += 1;
+        Degraded { name, readiness: self.clone() }
+    }
+
+    /// What is degraded, in alphabetical order, and how many say so.
+    pub fn degradations(&self) -> Vec<(Arc<str>, usize)> {
+        self.state().degraded.iter().map(|(name, &count)| (Arc::clone(name), count)).collect()
     }
 
     /// Not ready from now on, whatever happens.
@@ -64,6 +77,33 @@ impl Readiness {
     }
 }
 
+fn line(said: &str) -> String {
+    said.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_LINE).collect()
+}
+
+fn let_go(guards: &mut BTreeMap<Arc<str>, usize>, name: &Arc<str>) {
+    if let Some(count) = guards.get_mut(name) {
+        *count -= 1;
+        if *count == 0 {
+            guards.remove(name);
+        }
+    }
+}
+
+/// Something that is not as it should be; mended when dropped.
+#[derive(Debug)]
+#[must_use = "dropping it says that it is mended"]
+pub struct Degraded {
+    name: Arc<str>,
+    readiness: Readiness,
+}
+
+impl Drop for Degraded {
+    fn drop(&mut self) {
+        let_go(&mut self.readiness.state().degraded, &self.name);
+    }
+}
+
 /// Something that must be done before the gateway is ready; done when dropped.
 #[derive(Debug)]
 #[must_use = "dropping it says that it is done"]
@@ -74,13 +114,7 @@ pub struct Pending {
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        let mut state = self.readiness.state();
-        if let Some(guards) = state.pending.get_mut(&self.name) {
-            *guards -= 1;
-            if *guards == 0 {
-                state.pending.remove(&self.name);
-            }
-        }
+        let_go(&mut self.readiness.state().pending, &self.name);
     }
 }
 
@@ -114,6 +148,18 @@ mod tests {
         check(&readiness, &["discovery"]);
         drop(second);
         check(&readiness, &[]);
+    }
+
+    #[test]
+    fn what_is_degraded_is_counted_and_ready() {
+        let readiness = Readiness::new();
+        let (first, second) = (readiness.degraded("login\nrefused"), readiness.degraded("login refused"));
+        assert_eq!(readiness.degradations(), [("login refused".into(), 2)]);
+        check(&readiness, &[]);
+        drop(first);
+        assert_eq!(readiness.degradations(), [("login refused".into(), 1)]);
+        drop(second);
+        assert_eq!(readiness.degradations(), []);
     }
 
     #[test]

@@ -483,6 +483,30 @@ async fn another_host_id_at_a_nodes_address_is_another_node() {
     assert_eq!(told(&mut Client::connect(gate.port(0), V4).await).await.1, BTreeSet::from([gate.port(1), port]));
 }
 
+/// As after a roll-out with a Secret of yesterday.
+#[tokio::test]
+async fn a_wrong_password_of_the_gateways_own_keeps_no_client_out() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "wrong").unwrap();
+    let credentials = Some(("ann".to_owned(), "secret".to_owned()));
+    let gate = Gate::start_changed(Options { credentials, ..Options::loopback(3, 0) }, "", |config| {
+        config.probe.username = Some("ann".to_owned());
+        config.probe.password_file = Some(file.path().to_owned());
+    })
+    .await;
+    gate.until_said("/readyz", 200, "ready\ndegraded, by 3 nodes: login as probe.username refused (0x0100): ").await;
+    gate.until_counted("cqlgate_dial_failures_total{node=\"node-2\",reason=\"login\"}", 1).await;
+    let mut client = Client::dial(gate.port(1), V4).await.unwrap();
+    assert_eq!(client.startup(&[]).await.unwrap().0, Opcode::AUTHENTICATE);
+    let login = encode_plain_auth_response("ann", "secret");
+    assert_eq!(client.ask(Opcode::AUTH_RESPONSE, &login).await.unwrap().0, Opcode::AUTH_SUCCESS);
+    assert_eq!(told(&mut client).await, (gate.port(1), BTreeSet::from([gate.port(0), gate.port(2)])));
+    std::fs::write(file.path(), "secret").unwrap();
+    gate.until_said("/readyz", 200, "ready").await;
+    let is_said = async { while gate.get("/readyz").await.1.contains("degraded") {} };
+    tokio::time::timeout(PATIENCE, is_said).await.expect("no longer degraded");
+}
+
 /// A gateway without credentials learns who its nodes are from the rows that pass, and a client can give any name to a column.
 #[tokio::test]
 async fn an_alias_teaches_nothing_and_a_nodes_own_row_does() {

@@ -64,11 +64,14 @@ where
 
 fn readyz(parts: &Parts) -> Response<Full<Bytes>> {
     let names = parts.readiness.pending_names();
+    let degraded = parts.readiness.degradations();
+    let degraded: String =
+        degraded.iter().map(|(said, nodes)| format!("degraded, by {nodes} nodes: {said}\n")).collect();
     if names.is_empty() {
-        return text(StatusCode::OK, "ready\n");
+        return text(StatusCode::OK, format!("ready\n{degraded}"));
     }
     let lines: String = names.iter().flat_map(|name| [name, "\n"]).collect();
-    text(StatusCode::SERVICE_UNAVAILABLE, lines)
+    text(StatusCode::SERVICE_UNAVAILABLE, lines + &degraded)
 }
 
 /// The body is the filter. It stays until the process ends.

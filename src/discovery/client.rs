@@ -29,6 +29,9 @@ const MAX_BODY: u32 = 16 * 1024 * 1024;
 /// Longest password file, in bytes.
 const MAX_PASSWORD: usize = 64 * 1024;
 
+/// What is being done while the gateway logs in.
+const LOGIN: &str = "login";
+
 /// ERROR code of a refused login (native_protocol_v5.spec §9).
 const BAD_CREDENTIALS: i32 = 0x0100;
 
@@ -54,7 +57,7 @@ pub enum ClientError {
         "the node asks for a login ({authenticator}): give the gateway one with probe.username and probe.password_file"
     )]
     LoginNeeded { authenticator: String },
-    #[error("login as probe.username refused: {text}")]
+    #[error("login as probe.username refused ({BAD_CREDENTIALS:#06x}): {text}")]
     LoginRefused { text: String },
     #[error("probe.password_file {path}: {kind}")]
     PasswordFile { path: PathBuf, kind: io::ErrorKind },
@@ -64,6 +67,12 @@ impl ClientError {
     /// Trying again soon does not help: the user must do something.
     pub fn is_login(&self) -> bool {
         matches!(self, Self::LoginNeeded { .. } | Self::LoginRefused { .. } | Self::PasswordFile { .. })
+    }
+
+    /// The node answers, and does not take the gateway's own login: a wrong password, a file that cannot be read, or the replicas
+    /// of the roles' keyspace are away.
+    pub fn is_refused_login(&self) -> bool {
+        matches!(self, Self::LoginRefused { .. } | Self::PasswordFile { .. } | Self::Refused { doing: LOGIN, .. })
     }
 
     pub fn failure(&self) -> DialFailure {
@@ -146,8 +155,8 @@ impl Client {
             || ClientError::PasswordFile { path: credentials.password_file.clone(), kind: io::ErrorKind::Other };
         let password = read.await.unwrap_or_else(|_| Err(failed()))?;
         let token = message::encode_plain_auth_response(&credentials.username, &password);
-        match self.ask("login", Opcode::AUTH_RESPONSE, &token).await {
-            Ok(answer) => self.expect("login", &answer, Opcode::AUTH_SUCCESS),
+        match self.ask(LOGIN, Opcode::AUTH_RESPONSE, &token).await {
+            Ok(answer) => self.expect(LOGIN, &answer, Opcode::AUTH_SUCCESS),
             Err(ClientError::Refused { code: BAD_CREDENTIALS, text, .. }) => Err(ClientError::LoginRefused { text }),
             Err(error) => Err(error),
         }

@@ -17,6 +17,7 @@ use tracing::{debug, info, warn};
 
 use crate::config;
 use crate::metrics::NodeMetrics;
+use crate::readiness::{Degraded, Readiness};
 use crate::topology::input::{DeadReason, Identity, Input};
 use crate::topology::{NodeId, NodeState, Topology};
 
@@ -30,6 +31,9 @@ use crate::proxy::dial::{DialError, Dialer, Target};
 /// and 7 seconds. Every fourth to a dead node has the whole deadline.
 const SHORT_DIAL: Duration = Duration::from_secs(1);
 
+/// After a login of ours was refused, so many intervals pass before the next one.
+const LOGIN_INTERVALS: u32 = 15;
+
 /// The probe of one node at one address; it ends only when it is aborted.
 pub struct Probe {
     pub id: NodeId,
@@ -41,6 +45,7 @@ pub struct Probe {
     pub metrics: Arc<NodeMetrics>,
     /// Woken when a dial fails: the node's name may have another address by now.
     pub lookup: Option<Arc<Notify>>,
+    pub readiness: Readiness,
 }
 
 /// A connection, and what could be asked on it.
@@ -53,6 +58,8 @@ struct Connected {
     /// transport is stopped (SIGTERM, `nodetool disablebinary`) closes only connections that have sent STARTUP, and goes on
     /// answering OPTIONS on the others.
     waiting: Option<Client>,
+    /// Why the node did not say who it is although there is a login: asked again after a while.
+    refused: Option<ClientError>,
 }
 
 #[derive(Default)]
@@ -65,6 +72,8 @@ struct Memory {
     lost: bool,
     /// That a login is needed was said.
     login_said: bool,
+    /// The last login was refused.
+    degraded: Option<Degraded>,
 }
 
 impl Probe {
@@ -113,7 +122,8 @@ impl Probe {
         match asked {
             Ok(identity) => {
                 memory.verified = true;
-                Ok(Connected { client, identity, started: true, waiting: None })
+                memory.degraded = None;
+                Ok(Connected { client, identity, started: true, waiting: None, refused: None })
             }
             Err(error @ ClientError::LoginNeeded { .. }) => {
                 if !std::mem::replace(&mut memory.login_said, true) {
@@ -121,12 +131,17 @@ impl Probe {
                 }
                 self.connect_unnamed(&dialer, client).await
             }
-            // Logins fail on healthy nodes too, while the replicas of the roles' keyspace are away.
-            Err(error @ (ClientError::LoginRefused { .. } | ClientError::Refused { .. })) if memory.verified => {
-                warn!(node = %self.id, %error, "the node answers but does not say who it is; it did before");
+            // A login of ours that fails must not cost more than having none: clients log in as themselves.
+            Err(error)
+                if error.is_refused_login() || memory.verified && matches!(error, ClientError::Refused { .. }) =>
+            {
+                self.login_failed(&error, memory);
                 let mut waiting = self.open(&dialer).await?;
                 match waiting.start(None).await {
-                    Ok(()) | Err(ClientError::LoginNeeded { .. }) => self.connect_unnamed(&dialer, waiting).await,
+                    Ok(()) | Err(ClientError::LoginNeeded { .. }) => {
+                        let connected = self.connect_unnamed(&dialer, waiting).await?;
+                        Ok(Connected { refused: Some(error), ..connected })
+                    }
                     Err(error) => Err(error),
                 }
             }
@@ -134,10 +149,19 @@ impl Probe {
         }
     }
 
+    fn login_failed(&self, error: &ClientError, memory: &mut Memory) {
+        self.metrics.dial_failed(error.failure());
+        if memory.degraded.is_none() {
+            warn!(node = %self.id, %error, "the node answers, and does not say who it is");
+        }
+        memory.degraded = Some(self.readiness.degraded(&error.to_string()));
+    }
+
     /// A connection that has begun a login takes nothing but the login: OPTIONS need another one.
     async fn connect_unnamed(&self, dialer: &Dialer, waiting: Client) -> Result<Connected, ClientError> {
         let client = self.open(dialer).await?;
-        Ok(Connected { client, identity: Identity::default(), started: false, waiting: Some(waiting) })
+        let identity = Identity::default();
+        Ok(Connected { client, identity, started: false, waiting: Some(waiting), refused: None })
     }
 
     async fn open(&self, dialer: &Dialer) -> Result<Client, ClientError> {
@@ -149,7 +173,11 @@ impl Probe {
 
     /// Asks OPTIONS at every interval until the connection fails; says how.
     async fn watch(&self, connected: &mut Connected) -> ClientError {
+        let login_again = Instant::now() + LOGIN_INTERVALS * self.settings.interval;
         loop {
+            if let Some(refused) = connected.refused.take_if(|_| Instant::now() >= login_again) {
+                return refused;
+            }
             tokio::select! {
                 () = sleep(self.settings.interval) => {}
                 event = connected.client.event() => match event {

@@ -181,6 +181,7 @@ pub struct Probes {
     pub inputs: mpsc::Sender<Input>,
     pub topology: watch::Receiver<Arc<Topology>>,
     pub metrics: Arc<Metrics>,
+    pub readiness: Readiness,
     /// Whom to wake when a named node cannot be dialled.
     pub wakes: HashMap<NodeId, Arc<Notify>>,
     pub running: HashMap<NodeId, (SocketAddr, AbortHandle)>,
@@ -235,6 +236,7 @@ impl Probes {
             topology: self.topology.clone(),
             metrics: self.metrics.node(&id.0),
             lookup: self.wakes.get(id).cloned(),
+            readiness: self.readiness.clone(),
         }
     }
 }

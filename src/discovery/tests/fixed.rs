@@ -169,7 +169,7 @@ async fn dead_when_its_native_transport_stops_with_or_without_a_login() {
 }
 
 #[tokio::test]
-async fn credentials_are_read_again_at_each_login() {
+async fn a_refused_login_costs_no_more_than_having_none_and_is_tried_again() {
     let here = address("127.31.8.1:9742");
     let mut ring = ring(&[here]);
     ring.login = Some(("cqlgate".to_owned(), "secret".to_owned()));
@@ -179,9 +179,14 @@ async fn credentials_are_read_again_at_each_login() {
     let login = format!("username: cqlgate, password_file: {}, interval", file.path().display());
     let mut running = start(&nodes(&[here]).replace("interval", &login));
     running.until_ready().await;
-    assert_eq!(running.node(9042).state, NodeState::Pending);
+    assert_eq!(running.until_state(9042, NodeState::Up).await.host_id, None);
+    let said: Vec<_> = running.readiness.degradations();
+    assert!(said.len() == 1 && said[0].0.starts_with("login as probe.username refused (0x0100): "), "{said:?}");
     std::fs::write(file.path(), "secret\n").unwrap();
-    assert_eq!(running.until_state(9042, NodeState::Up).await.host_id, host_id(1));
+    let says_who_it_is =
+        |topology: &Topology| topology.node_at_port(9042).is_some_and(|node| node.host_id == host_id(1));
+    running.until("it says who it is", says_who_it_is).await;
+    assert_eq!(running.readiness.degradations(), []);
 }
 
 #[tokio::test]

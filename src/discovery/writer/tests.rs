@@ -20,6 +20,7 @@ async fn writer() -> (Writer, Ends) {
         inputs,
         topology,
         metrics: of_probes,
+        readiness: Readiness::new(),
         wakes: HashMap::new(),
         running: HashMap::new(),
         tasks: JoinSet::new(),
