@@ -67,7 +67,16 @@ pub struct Handshake {
     startup: Option<Pending>,
     /// A first frame was accepted as CQL.
     is_cql: bool,
+    /// A frame of the client's is with the node.
+    is_asked: bool,
+    /// It is one that nothing may follow.
+    is_last: bool,
+    /// How often the node answered with what begins no connection.
+    refusals: u8,
 }
+
+/// A client that was refused this often is not read again: once, as it may try another version.
+const MOST_REFUSALS: u8 = 2;
 
 /// A STARTUP that waits for its answer: what of it is worth keeping.
 #[derive(Debug, Default)]
@@ -91,9 +100,11 @@ impl Pending {
 }
 
 impl Handshake {
-    /// The client is not read while its STARTUP is unanswered: the answer says how its next bytes are to be read.
+    /// The client is not read while a frame of its is unanswered: the answer to STARTUP says how its next bytes are to be read, and
+    /// nothing but their order tells which frame an answer is to. Of a frame that is no OPTIONS or STARTUP of a version that is
+    /// parsed a node may say several things, and so may it of one that it refuses: after that no request gets past unread.
     pub fn reads_client(&self) -> bool {
-        self.startup.is_none()
+        !self.is_asked && !self.is_last && self.refusals < MOST_REFUSALS
     }
 
     /// What shall happen to `bytes` from the client.
@@ -134,6 +145,9 @@ impl Handshake {
             let startup = Startup::parse(body.get(start..).unwrap_or_default()).ok();
             self.startup = Some(Pending::new(header.version, startup.as_ref()));
         }
+        self.is_asked = true;
+        self.is_last =
+            !matches!(header.opcode, Opcode::STARTUP | Opcode::OPTIONS) || !(3..=5).contains(&header.version);
         Next::Forward(frame.len())
     }
 
@@ -154,23 +168,28 @@ impl Handshake {
         let body = frame.get(header.len..).unwrap_or_default();
         match header.opcode {
             Opcode::READY | Opcode::AUTHENTICATE => self.established(header, frame.len()),
-            Opcode::SUPPORTED => match without_shard_aware_ports(body) {
-                Some(body) => match Header::peek(frame) {
-                    Some(header) => Next::Replace(frame.len(), encode_frame(header, &body)),
-                    None => Next::Forward(frame.len()),
-                },
-                None => Next::Forward(frame.len()),
-            },
+            Opcode::SUPPORTED => {
+                self.is_asked = self.startup.is_some();
+                match (without_shard_aware_ports(body), Header::peek(frame)) {
+                    (Some(body), Some(header)) => Next::Replace(frame.len(), encode_frame(header, &body)),
+                    _ => Next::Forward(frame.len()),
+                }
+            }
             // What a node says of v1 and v2 is not told from its header: they had one of eight bytes, and some answer in nine.
             _ if header.len == OLD_HEADER_LEN => {
-                self.startup = None;
+                self.refused();
                 Next::Forward(bytes.len())
             }
             _ => {
-                self.startup = None;
+                self.refused();
                 Next::Forward(frame.len())
             }
         }
+    }
+
+    fn refused(&mut self) {
+        self.refusals = self.refusals.saturating_add(1);
+        self.is_asked = false;
     }
 
     fn established(&mut self, header: AnyHeader, len: usize) -> Next {
@@ -274,121 +293,4 @@ fn protocol_error(header: AnyHeader, text: &str) -> Vec<u8> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn frame(version: u8, opcode: Opcode, body: &[u8]) -> Vec<u8> {
-        encode_frame(Header { version, flags: Flags(0), stream: 1, opcode, length: 0 }, body)
-    }
-
-    fn startup(version: u8, options: &[(&str, &str)]) -> Vec<u8> {
-        frame(version, Opcode::STARTUP, &message::encode_startup(options))
-    }
-
-    #[test]
-    fn what_a_driver_opens_with_passes_and_what_a_scanner_does_not() {
-        for version in [3, 4, 5, 6, 0x41, 0x42, 66] {
-            let options = frame(version, Opcode::OPTIONS, &[]);
-            assert_eq!(Handshake::default().client(&options), Next::Forward(options.len()), "{version}");
-        }
-        let no_version = frame(0, Opcode::OPTIONS, &[]);
-        let hello = [0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3];
-        for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"SSH-2.0-OpenSSH_9.6\r\n", &hello, &no_version] {
-            let next = Handshake::default().client(bytes);
-            assert!(matches!(next, Next::Refuse { why: Refusal::NotCql, .. }), "{next:?}");
-        }
-    }
-
-    #[test]
-    fn a_version_that_is_not_parsed_is_never_established() {
-        for (version, ready) in [(6, Opcode::READY), (6, Opcode::AUTHENTICATE), (0x42, Opcode::READY)] {
-            let mut handshake = Handshake::default();
-            handshake.client(&startup(version, &[]));
-            let Next::Refuse { why, reply } = handshake.node(&frame(version | 0x80, ready, &[])) else { panic!() };
-            assert_eq!(why, Refusal::Unsupported);
-            // Drivers look for these words, and for the code, in a header of a version that they know.
-            let header = Header::peek(&reply).unwrap();
-            assert_eq!((header.version, header.opcode, header.stream), (0x85, Opcode::ERROR, 1));
-            let number = if version == 6 { "6" } else { "66" };
-            let text = format!(
-                "Invalid or unsupported protocol version ({number}); supported versions are (3/v3, 4/v4, 5/v5)"
-            );
-            let expected = message::Error { code: error_code::PROTOCOL_ERROR, message: &text };
-            assert_eq!(message::Error::parse(&reply[HEADER_LEN..]), Ok(expected));
-        }
-    }
-
-    #[test]
-    fn the_session_is_what_startup_asked_for_and_the_node_agreed_to() {
-        let mut handshake = Handshake::default();
-        handshake.client(&startup(5, &[("CQL_VERSION", "3.0.0"), ("COMPRESSION", "LZ4"), ("DRIVER_NAME", "x")]));
-        assert!(!handshake.reads_client(), "the answer says how the next bytes are to be read");
-        let ready = frame(0x85, Opcode::READY, &[]);
-        let Next::Established(len, settled) = handshake.node(&ready) else { panic!() };
-        assert_eq!(len, ready.len());
-        assert_eq!(settled.session, Session { version: Version::V5, compression: Some(Compression::Lz4) });
-        assert_eq!(settled.driver_name.as_deref(), Some("x"));
-    }
-
-    #[test]
-    fn a_refused_startup_may_be_tried_again_on_the_same_connection() {
-        let mut handshake = Handshake::default();
-        handshake.client(&startup(5, &[("COMPRESSION", "snappy")]));
-        let error = frame(0x85, Opcode::ERROR, &[0, 0, 0, 10, 0, 0]);
-        assert_eq!(handshake.node(&error), Next::Forward(error.len()));
-        assert!(handshake.reads_client());
-        handshake.client(&startup(4, &[]));
-        let Next::Established(_, settled) = handshake.node(&frame(0x84, Opcode::AUTHENTICATE, &[])) else { panic!() };
-        assert_eq!(settled.session, Session { version: Version::V4, compression: None });
-    }
-
-    #[test]
-    fn what_claims_more_than_it_holds_is_refused_before_a_node_reads_it() {
-        let payload = [&[0, 1, 0, 1, b'a', 0x7f, 0xff, 0xff, 0xff][..], &message::encode_startup(&[])].concat();
-        let flagged = |version, opcode| {
-            let header = Header { version, flags: Flags(Flags::CUSTOM_PAYLOAD), stream: 1, opcode, length: 0 };
-            encode_frame(header, &payload)
-        };
-        for version in 3..=6 {
-            let token = frame(version, Opcode::AUTH_RESPONSE, &[0x7f, 0xff, 0xff, 0xff, 0]);
-            for bytes in [flagged(version, Opcode::STARTUP), flagged(version, Opcode::OPTIONS), token] {
-                let mut handshake = Handshake::default();
-                let Next::Refuse { why, reply } = handshake.client(&bytes) else { panic!("{version} {bytes:x?}") };
-                assert_eq!(why, Refusal::Malformed);
-                let header = Header::peek(&reply).unwrap();
-                assert_eq!((header.version, header.opcode, header.stream), (version.min(5) | 0x80, Opcode::ERROR, 1));
-                let error = message::Error::parse(&reply[HEADER_LEN..]).unwrap();
-                assert_eq!(error, message::Error { code: error_code::PROTOCOL_ERROR, message: ENDS_EARLY });
-            }
-        }
-    }
-
-    #[test]
-    fn a_startup_is_read_behind_its_custom_payload() {
-        let header =
-            Header { version: 4, flags: Flags(Flags::CUSTOM_PAYLOAD), stream: 1, opcode: Opcode::STARTUP, length: 0 };
-        let body =
-            [&[0, 1, 0, 1, b'a', 0, 0, 0, 1, 9][..], &message::encode_startup(&[("COMPRESSION", "lz4")])].concat();
-        let mut handshake = Handshake::default();
-        let startup = encode_frame(header, &body);
-        assert_eq!(handshake.client(&startup), Next::Forward(startup.len()));
-        let Next::Established(_, settled) = handshake.node(&frame(0x84, Opcode::READY, &[])) else { panic!() };
-        assert_eq!(settled.session.compression, Some(Compression::Lz4));
-    }
-
-    #[test]
-    fn answers_about_versions_one_and_two_pass_whatever_their_header() {
-        for answer in
-            [&[0x82, 0, 1, 0, 0, 0, 0, 6, 0, 0, 0, 10, 0, 0][..], &frame(0x82, Opcode::ERROR, &[0, 0, 0, 10, 0, 0])]
-        {
-            let mut handshake = Handshake::default();
-            let options = [2, 0, 1, 5, 0, 0, 0, 0];
-            assert_eq!(handshake.client(&options), Next::Forward(options.len()));
-            assert_eq!(handshake.node(answer), Next::Forward(answer.len()));
-        }
-        let mut handshake = Handshake::default();
-        handshake.client(&[2, 0, 1, 1, 0, 0, 0, 0]);
-        let next = handshake.node(&[0x82, 0, 1, 2, 0, 0, 0, 0]);
-        assert!(matches!(next, Next::Refuse { why: Refusal::Unsupported, .. }), "{next:?}");
-    }
-}
+mod tests;
