@@ -320,6 +320,11 @@ impl Judge for RequestJudge<'_> {
         true
     }
 
+    /// Nodes refuse it on stream 0, whatever is in flight there, and close.
+    fn corrupt_payload_passes(&mut self) {
+        self.exchange.streams.trust_nothing();
+    }
+
     fn checks(&self, header: Header) -> Option<(Compression, u32)> {
         if !self.exchange.around.rewriting {
             return None;

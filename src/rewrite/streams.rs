@@ -70,6 +70,7 @@ pub struct Streams {
     many: Option<Box<Pages>>,
     details: Option<Box<Details>>,
     in_flight: u64,
+    trusts_nothing: bool,
 }
 
 #[derive(Debug, Default)]
@@ -160,7 +161,12 @@ impl Streams {
         if self.in_flight == 0 {
             (self.many, self.details) = (None, None);
         }
-        note.map_or(Answer::Unclear, Answer::Of)
+        note.filter(|_| !self.trusts_nothing).map_or(Answer::Unclear, Answer::Of)
+    }
+
+    /// From now on no answer is known to belong to a request: one may come that nobody asked for.
+    pub fn trust_nothing(&mut self) {
+        self.trusts_nothing = true;
     }
 
     /// Requests that are not answered, those on negative streams aside: nodes do not answer these.
@@ -295,6 +301,16 @@ mod tests {
         assert_eq!(streams.answer(1), Answer::Unclear);
         streams.ask(1, Note::Skipping);
         assert_eq!(streams.answer(1), Answer::Of(Note::Skipping));
+    }
+
+    #[test]
+    fn where_nothing_is_trusted_no_answer_is_known() {
+        let mut streams = Streams::default();
+        streams.ask(1, Note::Skipping);
+        streams.trust_nothing();
+        streams.ask(2, Note::Query);
+        assert_eq!((streams.answer(1), streams.answer(2)), (Answer::Unclear, Answer::Unclear));
+        assert_eq!(streams.in_flight(), 0);
     }
 
     #[test]

@@ -43,6 +43,9 @@ pub trait Judge {
 
     /// Whether a v5 segment with a corrupt payload is for the receiver to refuse; otherwise it ends the connection here.
     fn passes_corrupt_payload(&self) -> bool;
+
+    /// One passes: what was asked in it nobody knows.
+    fn corrupt_payload_passes(&mut self) {}
 }
 
 /// What shall happen to a frame.

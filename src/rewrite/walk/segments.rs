@@ -102,6 +102,7 @@ impl SegmentWalk {
         let ended = match (decode(segment, rest, scratch, work), kept) {
             (Err(then), _) => Err(then),
             (Ok(None), None) if judge.passes_corrupt_payload() && segment.self_contained => {
+                judge.corrupt_payload_passes();
                 self.raw = segment.segment_len();
                 Ok(())
             }

@@ -378,3 +378,24 @@ fn a_statement_that_ends_before_its_flags_is_refused_where_nodes_read_on_in_the_
         }
     }
 }
+
+/// Nodes refuse it on stream 0, whatever is in flight there (Cassandra 4.1.10, 5.0.9): that is nobody's answer.
+#[test]
+fn after_a_corrupt_segment_no_answer_passes_without_metadata() {
+    for session in [V5, V5_LZ4] {
+        let around = surroundings();
+        around.statements.learn(&ID);
+        let skipping = execute(session.version, &ID, SKIP);
+        let mut corrupt = on_wire(session, 0, Opcode::OPTIONS, 3, &[]);
+        *corrupt.last_mut().unwrap() ^= 1;
+        for is_corrupt in [false, true] {
+            let mut talk = Talk::with(session, &around);
+            talk.request(Opcode::EXECUTE, 1, &skipping);
+            if is_corrupt {
+                assert_eq!(talk.writes(&corrupt), Ok(corrupt.clone()), "the node is to refuse it");
+            }
+            let answered = talk.response(Opcode::RESULT, 1, &rows_without_metadata());
+            assert_eq!(answered.is_err(), is_corrupt, "{session:?}");
+        }
+    }
+}
