@@ -67,9 +67,9 @@ pub struct Handshake {
     startup: Option<Pending>,
     /// A first frame was accepted as CQL.
     is_cql: bool,
-    /// A frame of the client's is with the node.
-    is_asked: bool,
-    /// It is one that nothing may follow.
+    /// The client's frame that is with the node.
+    asked: Option<Opcode>,
+    /// The last one was one that nothing may follow.
     is_last: bool,
     /// How often the node answered with what begins no connection.
     refusals: u8,
@@ -104,7 +104,7 @@ impl Handshake {
     /// nothing but their order tells which frame an answer is to. Of a frame that is no OPTIONS or STARTUP of a version that is
     /// parsed a node may say several things, and so may it of one that it refuses: after that no request gets past unread.
     pub fn reads_client(&self) -> bool {
-        !self.is_asked && !self.is_last && self.refusals < MOST_REFUSALS
+        self.asked.is_none() && !self.is_last && self.refusals < MOST_REFUSALS
     }
 
     /// What shall happen to `bytes` from the client.
@@ -145,9 +145,9 @@ impl Handshake {
             let startup = Startup::parse(body.get(start..).unwrap_or_default()).ok();
             self.startup = Some(Pending::new(header.version, startup.as_ref()));
         }
-        self.is_asked = true;
+        self.asked = Some(header.opcode);
         self.is_last =
-            !matches!(header.opcode, Opcode::STARTUP | Opcode::OPTIONS) || !(3..=5).contains(&header.version);
+            !matches!(header.opcode, Opcode::STARTUP | Opcode::OPTIONS) || Version::from_byte(header.version).is_none();
         Next::Forward(frame.len())
     }
 
@@ -169,7 +169,7 @@ impl Handshake {
         match header.opcode {
             Opcode::READY | Opcode::AUTHENTICATE => self.established(header, frame.len()),
             Opcode::SUPPORTED => {
-                self.is_asked = self.startup.is_some();
+                self.asked.take_if(|asked| *asked == Opcode::OPTIONS);
                 match (without_shard_aware_ports(body), Header::peek(frame)) {
                     (Some(body), Some(header)) => Next::Replace(frame.len(), encode_frame(header, &body)),
                     _ => Next::Forward(frame.len()),
@@ -189,7 +189,7 @@ impl Handshake {
 
     fn refused(&mut self) {
         self.refusals = self.refusals.saturating_add(1);
-        self.is_asked = false;
+        self.asked = None;
     }
 
     fn established(&mut self, header: AnyHeader, len: usize) -> Next {

@@ -66,6 +66,23 @@ fn a_refused_startup_may_be_tried_again_on_the_same_connection() {
     assert_eq!(settled.session, Session { version: Version::V4, compression: None });
 }
 
+#[test]
+fn who_was_refused_may_ask_again_what_the_node_supports() {
+    let mut handshake = Handshake::default();
+    handshake.client(&startup(5, &[]));
+    handshake.node(&frame(0x85, Opcode::ERROR, &[0, 0, 0, 10, 0, 0]));
+    let options = frame(4, Opcode::OPTIONS, &[]);
+    assert_eq!(handshake.client(&options), Next::Forward(options.len()));
+    assert!(!handshake.reads_client());
+    handshake.node(&frame(0x84, Opcode::SUPPORTED, &[0, 0]));
+    assert!(handshake.reads_client());
+    handshake.client(&startup(4, &[]));
+    // What answers OPTIONS is no answer to STARTUP.
+    handshake.node(&frame(0x84, Opcode::SUPPORTED, &[0, 0]));
+    assert!(!handshake.reads_client());
+    let Next::Established(..) = handshake.node(&frame(0x84, Opcode::READY, &[])) else { panic!() };
+}
+
 /// Else what follows would be sent on unread, and its answers taken for those of later requests.
 #[test]
 fn a_node_that_says_more_than_was_asked_lets_nothing_past_its_startup() {
