@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use crate::config::Credentials;
 use crate::cql::frame::{EVENT_STREAM, Flags, HEADER_LEN, Header, Opcode, Version, encode_frame};
+use crate::cql::message::error_code::BAD_CREDENTIALS;
 use crate::cql::message::request::encode_query;
 use crate::cql::message::{self, Error, error_code};
 use crate::cql::primitives::DecodeError;
@@ -31,9 +32,6 @@ const MAX_PASSWORD: usize = 64 * 1024;
 
 /// What is being done while the gateway logs in.
 const LOGIN: &str = "login";
-
-/// ERROR code of a refused login (native_protocol_v5.spec §9).
-const BAD_CREDENTIALS: i32 = 0x0100;
 
 /// After a refused login: each try costs the node a bcrypt and a line in its audit log.
 pub const LOGIN_AGAIN: Duration = Duration::from_secs(5);

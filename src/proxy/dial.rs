@@ -76,8 +76,8 @@ label_set! {
 
 impl DialFailure {
     /// The label for an operating system's error while connecting.
-    pub fn of(error: &std::io::Error) -> Self {
-        use std::io::ErrorKind;
+    pub fn of(error: &io::Error) -> Self {
+        use io::ErrorKind;
         match error.kind() {
             ErrorKind::ConnectionRefused => Self::Refused,
             ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::UnexpectedEof => Self::Reset,

@@ -61,16 +61,21 @@ impl Shared {
 
     /// The same for one that found no place.
     pub fn found_no_place(&self, port: u16, peer: SocketAddr, full: Full) {
-        let reason = refused(full);
+        let reason = self.count_full(full);
+        self.refused(port, peer, reason, Closed::gateway(reason));
+    }
+
+    /// Counts a room that is full; why somebody is refused for it.
+    pub fn count_full(&self, full: Full) -> Refused {
         if let Full::Room(stage) | Full::Source(stage) = full {
             self.metrics.stage_full(stage, matches!(full, Full::Source(_)));
         }
-        self.refused(port, peer, reason, Closed::gateway(reason));
+        refused(full)
     }
 }
 
 /// The label of a room that is full.
-pub fn refused(full: Full) -> Refused {
+fn refused(full: Full) -> Refused {
     use super::stages::Stage;
     match full {
         Full::Node => Refused::NodeConnectionLimit,

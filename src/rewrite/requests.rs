@@ -67,7 +67,7 @@ impl RequestJudge<'_> {
     fn compressed(&mut self, compression: Compression, header: Header, body: &[u8], work: &mut Work<'_>) -> Verdict {
         let mut looked = self.requests.looked.take().map_or_else(Looked::default, |looked| *looked);
         let mut decoder = looked.decoder.take().unwrap_or_else(|| Decoder::new(compression));
-        let verdict = self.decompressed(&mut looked, &mut decoder, header, body, work);
+        let verdict = self.decompressed(&mut looked.start, &mut decoder, header, body, work);
         looked.decoder = Some(decoder);
         if matches!(verdict, Verdict::Need(_) | Verdict::Later) {
             self.requests.looked = Some(Box::new(looked));
@@ -150,7 +150,7 @@ impl RequestJudge<'_> {
     /// A statement whose body is compressed: it is decoded as far as its flags; it is needed whole only when they must change.
     fn decompressed(
         &mut self,
-        looked: &mut Looked,
+        start: &mut MessageStart,
         decoder: &mut Decoder,
         header: Header,
         body: &[u8],
@@ -159,7 +159,7 @@ impl RequestJudge<'_> {
         let is_whole = body.len() == header.length as usize;
         loop {
             let length = decoder.declared().unwrap_or(usize::MAX);
-            let wanted = match self.head(&mut looked.start, header, length, decoder.decoded()) {
+            let wanted = match self.head(start, header, length, decoder.decoded()) {
                 Ok(head) if head.flags() < decoder.decoded().len() => match self.meaning(decoder.decoded(), &head) {
                     (note, Skip::Stays) => return self.pass(header, note),
                     (_, Skip::Cleared) if !is_whole => return Verdict::Need(header.length as usize),

@@ -105,7 +105,7 @@ impl Streams {
             return;
         }
         self.in_flight += 1;
-        if let Some(mark) = self.mark(stream) {
+        if let Some(mark) = self.mark_at(self.few.position(stream), stream) {
             *mark = Mark::Shared;
             let details = self.details.get_or_insert_default();
             details.statements.remove(&stream);
@@ -135,11 +135,7 @@ impl Streams {
     /// An answer comes on `stream`.
     pub fn answer(&mut self, stream: i16) -> Answer {
         let place = self.few.position(stream);
-        let mark = match (place, &self.many) {
-            (Some(place), _) => self.few.marks.get(place).copied().unwrap_or_default(),
-            (None, Some(many)) => many.get(stream),
-            (None, None) => Mark::Free,
-        };
+        let mark = self.mark_at(place, stream).copied().unwrap_or_default();
         let note = match mark {
             Mark::Free => return Answer::Unclear,
             Mark::Plain => Some(Note::Plain),
@@ -174,9 +170,9 @@ impl Streams {
         self.in_flight
     }
 
-    /// What is noted of a stream in flight, to be changed.
-    fn mark(&mut self, stream: i16) -> Option<&mut Mark> {
-        match (self.few.position(stream), &mut self.many) {
+    /// What is noted of a stream in flight, to be changed; `place`: its place among the few.
+    fn mark_at(&mut self, place: Option<usize>, stream: i16) -> Option<&mut Mark> {
+        match (place, &mut self.many) {
             (Some(place), _) => self.few.marks.get_mut(place),
             (None, Some(many)) => many.get_mut(stream).filter(|mark| **mark != Mark::Free),
             (None, None) => None,
@@ -211,12 +207,6 @@ impl Few {
 }
 
 impl Pages {
-    fn get(&self, stream: i16) -> Mark {
-        let (page, at) = place(stream);
-        let page = self.0.get(page).and_then(Option::as_ref);
-        page.and_then(|page| page.marks.get(at)).copied().unwrap_or_default()
-    }
-
     fn get_mut(&mut self, stream: i16) -> Option<&mut Mark> {
         let (page, at) = place(stream);
         self.0.get_mut(page)?.as_mut()?.marks.get_mut(at)

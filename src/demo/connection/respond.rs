@@ -12,7 +12,6 @@ use crate::cql::primitives::{DecodeError, Reader, Value, Writer};
 
 const SUPPORTED: &[u8] = include_bytes!("../captured/supported");
 const AUTHENTICATOR: &str = "org.apache.cassandra.auth.PasswordAuthenticator";
-const BAD_CREDENTIALS: i32 = 0x0100;
 
 /// Statements that a node keeps; the next one empties the set, so that clients see UNPREPARED.
 const MAX_PREPARED: usize = 10_000;
@@ -125,7 +124,7 @@ impl Connection {
         let (name, password) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
         if self.node.credentials.as_ref().is_none_or(|(n, p)| *n != name || *p != password) {
             let text = format!("Provided username {name} and/or password are incorrect");
-            return Err(Refusal { code: BAD_CREDENTIALS, text });
+            return Err(Refusal { code: error_code::BAD_CREDENTIALS, text });
         }
         self.stage = Stage::Ready;
         let mut body = Vec::new();

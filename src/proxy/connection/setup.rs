@@ -12,7 +12,7 @@ use crate::metrics::NodeMetrics;
 use crate::proxy::connections::{Order, Place};
 use crate::proxy::dial::{DialFailure, Target};
 use crate::proxy::relay::{ending, last_words};
-use crate::proxy::shared::{Shared, ordered, refused};
+use crate::proxy::shared::{Shared, ordered};
 use crate::proxy::stages::{Full, Stage};
 use crate::proxy::stream::Stream;
 use crate::proxy::{Closed, Refused, Why};
@@ -53,10 +53,7 @@ impl NotEstablished {
     }
 
     pub(super) fn no_place(full: Full, shared: &Shared) -> Self {
-        if let Full::Room(stage) | Full::Source(stage) = full {
-            shared.metrics.stage_full(stage, matches!(full, Full::Source(_)));
-        }
-        let reason = refused(full);
+        let reason = shared.count_full(full);
         Self::reset(reason, Closed::gateway(reason))
     }
 }

@@ -7,13 +7,11 @@ use tokio::time::Instant;
 use super::Relay;
 use super::clock::Due;
 use super::end::End;
+use crate::cql::message::error_code;
 use crate::proxy::connections::Order;
 use crate::proxy::stages::Stage;
 use crate::proxy::{Closed, Why};
 use crate::rewrite::Login;
-
-/// The code of an ERROR that refuses a login (native_protocol_v5.spec §8).
-const BAD_CREDENTIALS: i32 = 0x0100;
 
 /// What is known of a login that is going on.
 pub(super) struct Attempt {
@@ -69,7 +67,7 @@ impl Relay {
     }
 
     pub(super) fn login_refused(&mut self, code: i32) {
-        if let Some(attempt) = self.attempt.as_ref().filter(|_| code == BAD_CREDENTIALS) {
+        if let Some(attempt) = self.attempt.as_ref().filter(|_| code == error_code::BAD_CREDENTIALS) {
             let user = attempt.login.user.as_deref();
             self.shared.logins.failed(self.place.handle().source(), user, Instant::now());
         }

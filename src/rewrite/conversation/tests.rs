@@ -3,6 +3,7 @@
 mod cost;
 mod hostile;
 mod long;
+mod segments;
 mod strangers;
 
 use super::*;
