@@ -64,6 +64,7 @@ label_set! {
 /// The state of a handshake.
 #[derive(Debug, Default)]
 pub struct Handshake {
+    /// The client's last frame, where it is a STARTUP.
     startup: Option<Pending>,
     /// A first frame was accepted as CQL.
     is_cql: bool,
@@ -140,11 +141,11 @@ impl Handshake {
         if !claims::fit(header.version, header.opcode, header.flags, body) {
             return Next::Refuse { why: Refusal::Malformed, reply: protocol_error(header, ENDS_EARLY) };
         }
-        if header.opcode == Opcode::STARTUP {
+        self.startup = (header.opcode == Opcode::STARTUP).then(|| {
             let start = MessageStart::of_request().find(header.flags, body).unwrap_or(usize::MAX);
             let startup = Startup::parse(body.get(start..).unwrap_or_default()).ok();
-            self.startup = Some(Pending::new(header.version, startup.as_ref()));
-        }
+            Pending::new(header.version, startup.as_ref())
+        });
         self.asked = Some(header.opcode);
         self.is_last =
             !matches!(header.opcode, Opcode::STARTUP | Opcode::OPTIONS) || Version::from_byte(header.version).is_none();
@@ -176,8 +177,10 @@ impl Handshake {
                 }
             }
             // What a node says of v1 and v2 is not told from its header: they had one of eight bytes, and some answer in nine.
+            // It passes unlooked, and so nothing may be asked any more.
             _ if header.len == OLD_HEADER_LEN => {
                 self.refused();
+                self.is_last = true;
                 Next::Forward(bytes.len())
             }
             _ => {
@@ -193,7 +196,8 @@ impl Handshake {
     }
 
     fn established(&mut self, header: AnyHeader, len: usize) -> Next {
-        let startup = self.startup.take().unwrap_or(Pending { version: header.version & 0x7f, ..Pending::default() });
+        // Without a STARTUP there is nothing that READY could be the answer to: no version is 0.
+        let startup = self.startup.take().unwrap_or_default();
         let version = Version::from_byte(header.version).filter(|version| version.number() == startup.version);
         let compression = match startup.compression.as_deref().map(Compression::from_name) {
             None => Some(None),

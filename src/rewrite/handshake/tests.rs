@@ -83,6 +83,23 @@ fn who_was_refused_may_ask_again_what_the_node_supports() {
     let Next::Established(..) = handshake.node(&frame(0x84, Opcode::READY, &[])) else { panic!() };
 }
 
+#[test]
+fn a_ready_that_answers_no_startup_establishes_nothing() {
+    let error = frame(0x84, Opcode::ERROR, &[0, 0, 0, 10, 0, 0]);
+    for before in [vec![], vec![startup(4, &[])]] {
+        for opcode in [Opcode::READY, Opcode::AUTHENTICATE] {
+            let mut handshake = Handshake::default();
+            for startup in &before {
+                handshake.client(startup);
+                handshake.node(&error);
+            }
+            handshake.client(&frame(4, Opcode::OPTIONS, &[]));
+            let next = handshake.node(&frame(0x84, opcode, &[]));
+            assert!(matches!(next, Next::Refuse { why: Refusal::Unsupported, .. }), "{next:?}");
+        }
+    }
+}
+
 /// Else what follows would be sent on unread, and its answers taken for those of later requests.
 #[test]
 fn a_node_that_says_more_than_was_asked_lets_nothing_past_its_startup() {
@@ -152,7 +169,12 @@ fn answers_about_versions_one_and_two_pass_whatever_their_header() {
         let options = [2, 0, 1, 5, 0, 0, 0, 0];
         assert_eq!(handshake.client(&options), Next::Forward(options.len()));
         assert_eq!(handshake.node(answer), Next::Forward(answer.len()));
+        assert!(!handshake.reads_client(), "what passes unlooked may be no answer to what follows");
     }
+    let mut handshake = Handshake::default();
+    handshake.client(&startup(4, &[]));
+    handshake.node(&[0x82, 0, 1, 0, 0, 0, 0, 6, 0, 0, 0, 10, 0, 0]);
+    assert!(!handshake.reads_client());
     let mut handshake = Handshake::default();
     handshake.client(&[2, 0, 1, 1, 0, 0, 0, 0]);
     let next = handshake.node(&[0x82, 0, 1, 2, 0, 0, 0, 0]);

@@ -94,7 +94,7 @@ fn written(choices: &mut Choices<'_>) -> (bool, Vec<u8>) {
 fn play(script: &Script, pieces: &[usize]) -> Outcome {
     let (mut handshake, mut out) = (Handshake::default(), Outcome::default());
     let mut undecided = [Vec::new(), Vec::new()];
-    // The version of a STARTUP that waits for its answer.
+    // The version of the client's last frame, where it is a STARTUP.
     let mut asked = None;
     let mut pieces = pieces.iter().cycle();
     for (from_node, bytes) in script {
@@ -139,7 +139,7 @@ fn step(handshake: &mut Handshake, node: bool, bytes: &mut Vec<u8>, asked: &mut 
         Next::Established(length, settled) => {
             let version = bytes[0] & 0x7f;
             assert!(node && Version::from_byte(version) == Some(settled.session.version), "another version");
-            assert!(asked.is_none_or(|asked| asked == version), "a version that was not asked for");
+            assert!(*asked == Some(version), "a version that was not asked for");
             out.settled = Some(settled);
             (length, bytes[..length].to_vec())
         }
@@ -151,10 +151,9 @@ fn step(handshake: &mut Handshake, node: bool, bytes: &mut Vec<u8>, asked: &mut 
     };
     assert!(consumed > 0, "a step that consumes nothing");
     out.old |= node && matches!(bytes[0] & 0x7f, 1 | 2);
-    if handshake.reads_client() {
-        *asked = None;
-    } else if !node {
-        *asked = Some(bytes[0]);
+    if !node {
+        let opcode = bytes[if matches!(bytes[0], 1 | 2) { 3 } else { 4 }];
+        *asked = (Opcode(opcode) == Opcode::STARTUP).then_some(bytes[0]);
     }
     bytes.drain(..consumed);
     if node {
