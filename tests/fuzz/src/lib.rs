@@ -1,7 +1,9 @@
 //! What the targets share: an allocator that counts, so that a length that a peer only claims can be seen to allocate nothing;
-//! and a small cluster.
+//! and a small cluster,
+//! of which [`node`] is one.
 
 mod count;
+pub mod node;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

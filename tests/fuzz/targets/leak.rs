@@ -1,19 +1,22 @@
-//! Several clients of one gateway, whole conversations: pipelined, streams used twice at once, odd flags, versions and opcodes, and
-//! a node behind it that reads as Cassandra does. Whatever they ask, no client is told an endpoint that it may not be told.
+//! Several clients of one gateway, whole conversations, some from their first byte: junk and frames behind STARTUP, pipelined,
+//! streams used twice at once, odd flags, versions and opcodes, and a node behind it that reads as Cassandra does. Whatever they
+//! ask, no client is told an endpoint that it may not be told, and gateway and node agree on what a connection is.
 #![no_main]
 
 use std::sync::Arc;
 
 use cqlgate::cql::compression::Compression;
-use cqlgate::cql::frame::{Flags, HEADER_LEN, Header, Opcode, Version, encode_frame};
-use cqlgate::cql::message::{Event, NodeChange, encode_register, request};
-use cqlgate::cql::primitives::{Reader, Value, Writer};
-use cqlgate::cql::segment::{Layout, MAX_PAYLOAD, SegmentHeader, append_frame, append_lz4_segment};
+use cqlgate::cql::frame::{Flags, Header, Opcode, Version, encode_frame};
+use cqlgate::cql::message::{encode_register, encode_startup, request};
+use cqlgate::cql::primitives::Writer;
+use cqlgate::cql::segment::MAX_PAYLOAD;
 use cqlgate::cql::session::Session;
+use cqlgate::rewrite::handshake::{Handshake, Next, Settled};
 use cqlgate::rewrite::statements::OrdinaryStatements;
 use cqlgate::rewrite::view::NodePorts;
 use cqlgate::rewrite::view::drivers::Injection;
 use cqlgate::rewrite::{Client, Conversation, Step, Surroundings, Then, Work};
+use cqlgate_fuzz::node::{Incoming, Node, SKIP, Statement, TEXTS, id, on_wire};
 use cqlgate_fuzz::{Choices, SECRET, topology};
 use libfuzzer_sys::fuzz_target;
 
@@ -25,36 +28,30 @@ const SESSIONS: [(Version, Option<Compression>); 6] = [
     (Version::V5, Some(Compression::Lz4)),
     (Version::V3, Some(Compression::Snappy)),
 ];
+/// A connection whose first byte of choice is at least this begins before its STARTUP; the next bit has the node ask for a login.
+const FROM_THE_FIRST_BYTE: u8 = 0x80;
+const WITH_LOGIN: u8 = 0x40;
+const VERSIONS: [u8; 8] = [4, 5, 3, 6, 66, 1, 2, 0x41];
+const COMPRESSIONS: [&str; 5] = ["", "lz4", "snappy", "LZ4", "zstd"];
 /// What clients are told to dial; later paths may allow more.
 const MAY_BE_TOLD: [[u8; 4]; 1] = [[203, 0, 113, 10]];
-const TEXTS: [&str; 5] = [
-    "SELECT * FROM system.peers_v2",
-    "SELECT * FROM system.local",
-    "SELECT * FROM ks.t",
-    "USE ks",
-    "SELECT schema_version AS host_id FROM system.local",
-];
-const SKIP: u8 = 0x02;
-
-/// What a statement is, by its place in [`TEXTS`]; its id is that many times the same byte.
-type Statement = usize;
-
-fn id(statement: Statement) -> [u8; 16] {
-    [0xa0 + statement as u8; 16]
-}
-
-/// An answer that the node owes on a stream.
-type Owed = (i16, Opcode, Vec<u8>);
 
 struct Connection {
+    /// As the client writes; what was agreed on may be another.
     session: Session,
-    conversation: Conversation,
-    /// What the gateway has passed to either side and is no whole segment yet, and what is no whole frame yet; the client first.
-    arrived: [Vec<u8>; 2],
-    frames: [Vec<u8>; 2],
-    owed: Vec<Owed>,
+    injection: Injection,
+    gateway: Gateway,
+    node: Node,
+    /// What the client has been sent.
+    told: Incoming,
     undecided: [Vec<u8>; 2],
-    ended: bool,
+}
+
+/// What the gateway has of a connection.
+enum Gateway {
+    SettingUp(Handshake),
+    Established(Box<Conversation>),
+    Ended,
 }
 
 fuzz_target!(|bytes: &[u8]| {
@@ -72,54 +69,90 @@ fuzz_target!(|bytes: &[u8]| {
         let which = choices.byte();
         let connection = &mut connections[usize::from(which) % 3];
         match which / 3 % 4 {
-            0 | 1 => connection.ask(&mut choices),
-            2 => connection.answer(&mut choices),
-            _ => connection.tell(&mut choices),
+            0 | 1 => connection.ask(&mut choices, &around),
+            2 => connection.answer(&mut choices, &around),
+            _ => connection.tell(&mut choices, &around),
         }
     }
     connections.iter_mut().for_each(|connection| {
-        while !connection.owed.is_empty() && !connection.ended {
-            connection.answer(&mut Choices(&[]));
+        while connection.node.owes() && !connection.ended() {
+            connection.answer(&mut Choices(&[]), &around);
         }
     });
 });
 
 impl Connection {
     fn new(choices: &mut Choices<'_>, around: &Arc<Surroundings>) -> Self {
-        let (version, compression) = choices.one_of(&SESSIONS);
+        let how = choices.byte();
+        let (version, compression) = SESSIONS[usize::from(how) % SESSIONS.len()];
         let session = Session { version, compression };
         let injection = Injection { local: choices.byte() & 1 == 1, peers: true };
-        let client = Client {
-            session,
-            view: &NodePorts,
-            attached: 9042,
-            family: [127, 0, 0, 1].into(),
-            injection,
-            logged_in: true,
+        let (gateway, node) = if how < FROM_THE_FIRST_BYTE {
+            (established(session, injection, true, around), Node::established(session))
+        } else {
+            (Gateway::SettingUp(Handshake::default()), Node::listening(how & WITH_LOGIN != 0))
         };
-        Self {
-            session,
-            conversation: Conversation::new(client, Arc::clone(around)),
-            arrived: Default::default(),
-            frames: Default::default(),
-            owed: Vec::new(),
-            undecided: [Vec::new(), Vec::new()],
-            ended: false,
-        }
+        Self { session, injection, gateway, node, told: Incoming::default(), undecided: [Vec::new(), Vec::new()] }
     }
 
-    /// The client writes one request, mostly a valid one.
-    fn ask(&mut self, choices: &mut Choices<'_>) {
+    fn ended(&self) -> bool {
+        matches!(self.gateway, Gateway::Ended)
+    }
+
+    /// The client writes something: before it is let in mostly what opens a connection, then mostly valid requests.
+    fn ask(&mut self, choices: &mut Choices<'_>, around: &Arc<Surroundings>) {
+        let wire = match &self.gateway {
+            Gateway::Ended => return,
+            Gateway::SettingUp(_) => {
+                let how = choices.byte();
+                let frame = self.opening(how, choices).unwrap_or_else(|| self.request(choices));
+                frame.repeat(1 + usize::from(how >> 6))
+            }
+            Gateway::Established(..) => self.request(choices),
+        };
+        self.give(false, &wire, around);
+    }
+
+    /// What may come before READY; `None` for what should come after it.
+    fn opening(&self, how: u8, choices: &mut Choices<'_>) -> Option<Vec<u8>> {
+        let options = match self.session.compression {
+            Some(Compression::Lz4) => vec![("COMPRESSION", "lz4")],
+            Some(Compression::Snappy) => vec![("COMPRESSION", "snappy")],
+            None => vec![("CQL_VERSION", "3.0.0")],
+        };
+        let (version, opcode, body) = match how % 8 {
+            0 | 1 => (self.session.version.number(), Opcode::STARTUP, encode_startup(&options)),
+            2 => {
+                let options = [("COMPRESSION", choices.one_of(&COMPRESSIONS))];
+                (choices.one_of(&VERSIONS), Opcode::STARTUP, encode_startup(&options))
+            }
+            3 => (choices.one_of(&VERSIONS), Opcode::OPTIONS, Vec::new()),
+            4 => (choices.one_of(&VERSIONS), Opcode(choices.byte()), vec![0; usize::from(choices.byte() % 8)]),
+            _ => return None,
+        };
+        let stream = choices.byte() % 8;
+        if matches!(version, 1 | 2) {
+            let length = (body.len() as u32).to_be_bytes();
+            return Some([&[version, 0, stream, opcode.0][..], &length, &body].concat());
+        }
+        Some(encode_frame(Header { version, flags: Flags(0), stream: stream.into(), opcode, length: 0 }, &body))
+    }
+
+    /// A request on the wire, mostly a valid one.
+    fn request(&self, choices: &mut Choices<'_>) -> Vec<u8> {
         let version = self.session.version;
         let statement = usize::from(choices.byte()) % TEXTS.len();
         let odd = choices.byte();
         let skip = if odd & 1 == 1 { SKIP } else { 0 };
-        let (opcode, mut body) = match choices.byte() % 6 {
-            0 | 1 => (Opcode::EXECUTE, execute(version, statement, skip)),
-            2 => (Opcode::QUERY, with_flags(request::encode_query(version, TEXTS[statement]), skip)),
-            3 => (Opcode::PREPARE, prepare(version, TEXTS[statement])),
-            4 => (Opcode::REGISTER, encode_register(&["STATUS_CHANGE", "topology_change"])),
-            _ => (Opcode(choices.byte()), execute(version, statement, skip)),
+        let (opcode, mut body) = match choices.byte() {
+            0xf0.. => (Opcode::AUTH_RESPONSE, b"\0\0\0\x04\0a\0b".to_vec()),
+            which => match which % 6 {
+                0 | 1 => (Opcode::EXECUTE, execute(version, statement, skip)),
+                2 => (Opcode::QUERY, with_flags(request::encode_query(version, TEXTS[statement]), skip)),
+                3 => (Opcode::PREPARE, prepare(version, TEXTS[statement])),
+                4 => (Opcode::REGISTER, encode_register(&["STATUS_CHANGE", "topology_change"])),
+                _ => (Opcode(choices.byte()), execute(version, statement, skip)),
+            },
         };
         let mut flags = if odd & 2 != 0 { choices.byte() } else { 0 };
         if odd & 4 != 0 && flags & Flags::CUSTOM_PAYLOAD != 0 {
@@ -133,177 +166,129 @@ impl Connection {
         let stream = if odd & 16 != 0 { i16::from(choices.byte() as i8) } else { i16::from(choices.byte() % 3) };
         let number = if odd & 0x60 == 0x60 { choices.byte() } else { version.number() };
         let header = Header { version: number, flags: Flags(flags), stream, opcode, length: 0 };
-        let wire = self.on_wire(&encode_frame(header, &body), odd & 128 != 0);
-        self.give(false, &wire);
-        self.read_as_the_node();
+        on_wire(self.session, &encode_frame(header, &body), odd & 128 != 0)
     }
 
-    fn on_wire(&self, frame: &[u8], compressed: bool) -> Vec<u8> {
-        if self.session.version != Version::V5 {
-            return frame.to_vec();
-        }
-        let mut out = Vec::new();
-        match Layout::of(self.session.compression) {
-            Layout::Lz4 if compressed => append_lz4_segment(&mut out, true, frame),
-            layout => append_frame(&mut out, layout, frame),
-        }
-        out
+    /// The node answers one of the requests that it owes an answer.
+    fn answer(&mut self, choices: &mut Choices<'_>, around: &Arc<Surroundings>) {
+        let answer = self.node.answer(choices);
+        self.hear(answer, around);
     }
 
-    /// Bytes through the gateway, as a relay takes them.
-    fn give(&mut self, from_node: bool, bytes: &[u8]) {
-        let side = usize::from(from_node);
-        self.undecided[side].extend_from_slice(bytes);
+    /// The node tells of another one.
+    fn tell(&mut self, choices: &mut Choices<'_>, around: &Arc<Surroundings>) {
+        let event = self.node.event(choices);
+        self.hear(event, around);
+    }
+
+    fn hear(&mut self, said: Option<(Vec<u8>, u8)>, around: &Arc<Surroundings>) {
+        let Some((wire, how)) = said else { return };
+        for piece in wire.chunks(1 + usize::from(how) * 4) {
+            self.give(true, piece, around);
+        }
+    }
+
+    /// Bytes through the gateway, as the proxy takes them.
+    fn give(&mut self, from_node: bool, bytes: &[u8], around: &Arc<Surroundings>) {
+        self.undecided[usize::from(from_node)].extend_from_slice(bytes);
+        match self.gateway {
+            Gateway::SettingUp(_) => self.set_up(around),
+            Gateway::Established(..) => self.relay(from_node),
+            Gateway::Ended => {}
+        }
+    }
+
+    fn set_up(&mut self, around: &Arc<Surroundings>) {
+        let [from_client, from_node] = &mut self.undecided;
+        while let Gateway::SettingUp(handshake) = &mut self.gateway {
+            if handshake.reads_client() && !from_client.is_empty() {
+                match handshake.client(from_client) {
+                    Next::Forward(length) => {
+                        self.node.read(&from_client.drain(..length).collect::<Vec<u8>>());
+                        continue;
+                    }
+                    Next::Refuse { reply, .. } => {
+                        told_nothing_else(&reply);
+                        self.gateway = Gateway::Ended;
+                        continue;
+                    }
+                    _ => {}
+                }
+            }
+            if from_node.is_empty() {
+                return;
+            }
+            let said = match handshake.node(from_node) {
+                Next::Wait { .. } => return,
+                Next::Forward(length) => from_node.drain(..length).collect(),
+                Next::Replace(length, made) => {
+                    from_node.drain(..length);
+                    made
+                }
+                Next::Refuse { reply, .. } => {
+                    self.gateway = Gateway::Ended;
+                    reply
+                }
+                Next::Established(length, Settled { session, authenticates, .. }) => {
+                    assert_eq!(self.node.session(), Some(session), "the node agreed to another session");
+                    self.gateway = established(session, self.injection, !authenticates, around);
+                    from_node.drain(..length).collect()
+                }
+            };
+            told_nothing_else(&said);
+        }
+        // What came with the last frame.
+        self.relay(false);
+        self.relay(true);
+    }
+
+    fn relay(&mut self, from_node: bool) {
+        let undecided = &mut self.undecided[usize::from(from_node)];
         let mut scratch = vec![0; MAX_PAYLOAD];
         let mut out = Vec::new();
-        while !self.ended {
-            let held = &self.undecided[side];
+        while let Gateway::Established(conversation) = &mut self.gateway {
             let work = &mut Work::new(&mut scratch);
-            let Step { pass, then } = match from_node {
-                true => self.conversation.response(held, work),
-                false => self.conversation.request(held, work),
-            };
-            out.extend(self.undecided[side].drain(..pass));
+            let Step { pass, then } =
+                if from_node { conversation.response(undecided, work) } else { conversation.request(undecided, work) };
+            out.extend(undecided.drain(..pass));
             match then {
                 Then::Wait { .. } => break,
                 Then::Yield => {}
                 Then::Replace { consumed, made } => {
-                    self.undecided[side].drain(..consumed);
+                    undecided.drain(..consumed);
                     out.extend(made);
                 }
-                Then::Login(_) => self.conversation.let_in(),
+                Then::Login(_) => conversation.let_in(),
                 Then::Fail(failure) => {
-                    self.ended = true;
+                    self.gateway = Gateway::Ended;
                     told_nothing_else(&failure.reply.unwrap_or_default());
                 }
             }
         }
-        self.arrived[1 - side].extend(out);
         if from_node {
+            self.told.push(&out);
             self.read_as_the_client();
+        } else {
+            self.node.read(&out);
         }
     }
 
     fn read_as_the_client(&mut self) {
-        told_nothing_else(&self.arrived[0]);
-        while let Some((header, body)) = self.next_frame(0) {
-            match self.session.compression.filter(|_| self.session.is_compressed(header)) {
+        told_nothing_else(self.told.wire());
+        let Some(session) = self.node.session() else { return };
+        while let Some((header, body)) = self.told.next(session) {
+            match session.compression.filter(|_| session.is_compressed(header)) {
                 Some(compression) => told_nothing_else(&compression.decompress(&body, 1 << 20).expect("compressed")),
                 None => told_nothing_else(&body),
             }
         }
     }
+}
 
-    /// The next whole frame that has arrived at a side.
-    fn next_frame(&mut self, side: usize) -> Option<(Header, Vec<u8>)> {
-        let (arrived, frames) = (&mut self.arrived[side], &mut self.frames[side]);
-        if self.session.version != Version::V5 {
-            frames.append(arrived);
-        }
-        while let Ok(Some(header)) = SegmentHeader::peek(Layout::of(self.session.compression), arrived) {
-            if arrived.len() < header.segment_len() {
-                break;
-            }
-            let mut content = vec![0; header.content_len()];
-            let payload = header.payload(arrived).expect("a whole segment");
-            header.decompress(payload, &mut content).expect("decompresses");
-            frames.extend(content);
-            arrived.drain(..header.segment_len());
-        }
-        let header = Header::peek(frames)?;
-        let end = HEADER_LEN + header.length as usize;
-        let body = frames.get(HEADER_LEN..end)?.to_vec();
-        frames.drain(..end);
-        Some((header, body))
-    }
-
-    /// The node reads what came as Cassandra does: the COMPRESSION flag means nothing where no compression was agreed on.
-    fn read_as_the_node(&mut self) {
-        while let Some((header, mut body)) = self.next_frame(1) {
-            if let Some(compression) = self.session.compression.filter(|_| self.session.is_compressed(header)) {
-                let Ok(decompressed) = compression.decompress(&body, 1 << 20) else { continue };
-                body = decompressed;
-            }
-            if header.stream >= 0 {
-                let (opcode, body) = self.answer_to(header, &body).unwrap_or((Opcode::ERROR, vec![0, 0, 0, 10, 0, 0]));
-                self.owed.push((header.stream, opcode, body));
-            }
-        }
-    }
-
-    fn answer_to(&self, header: Header, body: &[u8]) -> Option<(Opcode, Vec<u8>)> {
-        let version = self.session.version;
-        let mut reader = Reader::new(body);
-        if header.flags.has(Flags::CUSTOM_PAYLOAD) {
-            reader.skip_bytes_map("payload").ok()?;
-        }
-        let flags = |reader: &mut Reader<'_>| {
-            reader.u16("consistency").ok()?;
-            match version {
-                Version::V5 => reader.u32("flags").ok().map(|flags| flags as u8),
-                _ => reader.u8("flags").ok(),
-            }
-        };
-        match header.opcode {
-            Opcode::QUERY => {
-                let text = reader.long_string("text").ok()?;
-                let statement = TEXTS.iter().position(|known| known.as_bytes() == text)?;
-                Some((Opcode::RESULT, rows(statement, flags(&mut reader)? & SKIP != 0)))
-            }
-            Opcode::EXECUTE => {
-                let found = reader.short_bytes("id").ok()?.to_vec();
-                if version == Version::V5 {
-                    reader.short_bytes("metadata id").ok()?;
-                }
-                let statement = (0..TEXTS.len()).find(|&statement| id(statement)[..] == found)?;
-                Some((Opcode::RESULT, rows(statement, flags(&mut reader)? & SKIP != 0)))
-            }
-            Opcode::PREPARE => {
-                let text = reader.long_string("text").ok()?;
-                let statement = TEXTS.iter().position(|known| known.as_bytes() == text)?;
-                Some((Opcode::RESULT, prepared(version, statement)))
-            }
-            Opcode::REGISTER => Some((Opcode::READY, Vec::new())),
-            _ => None,
-        }
-    }
-
-    /// The node answers one of the requests that it owes an answer.
-    fn answer(&mut self, choices: &mut Choices<'_>) {
-        if self.owed.is_empty() || self.ended {
-            return;
-        }
-        let which = usize::from(choices.byte()) % self.owed.len();
-        let (stream, opcode, body) = self.owed.remove(which);
-        self.say(stream, opcode, body, choices.byte());
-    }
-
-    /// The node tells of another one.
-    fn tell(&mut self, choices: &mut Choices<'_>) {
-        let change = choices.one_of(&[NodeChange::Up, NodeChange::Down, NodeChange::NewNode, NodeChange::RemovedNode]);
-        let port = 9000 + u16::from(choices.byte() % 4);
-        let event = Event::Node { change, address: (SECRET, port).into() };
-        self.say(-1, Opcode::EVENT, event.encode(), choices.byte());
-    }
-
-    fn say(&mut self, stream: i16, opcode: Opcode, mut body: Vec<u8>, how: u8) {
-        let version = self.session.version;
-        let mut flags = 0;
-        if how & 1 == 1 && opcode == Opcode::RESULT {
-            flags |= Flags::WARNING;
-            body = [&[0, 1, 0, 1, b'w'][..], &body].concat();
-        }
-        if let Some(compression) = self.session.compression.filter(|_| version != Version::V5 && how & 2 == 0) {
-            flags |= Flags::COMPRESSION;
-            body = compression.compress(&body).unwrap_or_default();
-        }
-        let header = Header { version: version.number() | 0x80, flags: Flags(flags), stream, opcode, length: 0 };
-        let wire = self.on_wire(&encode_frame(header, &body), how & 4 != 0);
-        let piece = 1 + usize::from(how) * 4;
-        for piece in wire.chunks(piece) {
-            self.give(true, piece);
-        }
-    }
+fn established(session: Session, injection: Injection, logged_in: bool, around: &Arc<Surroundings>) -> Gateway {
+    let client =
+        Client { session, view: &NodePorts, attached: 9042, family: [127, 0, 0, 1].into(), injection, logged_in };
+    Gateway::Established(Box::new(Conversation::new(client, Arc::clone(around))))
 }
 
 /// # Panics
@@ -339,52 +324,5 @@ fn prepare(version: Version, text: &str) -> Vec<u8> {
     if version == Version::V5 {
         writer.i32(0);
     }
-    body
-}
-
-fn table(statement: Statement) -> Option<(&'static str, &'static str)> {
-    [Some(("system", "peers_v2")), Some(("system", "local")), Some(("ks", "t")), None, Some(("system", "local"))]
-        [statement]
-}
-
-/// Rows as a node has them, its own address in the column that clients dial; no rows of `USE`.
-fn rows(statement: Statement, skips: bool) -> Vec<u8> {
-    let mut body = Vec::new();
-    let mut writer = Writer::new(&mut body);
-    let Some((keyspace, table)) = table(statement) else {
-        writer.i32(3).string("ks");
-        return body;
-    };
-    let name = match table {
-        "peers_v2" => "native_address",
-        "local" => "rpc_address",
-        _ => "v",
-    };
-    let secret: &[u8] = if table == "t" { &[1, 2, 3, 4] } else { &SECRET };
-    writer.i32(2).i32(if skips { 4 } else { 1 }).i32(2);
-    if !skips {
-        writer.string(keyspace).string(table).string("host_id").raw(&[0, 0x0c]).string(name).raw(&[0, 0x10]);
-    }
-    writer.i32(1).value(Value::Bytes(&u128::from(9043_u16).to_be_bytes())).value(Value::Bytes(secret));
-    body
-}
-
-fn prepared(version: Version, statement: Statement) -> Vec<u8> {
-    let mut body = Vec::new();
-    let mut writer = Writer::new(&mut body);
-    writer.i32(4).short_bytes(&id(statement));
-    if version == Version::V5 {
-        writer.short_bytes(&[0xee; 16]);
-    }
-    writer.i32(0).i32(0);
-    if version >= Version::V4 {
-        writer.i32(0);
-    }
-    match table(statement) {
-        None => writer.i32(4).i32(0),
-        Some((keyspace, table)) => {
-            writer.i32(1).i32(1).string(keyspace).string(table).string("host_id").raw(&[0, 0x0c])
-        }
-    };
     body
 }

@@ -24,6 +24,56 @@ pub mod rewrite {
         pub use super::Client;
     }
 
+    pub mod handshake {
+        use was::cql::session::Session;
+        use was::rewrite::handshake as then;
+
+        #[derive(Default)]
+        pub struct Handshake(then::Handshake);
+
+        pub enum Next {
+            Wait { need: usize },
+            Forward(usize),
+            Replace(usize, Vec<u8>),
+            Established(usize, Settled),
+            Refuse { why: then::Refusal, reply: Vec<u8> },
+        }
+
+        pub struct Settled {
+            pub session: Session,
+            /// Logins were not seen.
+            pub authenticates: bool,
+        }
+
+        impl Handshake {
+            pub fn reads_client(&self) -> bool {
+                self.0.reads_client()
+            }
+
+            pub fn client(&mut self, bytes: &[u8]) -> Next {
+                self.0.client(bytes).into()
+            }
+
+            pub fn node(&mut self, bytes: &[u8]) -> Next {
+                self.0.node(bytes).into()
+            }
+        }
+
+        impl From<then::Next> for Next {
+            fn from(next: then::Next) -> Self {
+                match next {
+                    then::Next::Wait { need } => Next::Wait { need },
+                    then::Next::Forward(len) => Next::Forward(len),
+                    then::Next::Replace(len, made) => Next::Replace(len, made),
+                    then::Next::Established(len, settled) => {
+                        Next::Established(len, Settled { session: settled.session, authenticates: false })
+                    }
+                    then::Next::Refuse { why, reply } => Next::Refuse { why, reply },
+                }
+            }
+        }
+    }
+
     pub struct Client {
         pub session: Session,
         pub view: &'static dyn View,
