@@ -9,14 +9,14 @@ import threading
 import time
 from collections import Counter
 
-from . import cql, net, speaker
+from . import cql, intruders, net, speaker
 from . import mutations as m
 from .assertions import Failed
 from .judge import Judge
 from .speaker import COMPRESSION, Closed, Speaker
 
 CELLS = ((3, "none"), (3, "lz4"), (3, "snappy"), (4, "none"), (4, "lz4"), (4, "snappy"), (5, "none"), (5, "lz4"))
-HUNTERS = 6
+HUNTERS, INTRUDERS = 6, 2
 # Findings after which there is enough to look at.
 ENOUGH = 5
 
@@ -60,7 +60,7 @@ class Hunt:
             with self.guard:
                 self.first = self.first or time.monotonic()
                 self.found.append(f"{who} v{made.version} {made.compression}: {what}, stream {stream}; sent before it: {' '.join(f.hex() for f in said)[:600]}")
-            if who.startswith("hunter") and len(self.found) >= ENOUGH:
+            if who.startswith(("hunter", "intruder")) and len(self.found) >= ENOUGH:
                 self.over.set()
 
     def read(self, who, made, frames):
@@ -80,7 +80,7 @@ class Hunt:
         """What was once found by hand, first. A compression flag where nothing is compressed comes before a stream that is used twice in one
         write: the second, where it succeeds, spoils the statement for all."""
         chance = random.Random(f"{self.seed} fixed")
-        for attack in (self.flagged, self.twice):
+        for attack in (self.flagged, self.behind, self.twice):
             for turn, version in enumerate((3, 4, 5)):
                 try:
                     attack(chance, version, f"SELECT native_address, native_port, rack FROM system.peers_v2 LIMIT {20 + turn}")
@@ -116,6 +116,15 @@ class Hunt:
             self.exchange("after a stream twice", other, other.frame(cql.EXECUTE, skipping, 5))
         one.close()
         other.close()
+
+    def behind(self, chance, version, text):
+        """Requests behind a STARTUP that is not answered yet; then another client executes the same."""
+        made = self.open(chance, version, port=self.ports[0])
+        prepared, ordinary = (self.prepared(made, what) for what in (text, "SELECT keyspace_name FROM system_schema.keyspaces"))
+        if version < 5:
+            intruders.by_hand(self, chance, (net.gateway_inside(), self.ports[0]), version, prepared, ordinary)
+        self.exchange("after requests behind a STARTUP", made, made.frame(cql.EXECUTE, m.execute(version, prepared), 5))
+        made.close()
 
     def prepare_all(self, chance, port, version):
         made = self.open(chance, version, port=port)
@@ -166,6 +175,21 @@ class Hunt:
                 if made:
                     made.close()
 
+    def intruder(self, number):
+        chance = random.Random(f"{self.seed} intruder {number}")
+        intruder = intruders.Intruder(self, chance, m.Mutator(chance, self.pool, self.gentle, self.holds))
+        while not self.over.is_set():
+            try:
+                self.seen["connections"] += 1
+                intruder.once(f"intruder {number}", (net.gateway_inside(), chance.choice(self.ports)), *chance.choice(CELLS))
+            except (Closed, OSError):
+                self.seen["closed"] += 1
+                self.over.wait(0.02)
+            except Exception as error:
+                with self.guard:
+                    self.found.append(f"intruder {number} could not read on: {error!r}")
+                self.over.set()
+
     def listener(self, number):
         """Registered all the time, and asks nothing."""
         chance = random.Random(f"{self.seed} listener {number}")
@@ -186,6 +210,7 @@ class Hunt:
         if fixed:
             self.fixed()
         threads = [threading.Thread(target=self.hunter, args=(n,), daemon=True) for n in range(HUNTERS)]
+        threads += [threading.Thread(target=self.intruder, args=(n,), daemon=True) for n in range(INTRUDERS)]
         threads += [threading.Thread(target=self.listener, args=(n,), daemon=True) for n in range(2)]
         for thread in threads:
             thread.start()
@@ -203,7 +228,7 @@ class Hunt:
         if self.found:
             each = {found.split(":")[0]: found for found in reversed(self.found)}
             raise Failed(f"{self.says()}; found {len(self.found)}: " + " | ".join(found[:260] for found in reversed(each.values())))
-        for what, least in (("named rows", 20), ("nameless rows", 5), ("errors", 20)):
+        for what, least in (("named rows", 20), ("nameless rows", 5), ("errors", 20), ("intrusions", 20)):
             if self.seen[what] < least:
                 raise Failed(f"hardly anything was asked: {self.says()}")
         return self.says()

@@ -75,9 +75,7 @@ class Closed(Exception):
 class Speaker:
     def __init__(self, address, version, compression, chance, timeout=5.0):
         self.version, self.compression, self.chance = version, compression, chance
-        self.socket = socket.create_connection(address, timeout=timeout)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.raw, self.frames, self.segmented = bytearray(), bytearray(), False
+        self.dial(address, timeout)
         options = {"CQL_VERSION": "3.0.0", **({"COMPRESSION": compression} if compression != "none" else {})}
         self.socket.sendall(cql.frame(version, cql.STARTUP, cql.string_map(options)))
         answer = self.answer(timeout)
@@ -85,6 +83,11 @@ class Speaker:
             self.close()
             raise Closed(f"no READY: {answer and answer[:2]}")
         self.segmented = version >= 5
+
+    def dial(self, address, timeout):
+        self.socket = socket.create_connection(address, timeout=timeout)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.raw, self.frames, self.segmented = bytearray(), bytearray(), False
 
     def close(self):
         self.socket.close()
@@ -160,3 +163,17 @@ class Speaker:
                 import lz4.block
                 payload = lz4.block.decompress(payload, uncompressed_size=full)
             self.frames += payload
+
+
+class Early(Speaker):
+    """One that has said nothing yet. From the first READY on answers are read as the version has them."""
+
+    def __init__(self, address, version, compression, chance, timeout=5.0):
+        self.version, self.compression, self.chance = version, compression, chance
+        self.dial(address, timeout)
+
+    def answer(self, seconds):
+        answer = super().answer(seconds)
+        if answer and answer[1] == cql.READY:
+            self.segmented = self.version >= 5
+        return answer
