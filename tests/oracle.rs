@@ -106,7 +106,11 @@ fn compare(conversation: &Conversation, setting: &Setting) -> Result<Seen, Strin
                 .map_err(|why| format!("{}: {why}", conversation.name))?;
             continue;
         };
-        let Some(node) = conversation.nodes.iter().find(|node| node.address == address) else { continue };
+        // An address that is nobody's is that of a node which is down and came back elsewhere.
+        let returned = |node: &&GoldenNode| word == "Up" && told.down.contains(&node.number);
+        let mut nodes = conversation.nodes.iter();
+        let known = nodes.clone().find(|node| node.address == address);
+        let Some(node) = known.or_else(|| nodes.find(returned)) else { continue };
         let is_shown = setting.view.shows_peers() || node.number == conversation.connected;
         if !is_shown || !told.is_news(node.number, &word) {
             continue;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
 use crate::config;
@@ -31,6 +31,9 @@ use crate::proxy::dial::{DialError, Dialer, Target};
 /// and 7 seconds. Every fourth to a dead node has the whole deadline.
 const SHORT_DIAL: Duration = Duration::from_secs(1);
 
+/// A node of which others say that it is down, or somebody else, has this long to say otherwise; and it is not asked more often.
+const QUESTION: Duration = Duration::from_secs(1);
+
 /// After a login of ours was refused, so many intervals pass before the next one.
 const LOGIN_INTERVALS: u32 = 15;
 
@@ -46,6 +49,8 @@ pub struct Probe {
     /// Woken when a dial fails: the node's name may have another address by now.
     pub lookup: Option<Arc<Notify>>,
     pub readiness: Readiness,
+    /// Woken when somebody says of the node what its last answer contradicts.
+    pub question: Arc<Notify>,
 }
 
 /// A connection, and what could be asked on it.
@@ -174,35 +179,51 @@ impl Probe {
     /// Asks OPTIONS at every interval until the connection fails; says how.
     async fn watch(&self, connected: &mut Connected) -> ClientError {
         let login_again = Instant::now() + LOGIN_INTERVALS * self.settings.interval;
+        let mut asked = Instant::now();
         loop {
             if let Some(refused) = connected.refused.take_if(|_| Instant::now() >= login_again) {
                 return refused;
             }
+            let mut questioned = false;
             tokio::select! {
                 () = sleep(self.settings.interval) => {}
+                () = self.question.notified() => {
+                    questioned = true;
+                    sleep_until(asked + QUESTION).await;
+                }
                 event = connected.client.event() => match event {
                     Ok(()) => continue,
                     Err(error) => return error,
                 },
                 error = lost(&mut connected.waiting) => return error,
             }
-            let asked = Instant::now();
-            if let Err(error) = connected.client.options().await {
-                return error;
+            asked = Instant::now();
+            // Something speaks against it: perhaps no longer, perhaps it is true.
+            let ask = self.ask(connected, questioned || !self.is_up());
+            let answered = match questioned {
+                true => timeout(QUESTION.min(self.settings.silence), ask).await,
+                false => Ok(ask.await),
+            };
+            match answered {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return error,
+                Err(_) => return ClientError::Silent { doing: "a question", after: QUESTION },
             }
-            self.metrics.probe_seconds.observe(asked.elapsed().as_secs_f64());
-            if self.is_up() {
-                continue;
-            }
-            // Something speaks against it: perhaps no longer.
+        }
+    }
+
+    /// Whether the node answers, and who it is where that is asked.
+    async fn ask(&self, connected: &mut Connected, who: bool) -> Result<(), ClientError> {
+        let began = Instant::now();
+        connected.client.options().await?;
+        self.metrics.probe_seconds.observe(began.elapsed().as_secs_f64());
+        if who {
             if connected.started {
-                match read_local(&mut connected.client, self.target.address).await {
-                    Ok(identity) => connected.identity = identity,
-                    Err(error) => return error,
-                }
+                connected.identity = read_local(&mut connected.client, self.target.address).await?;
             }
             self.tell_alive(connected.identity.clone()).await;
         }
+        Ok(())
     }
 
     fn is_up(&self) -> bool {

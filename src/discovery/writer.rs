@@ -117,6 +117,9 @@ impl Writer {
                 _ => warn!("{notice}"),
             }
         }
+        for id in self.state.take_questions() {
+            self.probes.ask(&id);
+        }
         if let Some(store) = &mut self.store {
             store.save(self.state.claims()).await;
         }
@@ -174,6 +177,14 @@ async fn settled(store: &mut Option<Store>) -> bool {
     }
 }
 
+/// A probe of one address.
+pub struct Running {
+    address: SocketAddr,
+    task: AbortHandle,
+    /// Wakes it to look again at once.
+    question: Arc<Notify>,
+}
+
 /// One probe for each node that lives somewhere.
 pub struct Probes {
     pub dialer: Dialer,
@@ -184,7 +195,7 @@ pub struct Probes {
     pub readiness: Readiness,
     /// Whom to wake when a named node cannot be dialled.
     pub wakes: HashMap<NodeId, Arc<Notify>>,
-    pub running: HashMap<NodeId, (SocketAddr, AbortHandle)>,
+    pub running: HashMap<NodeId, Running>,
     /// Ends them all when dropped.
     pub tasks: JoinSet<()>,
 }
@@ -193,7 +204,7 @@ impl Probes {
     /// Ends probes and starts others, `after` a while, until there is one for each address of `topology`.
     fn follow(&mut self, topology: &Topology, after: Duration) {
         let lives = |node: &&Arc<Node>| node.state != NodeState::Gone && node.present;
-        self.running.retain(|id, (address, task)| {
+        self.running.retain(|id, Running { address, task, .. }| {
             let keep = topology.node_by_id(id).filter(lives).is_some_and(|node| node.address == *address);
             if !keep {
                 task.abort();
@@ -204,12 +215,20 @@ impl Probes {
         for node in topology.nodes.iter().filter(lives) {
             if !self.running.contains_key(&node.id) {
                 let probe = self.probe(node);
+                let question = Arc::clone(&probe.question);
                 let task = self.tasks.spawn(async move {
                     sleep(after).await;
                     probe.run().await;
                 });
-                self.running.insert(node.id.clone(), (node.address, task));
+                self.running.insert(node.id.clone(), Running { address: node.address, task, question });
             }
+        }
+    }
+
+    /// Whether the node is alive and who it is, as soon as its probe can say.
+    fn ask(&self, id: &NodeId) {
+        if let Some(probe) = self.running.get(id) {
+            probe.question.notify_one();
         }
     }
 
@@ -237,6 +256,7 @@ impl Probes {
             metrics: self.metrics.node(&id.0),
             lookup: self.wakes.get(id).cloned(),
             readiness: self.readiness.clone(),
+            question: Arc::default(),
         }
     }
 }

@@ -18,6 +18,10 @@ impl Shared {
             Fact::Unrewritable(reason) => {
                 tracing::warn!(port, %reason, "a system table's answer cannot be rewritten; the connection is closed");
             }
+            // When there is no room it was asked of the topology already.
+            Fact::Doubted { port, incarnation } => {
+                _ = self.observations.try_send(Input::Doubted { port, incarnation });
+            }
             Fact::Redescribed => self.metrics.statements_redescribed.inc(),
             Fact::Registered(_) | Fact::LoggedIn | Fact::LoginRefused { .. } => {}
             Fact::Event { kind, action } => self.metrics.event(kind, action),

@@ -38,6 +38,11 @@ pub enum Outcome {
     Tell(Vec<(NodeChange, SocketAddr)>),
     /// Kept until the node is announced.
     Held,
+    /// It calls a node down of which the gateway knows that it is up: told when the gateway finds it dead.
+    Doubted {
+        port: u16,
+        incarnation: u64,
+    },
     Swallowed,
 }
 
@@ -75,6 +80,9 @@ impl Announcer {
         let &Event::Node { change, address } = event else { return Outcome::Swallowed };
         match topology.map_native(address) {
             Mapped::Current(node) => match told_as(node) {
+                Some(_) if change == NodeChange::Down && node.state == NodeState::Up => {
+                    Outcome::Doubted { port: node.port, incarnation: node.incarnation }
+                }
                 Some(as_address) => outcome(self.on_change(change, node), types, as_address),
                 None => Outcome::Swallowed,
             },

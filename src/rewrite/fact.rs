@@ -19,6 +19,11 @@ pub enum Fact {
     Redescribed,
     /// The node lets the client hear of nodes: this is a control connection.
     Registered(RegisteredTypes),
+    /// The node says that the one behind this port is down; a dial through that port would succeed, as far as the gateway knows.
+    Doubted {
+        port: u16,
+        incarnation: u64,
+    },
     /// The node let the client in.
     LoggedIn,
     /// The node refused the client, before it let it in, with this error code.
@@ -47,7 +52,7 @@ label_set! {
         Passed = "passed",
         /// Made by the gateway, which knew first.
         Added = "added",
-        /// Waits until the node is announced.
+        /// Waits until the node is announced, or is dead by the gateway's own look.
         Held = "held",
         Swallowed = "swallowed",
     }
@@ -61,7 +66,7 @@ impl Fact {
     pub(super) fn event(event: &Event<'_>, outcome: &Outcome) -> Self {
         let action = match outcome {
             Outcome::Tell(_) => EventAction::Passed,
-            Outcome::Held => EventAction::Held,
+            Outcome::Held | Outcome::Doubted { .. } => EventAction::Held,
             Outcome::Swallowed => EventAction::Swallowed,
         };
         Self::Event { kind: EventKind::of(event), action }

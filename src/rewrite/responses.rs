@@ -91,7 +91,14 @@ impl ResponseJudge<'_> {
         let told_as = told_as(client.view, client.attached, advertised);
         let outcome = control.announcer.on_event(&event, control.registration.asked(), &topology, told_as);
         self.exchange.facts.push(Fact::event(&event, &outcome));
-        let Outcome::Tell(told) = outcome else { return Verdict::Replace(Vec::new()) };
+        let told = match outcome {
+            Outcome::Tell(told) => told,
+            Outcome::Doubted { port, incarnation } => {
+                self.exchange.facts.push(Fact::Doubted { port, incarnation });
+                Vec::new()
+            }
+            Outcome::Held | Outcome::Swallowed => Vec::new(),
+        };
         let header = Header { flags: header.flags.without(Flags::COMPRESSION), ..header };
         let frames =
             told.iter().flat_map(|&(change, address)| encode_frame(header, &Event::Node { change, address }.encode()));

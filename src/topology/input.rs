@@ -31,6 +31,11 @@ pub enum Input {
     },
     /// What a node said of itself in a `system.local` row that passed on a client's connection.
     Observed(Observation),
+    /// A node said that the one behind `port` is down, which its last probe contradicts.
+    Doubted {
+        port: u16,
+        incarnation: u64,
+    },
     Advertised(Advertised),
     /// A row was not shown to a client.
     Hidden(Hidden),

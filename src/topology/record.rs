@@ -36,8 +36,6 @@ pub(super) struct Record {
     pub probed: bool,
     /// The host_id that the node said last, where it cannot be its own.
     pub disputed: Option<HostId>,
-    /// The host_id that was taken from it, and by whom: not taken back while that node is up.
-    pub displaced: Option<(HostId, NodeId)>,
     pub contradiction: Option<Contradiction>,
     pub left: bool,
     /// When it was first up with its present identity.
@@ -70,7 +68,6 @@ impl Record {
             answers: None,
             probed: false,
             disputed: None,
-            displaced: None,
             contradiction: None,
             left: false,
             announced: None,

@@ -57,6 +57,8 @@ pub struct State {
     hidden: Vec<(Hidden, SystemTime)>,
     advertised: Advertised,
     notices: Vec<Notice>,
+    /// Nodes that are up and are to be asked again at once.
+    questions: BTreeSet<NodeId>,
     /// Inputs so far: says which of two claims to an address is newer.
     inputs: u64,
     /// Lives of nodes so far: no two lives, whichever node's, share an incarnation.
@@ -78,6 +80,7 @@ impl State {
             hidden: Vec::new(),
             advertised: Advertised::default(),
             notices: Vec::new(),
+            questions: BTreeSet::new(),
             inputs: 0,
             lives: 0,
             published: Topology::default(),
@@ -117,12 +120,11 @@ impl State {
                 }
             }
             Input::Observed(Observation { port, incarnation, identity }) => {
-                let mut records = self.records.values();
-                let seen = records.find(|r| r.port == port && r.incarnation == incarnation && !r.left);
-                if let Some(id) = seen.map(|record| record.id.clone()) {
+                if let Some(id) = self.living(port, incarnation) {
                     self.learn(&id, &identity);
                 }
             }
+            Input::Doubted { port, incarnation } => self.questions.extend(self.living(port, incarnation)),
             Input::Advertised(advertised) => self.advertised = advertised,
             Input::Hidden(hidden) => self.hide(hidden, now),
             Input::Tick => {}
@@ -163,6 +165,17 @@ impl State {
     /// What the log should say about the inputs since the last call.
     pub fn take_notices(&mut self) -> Vec<Notice> {
         std::mem::take(&mut self.notices)
+    }
+
+    /// Nodes whose probes should look again at once, since the last call: somebody says what they contradict.
+    pub fn take_questions(&mut self) -> BTreeSet<NodeId> {
+        std::mem::take(&mut self.questions)
+    }
+
+    /// The node behind a port in that life.
+    fn living(&self, port: u16, incarnation: u64) -> Option<NodeId> {
+        let mut records = self.records.values();
+        records.find(|r| r.port == port && r.incarnation == incarnation && !r.left).map(|record| record.id.clone())
     }
 
     /// The record of a node that lives at `address` now; late news of another address are nobody's.

@@ -6,6 +6,8 @@ use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{sleep, timeout};
 
+use cqlgate::demo::node::{Arrival, Seen};
+
 use super::*;
 
 const WORKERS: usize = 2;
@@ -62,4 +64,31 @@ async fn a_gateway_that_is_dropped_has_no_clients_and_no_ports() {
         };
         timeout(PATIENCE, free).await.expect("nobody listens");
     }
+}
+
+/// The node of a control connection may be cut off from the others, and calls them down.
+#[tokio::test]
+async fn a_node_that_others_call_down_is_asked_at_once_and_told_down_only_when_it_does_not_answer() {
+    // By itself the gateway would ask again after a minute.
+    let gate = Gate::start_changed(Options::loopback(3, 0), "", |config| {
+        (config.probe.interval, config.probe.silence) = (Duration::from_secs(60), Duration::from_secs(60));
+    })
+    .await;
+    let mut client = Client::connect(gate.port(0), V4).await;
+    client.register().await;
+    let address = gate.cluster.node(2).address();
+    let mut arrivals = gate.cluster.arrivals();
+    gate.cluster.node(0).push(&Event::Node { change: NodeChange::Down, address });
+    gate.cluster.node(0).push(&Event::Schema { body: &schema_change() });
+    assert!(client.event().await.starts_with("Schema"));
+    let asked = async {
+        while !matches!(arrivals.recv().await.unwrap(), Arrival { node: 2, seen: Seen::Statement { .. }, .. }) {}
+    };
+    timeout(Duration::from_secs(5), asked).await.expect("it is asked");
+    assert_eq!(gate.state(2), NodeState::Up);
+    gate.cluster.node(2).silence(true);
+    gate.cluster.node(0).push(&Event::Node { change: NodeChange::Down, address });
+    assert_eq!(timeout(Duration::from_secs(5), client.event()).await.unwrap(), format!("DOWN {}", gate.port(2)));
+    gate.cluster.node(2).silence(false);
+    assert_eq!(client.event().await, format!("UP {}", gate.port(2)));
 }

@@ -5,16 +5,17 @@
 #![allow(dead_code)]
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use cqlgate::cql::message::NodeChange;
 use cqlgate::cql::segment::MAX_PAYLOAD;
-use cqlgate::rewrite::conversation::Client;
+use cqlgate::rewrite::conversation::{Client, EventAction, EventKind, Fact};
 use cqlgate::rewrite::handshake::{Handshake, Next};
 use cqlgate::rewrite::statements::OrdinaryStatements;
 use cqlgate::rewrite::view::drivers::Injection;
 use cqlgate::rewrite::view::{NodePorts, View};
 use cqlgate::rewrite::{Conversation, Step, Surroundings, Then, Work};
-use cqlgate::topology::{Advertised, HostId, Node, Topology};
+use cqlgate::topology::{Advertised, HostId, Node, NodeState, Topology};
 
 use super::golden::{Conversation as Golden, Exchange, Side};
 
@@ -60,6 +61,10 @@ pub struct Gate {
     pub injection: Injection,
     attached: u16,
     around: Arc<Surroundings>,
+    /// What its probes find: whatever a node says of another is true.
+    topology: Arc<Mutex<Arc<Topology>>>,
+    /// It is not what the client was told last.
+    is_news: bool,
     handshake: Handshake,
     conversation: Option<Conversation>,
     undecided: [Vec<u8>; 2],
@@ -74,18 +79,21 @@ pub struct Gate {
 
 impl Gate {
     pub fn new(golden: &Golden, rewriting: bool) -> Self {
-        let topology = Arc::new(topology(golden));
+        let topology = Arc::new(Mutex::new(Arc::new(topology(golden))));
+        let probed = topology.clone();
         Self {
             view: &NodePorts,
             injection: Injection::default(),
             attached: port(golden.connected),
             around: Arc::new(Surroundings {
-                topology: Box::new(move || topology.clone()),
+                topology: Box::new(move || probed.lock().unwrap().clone()),
                 statements: OrdinaryStatements::default(),
                 max_body: 256 << 20,
                 held_frame: 16 << 20,
                 rewriting,
             }),
+            topology,
+            is_news: false,
             handshake: Handshake::default(),
             conversation: None,
             undecided: [Vec::new(), Vec::new()],
@@ -182,7 +190,34 @@ impl Gate {
             Side::Client => self.to_node.extend(written),
             Side::Node => self.to_client.extend(written),
         }
+        self.probe();
         true
+    }
+
+    /// Looks for itself where a node says what it does not know, and tells the client. Whoever is said to be up, all are.
+    fn probe(&mut self) {
+        let Some(conversation) = &mut self.conversation else { return };
+        let mut topology = self.topology.lock().unwrap();
+        for fact in conversation.take_facts() {
+            let (meant, state) = match fact {
+                Fact::Doubted { port, .. } => (Some(port), NodeState::Down),
+                Fact::Event { kind: EventKind::Node(NodeChange::Up), action: EventAction::Held } => {
+                    (None, NodeState::Up)
+                }
+                _ => continue,
+            };
+            let nodes = topology.nodes.iter().map(|node| match meant.is_none_or(|port| port == node.port) {
+                true => Node { state, ..Node::clone(node) },
+                false => Node::clone(node),
+            });
+            *topology =
+                Arc::new(Topology::new(topology.generation + 1, topology.advertised, nodes.collect::<Vec<_>>()));
+            self.is_news = true;
+        }
+        if self.is_news && conversation.responses_at_boundary() {
+            self.to_client.extend(conversation.announce(&topology));
+            self.is_news = false;
+        }
     }
 
     fn wait(&mut self, from: Side, need: usize) -> bool {

@@ -61,14 +61,13 @@ async fn a_death_waits_behind_nothing_that_clients_rows_tell() {
 async fn a_probe_that_panics_is_begun_anew_without_other_news() {
     let (mut writer, _ends) = writer().await;
     let id = NodeId::new("a");
-    let first = writer.probes.running.remove(&id).unwrap().1;
-    first.abort();
+    writer.probes.running[&id].task.abort();
     let broken = writer.probes.tasks.spawn(async { panic!("on purpose") });
-    writer.probes.running.insert(id.clone(), (nobody(), broken.clone()));
+    writer.probes.running.get_mut(&id).unwrap().task = broken.clone();
     // The next input is the new probe's: its node is dead.
     let heard = writer.next().await.unwrap();
     assert!(matches!(&heard, Input::Dead { id: dead, .. } if *dead == id), "{heard:?}");
-    let (_, second) = &writer.probes.running[&id];
+    let second = &writer.probes.running[&id].task;
     assert!(second.id() != broken.id() && !second.is_finished());
     assert!(writer.metrics.render().unwrap().contains("cqlgate_tasks_ended_total{task=\"probe\"} 1"));
 }

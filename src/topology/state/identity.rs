@@ -45,24 +45,27 @@ impl State {
 
     /// The node says that `host_id` is its own: true when that is accepted.
     fn claim(&mut self, id: &NodeId, host_id: HostId) -> bool {
-        let owner = self.owner(host_id, id).map(|o| (o.id.clone(), o.address, o.state, o.pinned));
+        let owner = self.owner(host_id, id);
+        let owner = owner.map(|o| (o.id.clone(), o.address, o.concluded() == NodeState::Up, o.pinned.is_some()));
         let Some(record) = self.records.get_mut(id) else { return false };
         if record.pinned.is_some_and(|pinned| pinned != host_id) {
             record.disputed = Some(host_id);
             return false;
         }
-        if let Some((owner, address, state, pinned)) = owner {
-            // At one address lives one node: the newcomer is listed twice. And what was once taken from a node by one that
-            // is up is not taken back, or two names of one node would take turns for ever.
-            let taken = record.displaced.as_ref().is_some_and(|(id, by)| *id == host_id && *by == owner);
-            if canonical(address) == canonical(record.address) || pinned.is_some() || (taken && state == NodeState::Up)
-            {
+        if let Some((owner, address, is_up, is_pinned)) = owner {
+            // At one address lives one node: the newcomer is listed twice. And one that is up keeps what is its own for as long as
+            // it says so: it is asked, and anyone who may be dialled could say the same.
+            let elsewhere = canonical(address) != canonical(record.address);
+            if is_pinned || is_up || !elsewhere {
                 record.disputed = Some(host_id);
+                if is_up && elsewhere {
+                    self.questions.insert(owner);
+                }
                 return false;
             }
             if let Some(loser) = self.records.get_mut(&owner) {
-                loser.answers = None;
-                loser.displaced = Some((host_id, id.clone()));
+                // Its answer was about another one, unless it says who it is now.
+                loser.answers = loser.answers.filter(|_| loser.disputed.is_some());
                 if let Some(address) = loser.forget_identity() {
                     self.leave(address, owner.clone());
                 }
@@ -81,7 +84,6 @@ impl State {
         record.host_id = Some(host_id);
         record.verified = true;
         record.disputed = None;
-        record.displaced = None;
         true
     }
 
@@ -99,12 +101,13 @@ impl State {
         }
     }
 
-    /// A host_id that a node was refused is its own once nobody else has it.
+    /// A host_id that a node was refused is its own once nobody else has it, or the one that has it is dead while it answers.
     pub(super) fn settle_disputes(&mut self) {
         let disputed = self.records.values().filter(|record| !record.left);
-        let disputed: Vec<_> = disputed.filter_map(|r| Some((r.id.clone(), r.disputed?))).collect();
-        for (id, host_id) in disputed {
-            if self.owner(host_id, &id).is_none() {
+        let disputed = disputed.filter_map(|r| Some((r.id.clone(), r.disputed?, r.present && r.answers == Some(true))));
+        for (id, host_id, answers) in disputed.collect::<Vec<_>>() {
+            let is_dead = |owner: &Record| !owner.present || owner.answers == Some(false);
+            if self.owner(host_id, &id).is_none_or(|owner| answers && is_dead(owner)) {
                 self.claim(&id, host_id);
             }
         }

@@ -3,7 +3,7 @@
 //! A story's lines: `nodes a=.1 b=.2` (all that discovery sees; `a:9050=.1` gives a port, `H1=.1` names a node by its
 //! host_id), `a alive .1 H1` (a probe was answered; `-` it could not ask; `H1@other` another cluster), `a dead .1`,
 //! `a row H1` (a passing local row; `H1.9`: with that native address), `a stale-row H1` (of a former life), `a unresolved`,
-//! `wait 5`.
+//! `a doubted` (a node says that it is down), `wait 5`.
 //! A node: `a up .1 H1`; `a!`: its connections are closed by the story's last line.
 
 mod places;
@@ -20,6 +20,8 @@ struct World {
     now: SystemTime,
     before: Topology,
     notices: Vec<String>,
+    /// Who is to be asked again after the last line.
+    asked: Vec<String>,
 }
 
 fn address(text: &str) -> SocketAddr {
@@ -64,6 +66,7 @@ impl World {
             now: SystemTime::UNIX_EPOCH,
             before: Topology::default(),
             notices: Vec::new(),
+            asked: Vec::new(),
         }
     }
 
@@ -87,6 +90,10 @@ impl World {
                 Input::Alive { id: NodeId::new(id), address: address(at), identity: identity(who) }
             }
             [id, "dead", at] => Input::Dead { id: NodeId::new(id), address: address(at), reason: DeadReason::Refused },
+            [id, "doubted"] => {
+                let node = self.state.topology().node_by_id(&NodeId::new(id)).unwrap();
+                Input::Doubted { port: node.port, incarnation: node.incarnation }
+            }
             [id, row @ ("row" | "stale-row"), who] => {
                 let node = self.state.topology().node_by_id(&NodeId::new(id)).unwrap();
                 let incarnation = node.incarnation - u64::from(row == "stale-row");
@@ -97,6 +104,7 @@ impl World {
         self.before = self.state.topology().clone();
         let next = self.state.apply(input, self.now);
         self.notices.extend(self.state.take_notices().iter().map(Notice::to_string));
+        self.asked = self.state.take_questions().iter().map(NodeId::to_string).collect();
         next
     }
 
@@ -203,8 +211,8 @@ fn two_listed_nodes_swap_addresses() {
 #[test]
 fn two_nodes_swap_under_fixed_addresses() {
     let swapped = "a up .1 H2, b up .2 H1";
-    check("a alive .1 H2", "a! up .1 H2, b! pending .2 -", &[]);
-    check("a alive .1 H2 \n b alive .2 H1", swapped, &[]);
+    check("a alive .1 H2", "a! down .1 H1, b up .2 H2", &[]);
+    check("a alive .1 H2 \n b alive .2 H1", "a! up .1 H2, b! up .2 H1", &[]);
     check("a dead .1 \n b dead .2 \n b alive .2 H1 \n a alive .1 H2", swapped, &[]);
 }
 
@@ -248,13 +256,22 @@ fn the_clusters_name_is_what_most_nodes_say_whoever_answered_first() {
 
 #[test]
 fn two_nodes_never_have_one_host_id() {
-    // The one that answers with it now has it; the other is asked again, and does not take it back while that one is up.
-    check("a alive .1 H2", "a! up .1 H2, b! pending .2 -", &[]);
-    check("a alive .1 H2 \n b alive .2 H2", "a up .1 H2, b pending .2 -", &[]);
-    check("a alive .1 H2 \n a dead .1 \n b alive .2 H2", "a! pending .1 -, b up .2 H2", &[]);
-    // ... but has it without being asked again when the other is another node, or has left.
-    check("a alive .1 H2 \n b alive .2 H2 \n a alive .1 H1", "a! up .1 H1, b up .2 H2", &[]);
-    check("a alive .1 H2 \n b alive .2 H2 \n nodes b=.2", "a! gone .1 H2, b up .2 H2", &[]);
+    // The one that is up keeps it while it says so itself; it is asked each time that somebody else does.
+    check("a alive .1 H2", "a! down .1 H1, b up .2 H2", &[]);
+    assert_eq!(told("a alive .1 H2").asked, ["b"]);
+    check("a alive .1 H2 \n b alive .2 H2", "a down .1 H1, b up .2 H2", &[]);
+    assert_eq!(told("a alive .1 H2 \n b alive .2 H2 \n a alive .1 H2").asked, ["b"]);
+    check("a alive .1 H2 \n b alive .2 H2 \n a alive .1 H1", "a up .1 H1, b up .2 H2", &[]);
+    // Another has it that answers with it once the owner does not answer any more, says something else or has left.
+    check("a alive .1 H2 \n b dead .2", "a! up .1 H2, b! pending .2 -", &[]);
+    check("a alive .1 H2 \n b alive .2 H3", "a! up .1 H2, b! up .2 H3", &[]);
+    check("a alive .1 H2 \n nodes a=.1", "a! up .1 H2, b! gone .2 H2", &[]);
+    check("b dead .2 \n a alive .1 H2", "a! up .1 H2, b! pending .2 -", &[]);
+    // ... and keeps it then.
+    check("b dead .2 \n a alive .1 H2 \n b alive .2 H2", "a up .1 H2, b pending .2 -", &[]);
+    check("b dead .2 \n a alive .1 H2 \n b alive .2 H2 \n nodes b=.2", "a! gone .1 H2, b up .2 H2", &[]);
+    // One that has stopped answering takes nothing.
+    check("a alive .1 H2 \n a dead .1 \n b dead .2", "a down .1 H1, b! down .2 H2", &[]);
     // Two names at one address are one node: the first keeps it.
     check("nodes a=.1 b=.1 \n b alive .1 H1", "a up .1 H1, b down .1 H2", &[(".1", "current a")]);
     check("nodes a=.1 b=.1 \n b alive .1 H1 \n nodes a=.1 b=.5 \n b alive .5 -", "a up .1 H1, b up .5 H2", &[]);
@@ -346,6 +363,15 @@ fn since_tells_when_the_state_was_entered() {
     assert_eq!(since(&world), SystemTime::UNIX_EPOCH);
     world.tell("a dead .1 \n wait 30 \n a dead .1");
     assert_eq!(since(&world), SystemTime::UNIX_EPOCH + Duration::from_secs(30));
+}
+
+/// The node of a client's control connection may be cut off from the others.
+#[test]
+fn a_node_that_is_called_down_is_asked_and_stays_what_its_answer_says() {
+    let world = told("b doubted");
+    assert_eq!((world.nodes().as_str(), &world.asked[..]), ("a up .1 H1, b up .2 H2", &["b".to_owned()][..]));
+    check("b doubted \n b dead .2", "a up .1 H1, b! down .2 H2", &[]);
+    assert_eq!(told("nodes a=.1 \n b doubted").asked, [""; 0]);
 }
 
 fn any_line() -> impl Strategy<Value = String> {

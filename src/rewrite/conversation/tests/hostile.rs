@@ -150,8 +150,8 @@ fn a_registration_counts_whatever_is_read_with_it_and_in_any_case() {
         assert!(!talk.conversation.is_control(), "the node has not said READY");
         talk.response(Opcode::READY, 1, &[]).unwrap();
         assert!(talk.conversation.is_control(), "{session:?}");
-        let told = talk.response(Opcode::EVENT, -1, &event(NodeChange::Down, "10.77.0.12:9042")).unwrap();
-        assert_eq!(told, event(NodeChange::Down, "203.0.113.10:9043"), "{session:?}");
+        let told = talk.response(Opcode::EVENT, -1, &event(NodeChange::RemovedNode, "10.77.0.12:9042")).unwrap();
+        assert_eq!(told, event(NodeChange::RemovedNode, "203.0.113.10:9043"), "{session:?}");
     }
 }
 
