@@ -6,8 +6,8 @@ hold. Truth about addresses is the kubelet's: it is the rig's own.
 import signal
 
 from . import assertions as a
-from . import net, rights, schema
-from .api_witness import JOINED, LEFT, RETURNED, Witness
+from . import contradicted, net, rights, schema
+from .api_witness import JOINED, LEFT, RETURNED, Metrics, Witness
 from .cql import Refused
 from .gateway_pod import GatewayPod
 from .kubeapi import Refused as ApiRefused
@@ -52,6 +52,13 @@ class KubernetesLife(Life):
                 said += "; no connection closed"
             return f"{said}; {witness.told(program, {where.get(pod): kinds for pod, kinds in moved.items()})}"
         self.judge(step, check)
+
+    def held_downs(self):
+        """How often the gateway kept a node's DOWN to itself."""
+        return int(Metrics(self.gateway).sum("events_total", action="held", event="DOWN"))
+
+    def log(self):
+        return (self.gateway.home / "out.log").read_text(errors="replace").splitlines()
 
     def addresses(self):
         """pod → what clients dial for it."""
@@ -200,7 +207,7 @@ def same(one, other):
 
 STEPS = {"replaced": KubernetesLife.replaced, "killed": KubernetesLife.killed, "scaled": KubernetesLife.scaled,
          "rolled": KubernetesLife.rolled, "flapping": KubernetesLife.flapping, "hostname": KubernetesLife.hostname,
-         "maps": KubernetesLife.maps, "schema": KubernetesLife.schema, "end": KubernetesLife.end}
+         "cutoff": contradicted.cutoff, "impostor": contradicted.impostor, "maps": KubernetesLife.maps, "schema": KubernetesLife.schema, "end": KubernetesLife.end}
 
 
 def live(life, steps):
