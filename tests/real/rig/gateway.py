@@ -7,7 +7,6 @@ import subprocess
 import urllib.request
 
 from . import cache, net
-from .cassandra import CREDENTIALS
 from .wait import until
 
 FIRST_PORT = 9042
@@ -32,7 +31,7 @@ class Gateway:
 
     direct = False
 
-    def __init__(self, ring, discovery="nodes", credentials=False, tls=None, rewriting=True, number=1, release=False):
+    def __init__(self, ring, discovery="nodes", credentials=None, tls=None, rewriting=True, number=1, release=False):
         self.ring, self.discovery, self.tls, self.rewriting, self.number = ring, discovery, tls, rewriting, number
         self.home = cache.RUN / ("gateway" if number == 1 else f"gateway{number}")
         shutil.rmtree(self.home, ignore_errors=True)
@@ -53,8 +52,8 @@ class Gateway:
             points = ", ".join(f'"{n.address}:9042"' for n in self.ring.nodes)
             lines += [f"  contact_points: [{points}]", "  state_file: ports.json"]
         if credentials:
-            (self.home / "password").write_text(CREDENTIALS[1])
-            lines += ["probe:", f"  username: {CREDENTIALS[0]}", "  password_file: password"]
+            (self.home / "password").write_text(credentials[1])
+            lines += ["probe:", f"  username: {credentials[0]}", "  password_file: password"]
         if self.tls:
             lines += ["tls:", f"  clients: {{certificate: {self.tls}/gateway.pem, key: {self.tls}/gateway.key}}",
                       f"  nodes: {{ca: {self.tls}/ca.pem, verify: full}}"]

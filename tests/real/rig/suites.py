@@ -149,7 +149,7 @@ def ci(report, direct=False):
     # Two nodes: what is asked is whether passwords and TLS on both sides work at all.
     keys = certificates.make(cache.RUN / "certificates")
     ring = ring_with_schema(count=2, auth=True, tls=keys)
-    suite = Suite(report, ring, stand(ring, direct, discovery=DISCOVERY, credentials=True, tls=keys), direct)
+    suite = Suite(report, ring, stand(ring, direct, discovery=DISCOVERY, credentials=CREDENTIALS, tls=keys), direct)
     suite.cell("ci", "python", credentials=CREDENTIALS, ca=keys / "ca.pem", note=" password tls")
     suite.gateway.stop()
     ring.kill()
@@ -178,12 +178,32 @@ def secured(report, direct=False, names=tuple(DRIVERS)):
         suite.cell("auth", name, credentials=CREDENTIALS)
     suite.shell("auth", CREDENTIALS)
     suite.gateway.stop()
-    suite = Suite(report, ring, stand(ring, direct, discovery=DISCOVERY, credentials=True, tls=keys), direct)
+    if not direct:
+        refused(report, ring, [name for name in names if name in ("java", "python")])
+    suite = Suite(report, ring, stand(ring, direct, discovery=DISCOVERY, credentials=CREDENTIALS, tls=keys), direct)
     for name in names:
         if DRIVERS[name].tls:
             suite.cell("tls", name, credentials=CREDENTIALS, ca=keys / "ca.pem")
     suite.gateway.stop()
     ring.kill()
+
+
+def refused(report, ring, names):
+    """Nodes refuse the gateway's own login: clients log in as themselves, and it is said."""
+    suite = Suite(report, ring, stand(ring, False, credentials=(CREDENTIALS[0], "not the password")))
+
+    def ready():
+        text = suite.gateway.admin("/readyz").strip()
+        if not text.startswith("ready\ndegraded, by 3 nodes: login as probe.username refused (0x0100)"):
+            raise a.Failed(f"/readyz says {text}")
+        return text
+    for name in names:
+        suite.cell("refused", name, credentials=CREDENTIALS)
+    try:
+        report.add("refused", "gateway", "a wrong password", "degraded", "ok", ready().replace("\n", "; "))
+    except (a.Failed, OSError) as failed:
+        report.add("refused", "gateway", "a wrong password", "degraded", "failed", failed)
+    suite.gateway.stop()
 
 
 def versions(report, direct=False, which=("4.1", "4.0", "6.0", "3.11"), nodes=2):
