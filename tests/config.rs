@@ -309,9 +309,10 @@ fn kubernetes_file_loads() {
     assert_eq!(config.advertise, Advertise::Service("cqlgate".to_owned()));
     let Discovery::Kubernetes(kubernetes) = config.discovery else { panic!("no Kubernetes") };
     assert_eq!((kubernetes.service.as_str(), kubernetes.namespace.as_deref()), ("cassandra", Some("db")));
-    let racks = load("kubernetes-racks.yaml").config;
-    let Discovery::Kubernetes(kubernetes) = racks.discovery else { panic!("no Kubernetes") };
-    assert_eq!(kubernetes.stateful_sets.len(), 2);
+    for (file, racks) in [("kubernetes-racks.yaml", 2), ("k8ssandra.yaml", 3)] {
+        let Discovery::Kubernetes(kubernetes) = load(file).config.discovery else { panic!("no Kubernetes") };
+        assert_eq!(kubernetes.stateful_sets.len(), racks, "{file}");
+    }
 }
 
 #[test]

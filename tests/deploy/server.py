@@ -20,8 +20,8 @@ def texts():
     deploy = chart.DEPLOY
     yield "manifests", (deploy / "manifests" / "cqlgate.yaml").read_text()
     yield "example", (deploy / "example" / "cassandra.yaml").read_text()
-    for cloud in sorted((deploy / "clouds").glob("*.yaml")):
-        yield cloud.name, chart.template({}, "--values", cloud)
+    for values in sorted([*(deploy / "clouds").glob("*.yaml"), *(deploy / "operators").glob("*.yaml")]):
+        yield values.name, chart.template({}, "--values", values)
     yield "1,000 ports", chart.template({"config": {"listen": "0.0.0.0:20000-20999"}})
     yield "IPv6 listener", chart.template({"config": {"listen": "[::]:9042-9061", "admin": "[::]:9180"}})
     objects = chart.Objects(EVERYTHING, namespace="gateway").all

@@ -13,6 +13,13 @@ def each_clouds_values_render():
 
 
 @check
+def each_operators_values_name_the_service_of_all_pods():
+    found = {path.stem: Objects({}, "--values", path).config()["discovery"]["kubernetes"] for path in sorted((chart.DEPLOY / "operators").glob("*.yaml"))}
+    equal({name: keys["service"] for name, keys in found.items()},
+          {"bitnami": "cassandra-headless", "k8ssandra": "demo-dc1-all-pods-service", "scylla-operator": "demo-client"})
+
+
+@check
 def a_range_beyond_the_load_balancers_limit_is_refused_at_install():
     def many(count, provider, **service):
         return config(listen=f"0.0.0.0:10001-{10000 + count}") | {"loadBalancer": {"provider": provider}, "service": service}

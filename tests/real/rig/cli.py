@@ -118,7 +118,7 @@ def parse(arguments):
         one = commands.add_parser(name, help=what, description=what)
         one.add_argument("--direct", action="store_true", help="no gateway: the drivers meet the nodes, to tell whose fault it is")
         one.add_argument("--drivers", help="only these, with commas between")
-        one.add_argument("--steps", help="only these: usual has death,control,growth,move,schema,end; kubernetes replaced,killed,scaled,rolled,flapping,hostname,maps,racks,schema,end; kubernetes-api its own, which it prints")
+        one.add_argument("--steps", help="only these: usual has death,control,growth,move,schema,end; kubernetes replaced,killed,scaled,rolled,flapping,hostname,cutoff,impostor,maps,racks,k8ssandra,schema,end; kubernetes-api its own, which it prints")
         one.add_argument("--releases", help="versions: only these of 4.1,4.0,6.0,3.11; leak: of 5.0,4.1")
         one.add_argument("--seconds", type=float, help="leak: all of it, 600 unless told; flood: each flood, 120 unless told; CQLGATE_SEED=N for the same choices again")
         one.add_argument("--record", metavar="FILE", help="write the table as Markdown, too")

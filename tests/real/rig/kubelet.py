@@ -36,6 +36,54 @@ spec:
 """
 
 
+# As cass-operator makes them (k8ssandra/cass-operator `construct_service.go`, `construct_statefulset.go`): no port is called cql, pods are made all at
+# once, and a Service has those that are not ready, too.
+OPERATORS_SERVICE = """apiVersion: v1
+kind: Service
+metadata:
+  name: {cluster}-{dc}-all-pods-service
+  namespace: {namespace}
+  labels: {{cassandra.datastax.com/cluster: {cluster}, cassandra.datastax.com/datacenter: {dc}}}
+spec:
+  clusterIP: None
+  publishNotReadyAddresses: true
+  selector: {{cassandra.datastax.com/cluster: {cluster}, cassandra.datastax.com/datacenter: {dc}}}
+  ports:
+  - {{name: native, port: 9042}}
+  - {{name: mgmt-api, port: 8080}}
+  - {{name: prometheus, port: 9103}}
+"""
+
+OPERATORS_RACK = """---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {{name: {cluster}-{dc}-{rack}-sts, namespace: {namespace}, labels: {labels}}}
+spec:
+  serviceName: {cluster}-{dc}-all-pods-service
+  podManagementPolicy: Parallel
+  replicas: {replicas}
+  selector: {{matchLabels: {labels}}}
+  template:
+    metadata: {{labels: {labels}}}
+    spec:
+      terminationGracePeriodSeconds: 120
+      containers:
+      - name: cassandra
+        image: "cassandra:5.0.9"
+        ports: [{{name: native, containerPort: 9042}}, {{name: internode, containerPort: 7000}}, {{name: mgmt-api-http, containerPort: 8080}}]
+"""
+
+
+def operators(cluster, dc, racks, namespace="db"):
+    """A datacenter as cass-operator has it: the Service of all its pods, and a StatefulSet for each rack (name → replicas), as YAML."""
+    names = {"cluster": cluster, "dc": dc, "namespace": namespace}
+
+    def labels(rack):
+        return f"{{cassandra.datastax.com/cluster: {cluster}, cassandra.datastax.com/datacenter: {dc}, cassandra.datastax.com/rack: {rack}}}"
+    made = (OPERATORS_RACK.format(**names, rack=rack, replicas=count, labels=labels(rack)) for rack, count in racks.items())
+    return OPERATORS_SERVICE.format(**names) + "".join(made)
+
+
 def workload(service="cassandra", sets=None, namespace="db", app="cassandra", early=False):
     """A headless Service and the StatefulSets (name → replicas) that it selects, as YAML."""
     sets = sets or {"cassandra": 3}

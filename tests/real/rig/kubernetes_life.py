@@ -133,6 +133,26 @@ class KubernetesLife(Life):
         self.loaded("rolled", lambda: self.kubelet.rolling_restart("cassandra", 3, lambda _: next(self.fresh)),
                     {f"cassandra-{ordinal}": RETURNED for ordinal in range(3)})
 
+    def rack(self):
+        """All pods of a rack go at once, and come back elsewhere; what they are not asked for the other rack answers."""
+        pods = [pod for pod in self.kubelet.nodes if pod.rsplit("-", 1)[0] == next(iter(self.kubelet.nodes)).rsplit("-", 1)[0]]
+
+        def act():
+            for pod in pods:
+                self.kubelet.terminate(pod)
+            for pod in pods:
+                self.kubelet.nodes[pod].stop(signal.SIGTERM)
+                self.kubelet.forget(pod)
+            for pod in pods:
+                node = self.kubelet.nodes[pod]
+                node.move(next(self.fresh))
+                self.kubelet.place(pod, node.address)
+                node.start()
+            for pod in pods:
+                self.kubelet.nodes[pod].wait_open()
+                self.kubelet.ready(pod)
+        self.loaded("rack", act, {pod: RETURNED for pod in pods})
+
     def flapping(self):
         """A node that answers is called unready and ready again, 20 times: nobody notices."""
         pod, _ = self.pod(1)
@@ -206,7 +226,7 @@ def same(one, other):
 
 
 STEPS = {"replaced": KubernetesLife.replaced, "killed": KubernetesLife.killed, "scaled": KubernetesLife.scaled,
-         "rolled": KubernetesLife.rolled, "flapping": KubernetesLife.flapping, "hostname": KubernetesLife.hostname,
+         "rolled": KubernetesLife.rolled, "rack": KubernetesLife.rack, "flapping": KubernetesLife.flapping, "hostname": KubernetesLife.hostname,
          "cutoff": contradicted.cutoff, "impostor": contradicted.impostor, "maps": KubernetesLife.maps, "schema": KubernetesLife.schema, "end": KubernetesLife.end}
 
 

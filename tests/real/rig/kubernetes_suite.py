@@ -5,7 +5,7 @@ from . import drivers, kubernetes_life, kubetools, net
 from .controlplane import ControlPlane
 from .deploy import Release
 from .gateway_pod import GatewayPod
-from .kubelet import Kubelet, workload
+from .kubelet import Kubelet, operators, workload
 from .suites import Suite, ring_with_schema
 
 NAMES = ("java", "python")
@@ -71,7 +71,20 @@ def racks(report, cluster, names):
         stand.gateway.stop()
 
 
-def run(report, names=NAMES, steps=(*kubernetes_life.STEPS, "racks")):
+def k8ssandra(report, cluster, names):
+    """The same nodes as cass-operator has them. A rack is restarted at once."""
+    for name in [pod.rsplit("-", 1)[0] for pod in cluster.kubelet.nodes if pod.endswith("-0")]:
+        cluster.kubelet.remove(name)
+    racks = {"r1": 2, "r2": 1}
+    cluster.plane.apply(operators("demo", "dc1", racks))
+    cluster.place(f"demo-dc1-{rack}-sts-{ordinal}" for rack, count in racks.items() for ordinal in range(count))
+    cluster.release.change(values("demo-dc1-all-pods-service", ledger="cqlgate-ports"))
+    stand = Stand(report, cluster, cluster.gateway().start())
+    stand.live("k8ssandra", names, ("rack", "replaced", "maps", "end"))
+    stand.gateway.stop()
+
+
+def run(report, names=NAMES, steps=(*kubernetes_life.STEPS, "racks", "k8ssandra")):
     """CA1 to CA4, then the cluster's life."""
     drivers.prepare(names)
     report.details = True
@@ -81,8 +94,10 @@ def run(report, names=NAMES, steps=(*kubernetes_life.STEPS, "racks")):
     gateway.spawn()
     cluster.place(f"cassandra-{ordinal}" for ordinal in range(3))
     stand = Stand(report, cluster, gateway.wait())
-    stand.live("kubernetes", names, [step for step in steps if step != "racks"])
+    stand.live("kubernetes", names, [step for step in steps if step not in ("rack", "racks", "k8ssandra")])
     gateway.stop()
     if "racks" in steps:
         racks(report, cluster, names)
+    if "k8ssandra" in steps:
+        k8ssandra(report, cluster, names)
     cluster.stop()

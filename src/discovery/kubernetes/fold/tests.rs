@@ -1,5 +1,7 @@
 //! The fold, told as a watch tells it; the state after each step is one line of text.
 
+mod operators;
+
 use std::time::Duration;
 
 use proptest::prelude::*;
