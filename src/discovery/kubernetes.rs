@@ -28,6 +28,8 @@ mod objects;
 mod oddities;
 mod pending;
 mod placement;
+#[cfg(test)]
+mod simulation;
 mod snapshot;
 mod telling;
 mod timing;

@@ -236,8 +236,11 @@ impl Fold {
         for id in ids {
             let before = self.known.get(&id);
             let verdict = self.verdict(&id, before);
-            // Nobody asks a node that is away whether it answers.
-            let answers = || !matches!(before, Some(Known { presence: Presence::Away(_), .. })) && answers(&id);
+            // Nobody asks a node that is away whether it answers; and where another pod is listed, that one answers.
+            let answers = || {
+                before.is_some_and(|known| !matches!(known.presence, Presence::Away(_)) && !self.is_given_again(known))
+                    && answers(&id)
+            };
             let presence = match (&verdict, before.map(|known| &known.presence)) {
                 (Verdict::Here(..), _) => Presence::Here,
                 (Verdict::Missing(Withdrawn::List { number, .. }), _)
@@ -336,14 +339,21 @@ impl Fold {
                         let address = SocketAddr::new(ip, member.address.port());
                         Verdict::Here(Member { address, present: true, ..member })
                     }
-                    _ => Verdict::Away,
+                    // A Pod that has no address yet may be old news.
+                    _ => self.missing(id),
                 }
             }
             (_, Some(_)) => Verdict::Away,
-            (Some(_), None) | (None, None) => {
-                self.withdrawn.get(id).map_or(Verdict::Away, |withdrawn| Verdict::Missing(*withdrawn))
-            }
+            (Some(_), None) | (None, None) => self.missing(id),
         }
+    }
+
+    fn is_given_again(&self, known: &Known) -> bool {
+        self.offers.values().any(|offer| offer.endpoint.address == known.member.address.ip())
+    }
+
+    fn missing(&self, id: &NodeId) -> Verdict {
+        self.withdrawn.get(id).map_or(Verdict::Away, |withdrawn| Verdict::Missing(*withdrawn))
     }
 }
 

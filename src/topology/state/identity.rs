@@ -47,9 +47,11 @@ impl State {
     fn claim(&mut self, id: &NodeId, host_id: HostId) -> bool {
         let owner = self.owner(host_id, id);
         let owner = owner.map(|o| (o.id.clone(), o.address, o.concluded() == NodeState::Up, o.pinned.is_some()));
+        let is_anothers = self.records.get(id).is_some_and(|record| self.lives_another_at(record, host_id));
         let Some(record) = self.records.get_mut(id) else { return false };
-        if record.pinned.is_some_and(|pinned| pinned != host_id) {
+        if is_anothers || record.pinned.is_some_and(|pinned| pinned != host_id) {
             record.disputed = Some(host_id);
+            record.verified &= !is_anothers;
             return false;
         }
         if let Some((owner, address, is_up, is_pinned)) = owner {
@@ -85,6 +87,16 @@ impl State {
         record.verified = true;
         record.disputed = None;
         true
+    }
+
+    /// A node that was listed at the same address later is the one that says something new there: an address that was given again
+    /// before its last owner was known to be gone.
+    fn lives_another_at(&self, record: &Record, host_id: HostId) -> bool {
+        let is_news = record.host_id.is_some_and(|known| known != host_id);
+        let later = |other: &Record| {
+            !other.left && other.claimed > record.claimed && canonical(other.address) == canonical(record.address)
+        };
+        is_news && self.records.values().any(later)
     }
 
     /// Settles the cluster's name, and believes those who were not believed only because of it.

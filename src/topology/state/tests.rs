@@ -288,6 +288,14 @@ fn the_later_listed_of_two_at_one_address_is_meant_where_nothing_tells() {
 }
 
 #[test]
+fn an_address_that_was_given_again_is_the_later_ones_whoever_is_asked_first() {
+    check("nodes a=.1 b=.2 c=.1 \n a alive .1 H3", "a! down .1 H1, b up .2 H2, c pending .1 -", &[]);
+    let right = "a down .1 H1, b up .2 H2, c up .1 H3";
+    check("nodes a=.1 b=.2 c=.1 \n a alive .1 H3 \n c alive .1 H3", right, &[(".1", "current c")]);
+    check("nodes a=.1 b=.2 c=.1 \n c alive .1 H3 \n a alive .1 H3", "a! down .1 H1, b up .2 H2, c up .1 H3", &[]);
+}
+
+#[test]
 fn a_node_named_by_its_host_id_accepts_no_other() {
     let mut world = World::new();
     world.tell("nodes H1=.1 H2=.2 \n H1 alive .1 H1 \n H2 alive .2 H1");

@@ -1,5 +1,6 @@
 //! The fold, told as a watch tells it; the state after each step is one line of text.
 
+mod late;
 mod operators;
 
 use std::time::Duration;

@@ -1,0 +1,202 @@
+//! The world of the simulation: pods as they are, and what the API has said of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use uuid::Uuid;
+
+use super::super::listing::Seen;
+use super::super::objects::{Endpoint, PodObject, Slice};
+use crate::topology::HostId;
+
+const SETS: [&str; 2] = ["a", "b"];
+const MOST_PODS: u64 = 3;
+
+/// xorshift64*, <https://www.jstatsoft.org/article/view/v008i14>.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        ((self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % bound.max(1) as u64) as usize
+    }
+
+    pub fn percent(&mut self, percent: usize) -> bool {
+        self.below(100) < percent
+    }
+
+    pub fn one_of<T: Clone>(&mut self, choices: &[T]) -> Option<T> {
+        choices.get(self.below(choices.len())).cloned()
+    }
+}
+
+/// A pod as it is, which nobody knows but itself.
+#[derive(Clone, Debug)]
+pub struct Pod {
+    pub uid: u64,
+    pub address: Option<[u8; 4]>,
+    /// Its node answers.
+    pub alive: bool,
+    ready: bool,
+    terminating: bool,
+}
+
+/// What is, and what the API has said of it so far.
+#[derive(Default)]
+pub struct Cluster {
+    pub pods: BTreeMap<String, Pod>,
+    wanted: [u64; SETS.len()],
+    /// Where the last pod of a name lived: the next one lives elsewhere.
+    former: BTreeMap<String, [u8; 4]>,
+    lives: u64,
+    /// Decides which pods share a slice.
+    packing: usize,
+    pub slices: BTreeMap<String, Slice>,
+    pub objects: BTreeMap<String, PodObject>,
+    pub said_of_slices: Vec<Seen<Slice>>,
+    pub said_of_pods: Vec<Seen<PodObject>>,
+}
+
+impl Cluster {
+    pub fn new() -> Self {
+        Self { wanted: [3, 2], ..Self::default() }
+    }
+
+    /// One thing happens, to a pod or to what is said of pods.
+    pub fn step(&mut self, random: &mut Random) {
+        let names: Vec<String> = self.pods.keys().cloned().collect();
+        match random.below(12) {
+            0 => self.wanted[random.below(SETS.len())] = 1 + random.below(MOST_PODS as usize) as u64,
+            1 | 2 => self.control(),
+            3 | 4 => self.slice_up(),
+            5 => self.packing = random.below(3),
+            what => {
+                let Some(name) = random.one_of(&names) else { return };
+                let address = self.free(random, &name);
+                let Some(pod) = self.pods.get_mut(&name) else { return };
+                match what {
+                    6 if random.percent(40) => pod.terminating = true,
+                    7 if random.percent(40) => (pod.alive, pod.ready) = (false, false),
+                    8 if pod.terminating && !pod.alive => {
+                        self.former.extend(pod.address.map(|address| (name.clone(), address)));
+                        self.pods.remove(&name);
+                    }
+                    9 => pod.address = pod.address.or(address),
+                    10 => pod.alive |= pod.address.is_some() && !pod.terminating,
+                    _ => pod.ready = pod.alive,
+                }
+                self.tell_pod(&name);
+            }
+        }
+    }
+
+    /// An address that no pod has, and the last pod of that name had not.
+    fn free(&self, random: &mut Random, name: &str) -> Option<[u8; 4]> {
+        let taken: BTreeSet<_> =
+            self.pods.values().filter_map(|pod| pod.address).chain(self.former.get(name).copied()).collect();
+        let free: Vec<_> = (1..12).map(|last| [10, 0, 0, last]).filter(|at| !taken.contains(at)).collect();
+        random.one_of(&free)
+    }
+
+    /// The StatefulSet controller makes the pods that there should be, and ends those that there should not.
+    fn control(&mut self) {
+        for (set, wanted) in SETS.into_iter().zip(self.wanted) {
+            for ordinal in 0..=MOST_PODS {
+                let name = format!("{set}-{ordinal}");
+                if ordinal >= wanted {
+                    self.pods.get_mut(&name).into_iter().for_each(|pod| pod.terminating = true);
+                } else if !self.pods.contains_key(&name) {
+                    self.lives += 1;
+                    let uid = self.lives;
+                    let pod = Pod { uid, address: None, alive: false, ready: false, terminating: false };
+                    self.pods.insert(name.clone(), pod);
+                }
+                self.tell_pod(&name);
+            }
+        }
+    }
+
+    fn tell_pod(&mut self, name: &str) {
+        let object = self.pods.get(name).map(|pod| PodObject {
+            uid: Some(pod.uid.to_string().into()),
+            addresses: pod.address.into_iter().map(Into::into).collect(),
+            stateful_set: name.split('-').next().map(Into::into),
+        });
+        if self.objects.get(name) == object.as_ref() {
+            return;
+        }
+        self.said_of_pods.push(match &object {
+            Some(object) => Seen::Apply(name.to_owned(), object.clone()),
+            None => Seen::Delete(name.to_owned()),
+        });
+        match object {
+            Some(object) => _ = self.objects.insert(name.to_owned(), object),
+            None => _ = self.objects.remove(name),
+        }
+    }
+
+    /// The EndpointSlice controller catches up.
+    pub fn slice_up(&mut self) {
+        let mut slices: BTreeMap<String, Slice> = BTreeMap::new();
+        for (name, pod) in &self.pods {
+            let Some(address) = pod.address else { continue };
+            let slice = match self.packing {
+                0 => "s0".to_owned(),
+                1 => format!("s{}", pod.uid % 2),
+                _ => format!("s{}", name.len() + name.as_bytes()[0] as usize % 3),
+            };
+            slices.entry(slice).or_insert_with(|| Slice { port: Some(9042), endpoints: Vec::new() }).endpoints.push(
+                Endpoint {
+                    address: address.into(),
+                    pod: Some(name.as_str().into()),
+                    uid: Some(pod.uid.to_string().into()),
+                    hostname: Some(name.as_str().into()),
+                    serving: pod.ready,
+                    terminating: pod.terminating,
+                    zone: None,
+                },
+            );
+        }
+        let changed = slices.iter().filter(|(name, slice)| self.slices.get(*name) != Some(slice));
+        self.said_of_slices.extend(changed.map(|(name, slice)| Seen::Apply(name.clone(), slice.clone())));
+        let deleted = self.slices.keys().filter(|name| !slices.contains_key(*name));
+        self.said_of_slices.extend(deleted.cloned().map(Seen::Delete));
+        self.slices = slices;
+    }
+
+    /// All that was begun comes to its end: what is to go is gone, and every pod that there should be answers.
+    pub fn end(&mut self, random: &mut Random) {
+        for _ in 0..4 {
+            self.control();
+            for name in self.pods.keys().cloned().collect::<Vec<_>>() {
+                let address = self.free(random, &name);
+                let Some(pod) = self.pods.get_mut(&name) else { continue };
+                if pod.terminating {
+                    self.former.extend(pod.address.map(|address| (name.clone(), address)));
+                    self.pods.remove(&name);
+                } else {
+                    pod.address = pod.address.or(address);
+                    (pod.alive, pod.ready) = (true, true);
+                }
+                self.tell_pod(&name);
+            }
+            self.slice_up();
+        }
+    }
+
+    /// Who answers there.
+    pub fn at(&self, address: [u8; 4]) -> Option<(&String, &Pod)> {
+        self.pods.iter().find(|(_, pod)| pod.alive && pod.address == Some(address))
+    }
+}
+
+pub fn host_id(name: &str) -> HostId {
+    HostId(Uuid::from_u128(name.bytes().fold(0, |sum, byte| sum * 256 + u128::from(byte))))
+}
+
+pub fn list<T: Clone>(all: &BTreeMap<String, T>, has: impl Fn(&str) -> bool) -> Vec<Seen<T>> {
+    let objects = all.iter().filter(|(name, _)| has(name));
+    let objects = objects.map(|(name, object)| Seen::InitApply(name.clone(), object.clone()));
+    [Seen::Init].into_iter().chain(objects).chain([Seen::InitDone]).collect()
+}
