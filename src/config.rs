@@ -75,6 +75,8 @@ pub enum Discovery {
     Nodes(Vec<ListedNode>),
     /// `contact_points:`, ask a running cluster.
     ContactPoints(ContactPoints),
+    /// `dns:`, the SRV records of a headless Service: its name.
+    Dns(String),
     /// `kubernetes:`, watch the pods behind a headless Service.
     Kubernetes(kubernetes::Kubernetes),
 }

@@ -1,8 +1,8 @@
-//! Where nodes come from, and whether they live: `nodes:` (a fixed list), `contact_points:` (ask the cluster) or
-//! `kubernetes:` (watch the pods behind a Service).
+//! Where nodes come from, and whether they live: `nodes:` (a fixed list), `contact_points:` (ask the cluster), `dns:` (a headless
+//! Service's SRV records) or `kubernetes:` (watch the pods behind it).
 //!
 //! ```text
-//!   fixed / contact_points / kubernetes ─────┐ Input::Nodes
+//!   fixed / contact_points / dns / kubernetes ┐ Input::Nodes
 //!   probe (one for each node) ── Alive, Dead ┤
 //!   advertised ── Input::Advertised ─────────┼──▶ writer: topology::state ──▶ watch<Arc<Topology>>
 //!   relays ── Observed, heard last ──────────┘        └─ starts and ends the probes
@@ -16,6 +16,7 @@ mod claims;
 mod client;
 mod clock;
 mod contact_points;
+mod dns;
 mod fixed;
 mod identity;
 mod kubernetes;
@@ -52,6 +53,7 @@ pub use state_file::StateFileError;
 use crate::proxy::dial::Dialer;
 use clock::Clock;
 use contact_points::ContactPoints;
+use dns::Dns;
 use fixed::Fixed;
 use kubernetes::{Cluster, ClusterError, follow_load_balancer};
 use resolve::Names;
@@ -105,7 +107,7 @@ fn spawn_with(
     readiness: &Readiness,
 ) -> Result<Handle, DiscoveryError> {
     let dialer = Dialer { deadline: config.timeouts.dial, tls: node_tls };
-    let (mut fixed, mut contact_points, mut kubernetes, mut state_file) = (None, None, None, None);
+    let (mut fixed, mut contact_points, mut kubernetes, mut dns, mut state_file) = (None, None, None, None, None);
     let mut wakes = HashMap::new();
     match &config.discovery {
         Discovery::Nodes(nodes) => {
@@ -117,6 +119,7 @@ fn spawn_with(
             state_file = points.state_file.as_deref().map(StateFile::open).transpose()?;
             contact_points = Some(points.addresses.clone());
         }
+        Discovery::Dns(name) => dns = Some(name.clone()),
         Discovery::Kubernetes(config) => kubernetes = cluster.clone().map(|cluster| (cluster, config.clone())),
     }
     let mut state = State::new(ports.clone(), Options::default());
@@ -157,13 +160,25 @@ fn spawn_with(
         sources.spawn(kubernetes::Source::run(kubernetes::Parts {
             cluster,
             config,
-            range: ports,
+            range: ports.clone(),
             names: names.clone(),
             inputs: inputs.clone(),
             topology: topology.clone(),
             metrics: Arc::clone(&metrics),
             readiness: readiness.clone(),
         }));
+    }
+    if let Some(name) = dns {
+        let source = Dns {
+            name,
+            names: names.clone(),
+            range: ports,
+            inputs: inputs.clone(),
+            topology: topology.clone(),
+            metrics: Arc::clone(&metrics),
+            readiness: readiness.clone(),
+        };
+        sources.spawn(source.run());
     }
     if let Some(points) = contact_points {
         let source = ContactPoints {

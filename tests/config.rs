@@ -271,7 +271,7 @@ fn discovery_is_one_way_and_its_ports_are_distinct() {
     refused(&listed("{name: b, address: h2, port: 9042}"), "9042 is already that of discovery.nodes[0]", 5);
     refused(&listed("{name: b, address: h2, port: 9062}"), "9062 is outside listen 0.0.0.0:9042-9061", 5);
     refused(&listed("{name: '', address: h2}"), "is empty", 5);
-    refused(&format!("{HEAD}discovery: {{}}\n"), "needs nodes, contact_points or kubernetes", 2);
+    refused(&format!("{HEAD}discovery: {{}}\n"), "needs nodes, contact_points, dns or kubernetes", 2);
     refused(&format!("{HEAD}discovery: {{nodes: []}}\n"), "is empty", 2);
     refused(&format!("{HEAD}discovery: {{contact_points: []}}\n"), "is empty", 2);
     refused(&format!("{HEAD}discovery: {{contact_points: ['h:0']}}\n"), "has no port from 1 to 65535", 2);
@@ -301,6 +301,18 @@ fn kubernetes_keys_are_checked() {
     let with_state = format!("{}  state_file: ports.json\n", kubernetes(""));
     refused(&with_state, "kubernetes has snapshot_file", 5);
     refused(&format!("advertise: {{service: a, ipv4: 1.2.3.4}}\n{NODES}"), "service excludes ipv4 and ipv6", 1);
+}
+
+#[test]
+fn a_name_of_srv_records_loads_and_an_address_is_none() {
+    let dns = |name: &str| format!("{HEAD}discovery:\n  dns: {name}\n");
+    let config = parse(&dns("cassandra.db.svc.cluster.local.")).unwrap().config;
+    assert_eq!(config.discovery, Discovery::Dns("cassandra.db.svc.cluster.local".to_owned()));
+    let printed = serde_saphyr::to_string(&File::from(&config)).unwrap();
+    assert_eq!(parse(&printed).unwrap().config, config, "{printed}");
+    refused(&dns("10.1.2.3"), "\"10.1.2.3\" is no DNS name of a headless Service", 3);
+    refused(&dns("c:9042"), "is no DNS name", 3);
+    refused(&format!("{}  state_file: ports.json\n", dns("c")), "with dns a port follows from its ordinal", 4);
 }
 
 #[test]

@@ -47,6 +47,10 @@ fn describe(config: &Config) -> anyhow::Result<String> {
                 None => writeln!(text, "# A node keeps its port by its host_id until the gateway starts again.")?,
             }
         }
+        Discovery::Dns(name) => {
+            let range = format!("{}-{}", listen.first, listen.last);
+            writeln!(text, "#   {range}  the targets of {name}'s SRV records, from ordinal 0")?;
+        }
         Discovery::Kubernetes(kubernetes) => {
             let sets = &kubernetes.stateful_sets;
             let width = sets.iter().map(|set| set.name.chars().count()).max().unwrap_or(0);

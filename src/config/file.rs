@@ -147,7 +147,7 @@ impl<'de> Deserialize<'de> for Advertise {
     }
 }
 
-/// Exactly one of `nodes`, `contact_points` and `kubernetes`.
+/// Exactly one of `nodes`, `contact_points`, `dns` and `kubernetes`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Discovery {
@@ -160,6 +160,9 @@ pub struct Discovery {
     /// With contact_points: keeps each node's port across restarts of the gateway.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state_file: Option<PathBuf>,
+    /// Look up the SRV records of a StatefulSet's headless Service, such as cassandra.db.svc.cluster.local.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<String>,
     /// Watch the pods behind a headless Service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kubernetes: Option<Kubernetes>,

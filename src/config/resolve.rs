@@ -122,8 +122,8 @@ impl File {
         if discovery.state_file.is_some() && discovery.kubernetes.is_some() {
             found.problem("discovery.state_file", "goes with contact_points; kubernetes has snapshot_file");
         }
-        match (&discovery.nodes, &discovery.contact_points, &discovery.kubernetes) {
-            (Some(nodes), None, None) => {
+        match (&discovery.nodes, &discovery.contact_points, &discovery.dns, &discovery.kubernetes) {
+            (Some(nodes), None, None, None) => {
                 if discovery.state_file.is_some() {
                     found.problem(
                         "discovery.state_file",
@@ -132,7 +132,7 @@ impl File {
                 }
                 Discovery::Nodes(self.resolve_nodes(nodes, found))
             }
-            (None, Some(points), None) => {
+            (None, Some(points), None, None) => {
                 if points.is_empty() {
                     found.problem("discovery.contact_points", "is empty: give at least one node of the cluster");
                 }
@@ -151,19 +151,32 @@ impl File {
                 }
                 Discovery::ContactPoints(ContactPoints { addresses: points.clone(), state_file })
             }
-            (None, None, Some(kubernetes)) => {
+            (None, None, Some(name), None) => {
+                if discovery.state_file.is_some() {
+                    found.problem(
+                        "discovery.state_file",
+                        "goes with contact_points; with dns a port follows from its ordinal",
+                    );
+                }
+                let name = name.trim_end_matches('.');
+                if !is_name(name) || name.parse::<IpAddr>().is_ok() {
+                    found.problem("discovery.dns", format!("{name:?} is no DNS name of a headless Service"));
+                }
+                Discovery::Dns(name.to_owned())
+            }
+            (None, None, None, Some(kubernetes)) => {
                 let (resolved, wrong) = kubernetes.resolve(self.listen, base);
                 for (key, what) in wrong {
                     found.problem(key, what);
                 }
                 Discovery::Kubernetes(resolved)
             }
-            (None, None, None) => {
-                found.problem("discovery", "needs nodes, contact_points or kubernetes");
+            (None, None, None, None) => {
+                found.problem("discovery", "needs nodes, contact_points, dns or kubernetes");
                 Discovery::Nodes(Vec::new())
             }
             _ => {
-                found.problem("discovery", "nodes, contact_points and kubernetes exclude each other");
+                found.problem("discovery", "nodes, contact_points, dns and kubernetes exclude each other");
                 Discovery::Nodes(Vec::new())
             }
         }
@@ -280,6 +293,7 @@ impl From<&Config> for File {
                 state_file: points.state_file.clone(),
                 ..file::Discovery::default()
             },
+            Discovery::Dns(name) => file::Discovery { dns: Some(name.clone()), ..file::Discovery::default() },
             Discovery::Kubernetes(kubernetes) => {
                 file::Discovery { kubernetes: Some(kubernetes.clone()), ..file::Discovery::default() }
             }

@@ -65,7 +65,7 @@ use snapshot::Snapshot;
 use watch::{ApiError, News, Watch};
 
 pub use cluster::{Cluster, ClusterError};
-pub use fold::Fold;
+pub use fold::{Fold, split as pod_name};
 pub use listing::Seen;
 pub use load_balancer::run as follow_load_balancer;
 pub use objects::{Endpoint, Slice};

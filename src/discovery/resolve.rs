@@ -31,6 +31,8 @@ const LONGEST: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_secs(1);
 /// More addresses than any name that means one thing has; the rest is left out.
 const MAX_ADDRESSES: usize = 64;
+/// More nodes than a range of ports has.
+const MAX_TARGETS: usize = 65_536;
 
 /// Why a name has no address.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -41,6 +43,15 @@ pub enum ResolveError {
     NoAddress { host: String },
     #[error("{host}: {text}")]
     Failed { host: String, text: String },
+    #[error("{name}: there is no SRV record")]
+    NoService { name: String },
+}
+
+/// Where an SRV record leads (RFC 2782): a name without the dot at its end, and a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    pub host: String,
+    pub port: u16,
 }
 
 /// A name's addresses, both families.
@@ -97,6 +108,31 @@ impl Names {
             (Err(error), Err(_)) => Err(failed(&error)),
             _ if found == Addresses::default() => Err(ResolveError::NoAddress { host: host.to_owned() }),
             _ => Ok((found, ttl.max(SHORTEST))),
+        }
+    }
+
+    /// The targets of a name's SRV records, and how long they may be used.
+    pub async fn services(&self, name: &str) -> Result<(Vec<Target>, Duration), ResolveError> {
+        let failed = |error: NetError| ResolveError::Failed { host: name.to_owned(), text: said(&error) };
+        let asked = async {
+            let resolver = self.resolver().await.map_err(failed)?;
+            // With the dot at its end the name is absolute: no search list is gone through.
+            let lookup = resolver.lookup(format!("{name}."), RecordType::SRV).await.map_err(failed)?;
+            let targets = lookup.answers().iter().filter_map(|record| match &record.data {
+                RData::SRV(srv) => {
+                    let host = srv.target.to_ascii().trim_end_matches('.').to_ascii_lowercase();
+                    Some(Target { host, port: srv.port })
+                }
+                _ => None,
+            });
+            let targets: Vec<Target> = targets.take(MAX_TARGETS).collect();
+            let valid = lookup.valid_until().saturating_duration_since(std::time::Instant::now());
+            Ok((targets, valid.clamp(SHORTEST, LONGEST)))
+        };
+        match timeout(DEADLINE, asked).await {
+            Ok(Ok((targets, _))) if targets.is_empty() => Err(ResolveError::NoService { name: name.to_owned() }),
+            Ok(found) => found,
+            Err(_) => Err(ResolveError::Timeout { host: name.to_owned() }),
         }
     }
 

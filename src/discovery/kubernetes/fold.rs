@@ -20,7 +20,8 @@ use crate::topology::NodeId;
 use super::listing::{Changed, Listing, Seen};
 use super::objects::{Endpoint, PodObject, Slice};
 use super::timing::Timing;
-use identity::{named, split};
+use identity::named;
+pub use identity::split;
 
 /// A pod of a StatefulSet behind the Service, and where it lives.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,9 +14,16 @@ use super::node::{FakeNode, ring};
 use super::*;
 use crate::topology::{Hidden, HiddenReason, NodeId};
 
-/// Answers A by what is in `zone`, with TTL 0 unless another is set; what is not there does not exist. Of a name with no address it says nothing.
+#[derive(Default)]
+struct Zone {
+    addresses: HashMap<&'static str, Vec<Ipv4Addr>>,
+    services: HashMap<&'static str, Vec<(&'static str, u16)>>,
+}
+
+/// Answers A and SRV by what is in `zone`, with TTL 0 unless another is set; what is not there does not exist. Of a name with no address it
+/// says nothing.
 pub(super) struct NameServer {
-    zone: Arc<Mutex<HashMap<&'static str, Vec<Ipv4Addr>>>>,
+    zone: Arc<Mutex<Zone>>,
     /// In seconds.
     ttl: Arc<AtomicU8>,
     /// The names of all questions so far, of both families.
@@ -35,7 +42,7 @@ impl NameServer {
     pub async fn start() -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let server = socket.local_addr().unwrap();
-        let zone = Arc::new(Mutex::new(HashMap::new()));
+        let zone = Arc::<Mutex<Zone>>::default();
         let (ttl, asked) = (Arc::<AtomicU8>::default(), Arc::<Mutex<Vec<String>>>::default());
         let (shared, valid, log) = (Arc::clone(&zone), Arc::clone(&ttl), Arc::clone(&asked));
         let task = tokio::spawn(async move {
@@ -67,7 +74,12 @@ impl NameServer {
     }
 
     pub fn set(&self, name: &'static str, addresses: &[[u8; 4]]) {
-        self.zone.lock().unwrap().insert(name, addresses.iter().map(|&octets| octets.into()).collect());
+        self.zone.lock().unwrap().addresses.insert(name, addresses.iter().map(|&octets| octets.into()).collect());
+    }
+
+    /// The SRV records of a name: targets and ports.
+    pub fn serve(&self, name: &'static str, targets: &[(&'static str, u16)]) {
+        self.zone.lock().unwrap().services.insert(name, targets.to_vec());
     }
 }
 
@@ -83,12 +95,15 @@ fn name(query: &[u8]) -> String {
 }
 
 /// RFC 1035 §4.1: the header, the question as it was, and an answer for each address.
-fn reply(query: &[u8], name: &str, zone: &HashMap<&str, Vec<Ipv4Addr>>, ttl: u8) -> Option<Vec<u8>> {
+fn reply(query: &[u8], name: &str, zone: &Zone, ttl: u8) -> Option<Vec<u8>> {
     // As long as its text, with a length in place of each dot, one more, and the root.
     let at = 12 + name.len() + 1;
     let question = &query[12..at + 5];
     let asks_a = query[at + 2] == 1;
-    let found = zone.get(name);
+    if let Some(targets) = zone.services.get(name).filter(|_| query[at + 2] == 33) {
+        return Some(services(query, question, targets, ttl));
+    }
+    let found = zone.addresses.get(name);
     if found.is_some_and(Vec::is_empty) {
         return None;
     }
@@ -100,6 +115,18 @@ fn reply(query: &[u8], name: &str, zone: &HashMap<&str, Vec<Ipv4Addr>>, ttl: u8)
         reply.extend(address.octets());
     }
     Some(reply)
+}
+
+/// RFC 2782.
+fn services(query: &[u8], question: &[u8], targets: &[(&str, u16)], ttl: u8) -> Vec<u8> {
+    let mut reply = [&query[..2], &[0x81, 0x80, 0, 1, 0, targets.len() as u8, 0, 0, 0, 0], question].concat();
+    for (target, port) in targets {
+        let name: Vec<u8> =
+            target.split('.').flat_map(|label| [&[label.len() as u8], label.as_bytes()].concat()).collect();
+        reply.extend([0xc0, 12, 0, 33, 0, 1, 0, 0, 0, ttl, 0, name.len() as u8 + 7, 0, 0, 0, 1]);
+        reply.extend([&port.to_be_bytes()[..], &name, &[0]].concat());
+    }
+    reply
 }
 
 #[tokio::test]

@@ -109,9 +109,10 @@ def gateway_accepts_every_rendered_file():
         "no state": {"state": {"enabled": False}}, "no TLS verification": config(tls={"nodes": {"verify": "off"}}),
         "nodes": config(advertise="203.0.113.10", discovery={"nodes": [{"name": "a", "address": "10.0.0.1"}]}),
         "contact points": config(discovery={"contact_points": ["10.0.0.1"]}) | {"replicas": 1},
+        "dns": config(discovery={"dns": "cassandra.db.svc.cluster.local"}),
         "dual stack": config(listen="[::]:9042-9061", admin="[::]:9180"),
     }
-    for cloud in sorted((chart.DEPLOY / "clouds").glob("*.yaml")):
+    for cloud in sorted([*(chart.DEPLOY / "clouds").glob("*.yaml"), *(chart.DEPLOY / "operators").glob("*.yaml")]):
         cases[cloud.name] = yaml.safe_load(cloud.read_text())
     with tempfile.TemporaryDirectory() as place:
         place = Path(place)

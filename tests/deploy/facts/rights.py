@@ -71,3 +71,9 @@ def readme_lists_exactly_these_rights():
         for verb in verbs.split(", "):
             listed.add(({"Cassandra's": "db", "the release's": "gateway"}[where], group, kind, name[1] if name else "", verb))
     equal(sorted(listed), sorted(NODES + OWN + LEDGER))
+
+
+@check
+def nothing_is_asked_of_the_api_where_names_tell_who_is_there():
+    found = Objects(config(advertise="203.0.113.10", discovery={"dns": "cassandra.db.svc.cluster.local"}))
+    assert not found.has("Role") and not found.has("RoleBinding")

@@ -88,7 +88,7 @@ def everything_has_every_key_of_the_configuration():
                 missing.append(at)
 
     # One way of discovery excludes the others, and so does what is advertised; ranges of ports take the place of the ledger.
-    elsewhere = {"discovery.nodes", "discovery.contact_points", "discovery.state_file", "advertise.ipv4", "advertise.ipv6",
+    elsewhere = {"discovery.nodes", "discovery.contact_points", "discovery.state_file", "discovery.dns", "advertise.ipv4", "advertise.ipv6",
                  "discovery.kubernetes.statefulSets"}
     whole = json.loads((cache.CHECKOUT / "proxy-config" / "schema.json").read_text())
     missing = []

@@ -51,7 +51,7 @@ Paths are relative to the file, /etc/cqlgate/cqlgate.yaml.
 {{/* Not empty when nodes come from the Kubernetes API: the way unless another one is given. */}}
 {{- define "cqlgate.kubernetes" -}}
 {{- $discovery := .Values.config.discovery | default dict -}}
-{{- if not (or $discovery.nodes $discovery.contact_points) -}}yes{{- end -}}
+{{- if not (or $discovery.nodes $discovery.contact_points $discovery.dns) -}}yes{{- end -}}
 {{- end -}}
 
 {{/* Not empty when the gateway asks the Kubernetes API for anything. */}}
