@@ -31,6 +31,7 @@ mod placement;
 #[cfg(test)]
 mod simulation;
 mod snapshot;
+mod suspicion;
 mod telling;
 mod timing;
 mod watch;
@@ -62,6 +63,7 @@ use objects::{PodObject, ServiceObject};
 use oddities::Oddities;
 use pending::Why;
 use snapshot::Snapshot;
+use suspicion::Suspicion;
 use watch::{ApiError, News, Watch};
 
 pub use cluster::{Cluster, ClusterError};
@@ -113,6 +115,8 @@ pub struct Source {
     watches: JoinSet<()>,
     /// The selector of the Pods that are watched, and the watch.
     pods: Option<(String, AbortHandle)>,
+    /// What speaks against what the API said last.
+    suspicion: Suspicion,
     /// Since when Pods have been forbidden.
     pods_forbidden: Option<Instant>,
     oddities: Oddities,
@@ -137,7 +141,7 @@ impl Source {
             (wanted, known)
         });
         let oddities = Oddities::new(&config.service, &namespace);
-        let fold = Fold::new(cluster.timing);
+        let (fold, suspicion) = (Fold::new(cluster.timing), Suspicion::new(cluster.timing));
         let source = Self {
             clock: Clock::new(),
             cluster,
@@ -158,6 +162,7 @@ impl Source {
             relist_pods: Arc::default(),
             watches,
             pods: None,
+            suspicion,
             pods_forbidden: None,
             oddities,
         };
@@ -176,7 +181,8 @@ impl Source {
         let began = Instant::now();
         loop {
             let now = self.clock.now();
-            let due = self.fold.deadline().map(|at| Instant::now() + at.duration_since(now).unwrap_or_default());
+            let due = [self.fold.deadline(), self.suspicion.deadline()].into_iter().flatten().min();
+            let due = due.map(|at| Instant::now() + at.duration_since(now).unwrap_or_default());
             let due = [settle_at, due].into_iter().flatten().min();
             tokio::select! {
                 Some(news) = slices.recv() => self.hear_slices(news),

@@ -102,6 +102,12 @@ impl PodNames {
         followed.answer = Some(answer);
     }
 
+    /// Whether a node's name leads elsewhere than where the watch says that it lives.
+    pub fn disagrees(&self, id: &NodeId) -> bool {
+        let Some(followed) = self.followed.get(id) else { return false };
+        followed.answer.as_ref().is_some_and(|answer| !answer.has(followed.address))
+    }
+
     /// The API is not heard and the node is away, or dead where it is dialled: from now on it is dialled where its name leads.
     pub fn lead(&mut self, id: &NodeId, known: IpAddr) {
         let Some(followed) = self.followed.get_mut(id) else { return };

@@ -1,10 +1,11 @@
 //! What the source makes of all that it has folded: who is there and with which port, told to the writer of the topology.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
-use tracing::info;
+use tracing::{debug, info};
 
 use crate::config::kubernetes::Dial;
 use crate::topology::input::{Found, Input, Placement};
@@ -14,6 +15,7 @@ use crate::topology::{Hidden, HiddenReason, NodeId, NodeState, Topology};
 use super::agreed_ports::{Known, Wanted, publish};
 use super::fold::Member;
 use super::ledger::agreement::Unplaced;
+use super::suspicion::Suspect;
 use super::{Source, ledger, placement};
 
 impl Source {
@@ -36,6 +38,12 @@ impl Source {
             } else {
                 self.names.trust_watch();
             }
+        }
+        let suspects = self.suspects(&topology);
+        if self.suspicion.look(self.clock.now(), suspects) {
+            debug!("nodes are not up where the API says they live, or their names lead elsewhere; listing again");
+            self.relist.notify_one();
+            self.relist_pods.notify_one();
         }
         self.oddities.of_fold(&self.fold, by_name);
         if !self.fold.is_listed() && self.fold.members().next().is_none() {
@@ -72,6 +80,19 @@ impl Source {
                 .await?;
         }
         Ok(())
+    }
+
+    /// Members against whose address something speaks; none while the API is not heard, for then it is listed anyway.
+    fn suspects(&self, topology: &Topology) -> HashMap<NodeId, Suspect> {
+        if self.api_away || !self.fold.is_listed() {
+            return HashMap::new();
+        }
+        let suspect = |(id, member): (&NodeId, &Member)| {
+            let elsewhere = self.names.disagrees(id);
+            let dead = topology.node_by_id(id).is_some_and(|node| node.state != NodeState::Up);
+            (dead || elsewhere).then(|| (id.clone(), Suspect { address: member.address.ip(), elsewhere }))
+        };
+        self.fold.members().filter_map(suspect).collect()
     }
 
     /// Who is there, for whoever agrees on ports.

@@ -20,6 +20,12 @@ pub struct Timing {
     pub longest_wait: Duration,
     /// Two watches begin at least this far apart, however soon the server ends them.
     pub apart: Duration,
+    /// A list is read again after this at the latest, shortened by up to a quarter: a watch may be silent for ever.
+    pub renew: Duration,
+    /// So long after a node died where the API says that it lives, or its name began to lead elsewhere, lists are read again,
+    /// where the watch has not told before; the waits after that are doubled up to the longest.
+    pub suspicion: Duration,
+    pub longest_suspicion: Duration,
     /// So long after the first list that lacks a node which answers, a second one is believed. One server that knows only half,
     /// such as one that has just started, says the same twice within this time.
     pub doubt: Duration,
@@ -42,6 +48,9 @@ impl Default for Timing {
             first_wait: Duration::from_millis(200),
             longest_wait: Duration::from_secs(10),
             apart: Duration::from_secs(1),
+            renew: Duration::from_secs(300),
+            suspicion: Duration::from_secs(5),
+            longest_suspicion: Duration::from_secs(300),
             doubt: Duration::from_secs(60),
             forbidden: Duration::from_secs(10),
             left: Duration::from_secs(60),

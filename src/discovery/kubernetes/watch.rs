@@ -1,7 +1,8 @@
 //! One kind of objects, listed once and then watched for as long as the gateway runs.
 //!
 //! Every watch ends: by the server's clock, by a dead connection that only silence gives away, or because its place in the
-//! history is gone (410), and then the list is read again. Whoever reads what comes out of here sees none of that: only
+//! history is gone (410), and then the list is read again; and so it is after some minutes, because a watch may wait for a future
+//! that does not come (etcd was restored from a backup). Whoever reads what comes out of here sees none of that: only
 //! [`Seen`], whole lists and single changes, and now and then whether the API is being heard.
 //!
 //! Never gives up, and never asks faster than its waits allow: an API server that is in trouble is not helped by questions.
@@ -21,7 +22,7 @@ use tracing::{debug, info, warn};
 
 use crate::metrics::Metrics;
 
-use super::super::backoff::shortened;
+use super::super::backoff::{jittered, shortened};
 use super::answers::Question;
 pub use super::api_error::ApiError;
 use super::cluster::Cluster;
@@ -64,6 +65,8 @@ enum Ended {
     Over,
     /// The list must be read again.
     Relist,
+    /// The list is old.
+    Old,
     Failed(ApiError),
     /// Nobody listens any more.
     Stopped,
@@ -169,9 +172,14 @@ where
             failures: 0,
             said: None,
         };
+        // Where the last watch was in the history.
+        let mut place: Option<String> = None;
         loop {
             let mut version = match self.list(&tell, &reduce).await {
-                Ok(Some(version)) => version,
+                Ok(Some(version)) => {
+                    self.compare(place.as_deref(), &version);
+                    version
+                }
                 Ok(None) => return,
                 Err(error) => {
                     health.failed(&error);
@@ -183,15 +191,17 @@ where
                     continue;
                 }
             };
+            let old_at = Instant::now() + jittered(self.timing.renew);
             loop {
                 let begun = Instant::now();
-                let ended = self.watch(&mut version, &tell, &reduce, &mut health).await;
+                let ended = self.watch(&mut version, old_at, &tell, &reduce, &mut health).await;
                 if begun.elapsed() >= self.timing.longest_wait {
                     health.failures = 0;
                 }
                 match ended {
                     Ended::Over => sleep_until(begun + self.timing.apart).await,
                     Ended::Stopped => return,
+                    Ended::Old => break,
                     Ended::Relist => {
                         sleep(health.next_wait(None)).await;
                         break;
@@ -211,6 +221,7 @@ where
                     }
                 }
             }
+            place = Some(version);
         }
     }
 
@@ -256,10 +267,11 @@ where
         }
     }
 
-    /// Watches from `version` on, and keeps it at the last one that was seen.
+    /// Watches from `version` on, and keeps it at the last one that was seen; until `old_at` at the latest.
     async fn watch<T>(
         &self,
         version: &mut String,
+        old_at: Instant,
         tell: &mpsc::Sender<News<T>>,
         reduce: &impl Fn(K) -> T,
         health: &mut Health,
@@ -289,6 +301,7 @@ where
             let event = tokio::select! {
                 event = timeout(self.timing.silence, question.next::<WatchEvent<K>>(&mut lines)) => event,
                 () = self.relist.notified() => return Ended::Relist,
+                () = sleep_until(old_at) => return Ended::Old,
             };
             let news = match event {
                 Err(_) => {
@@ -317,6 +330,19 @@ where
             if tell.send(news).await.is_err() {
                 return Ended::Stopped;
             }
+        }
+    }
+
+    /// Versions only grow, by their numbers, but where the store was replaced by an earlier one.
+    fn compare(&self, watched: Option<&str>, listed: &str) {
+        let number = |version: &str| version.parse::<u64>().ok();
+        if let (Some(watched), Some(listed)) = (watched.and_then(number), number(listed))
+            && listed < watched
+        {
+            warn!(
+                resource = %self.resource, watched, listed,
+                "the API's history has gone back (etcd restored from a backup?); what it lists now is believed"
+            );
         }
     }
 

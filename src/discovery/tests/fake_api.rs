@@ -80,6 +80,11 @@ struct World {
     page: usize,
 }
 
+pub struct Backup {
+    version: u64,
+    objects: BTreeMap<(Kind, String), Value>,
+}
+
 /// What happens to open watches of a kind.
 #[derive(Clone, Debug)]
 enum Act {
@@ -206,6 +211,26 @@ impl FakeApi {
         let mut world = self.world();
         world.version += 1;
         world.oldest = world.version;
+    }
+
+    /// What a backup of etcd would hold now.
+    pub fn back_up(&self) -> Backup {
+        let world = self.world();
+        Backup { version: world.version, objects: world.objects.clone() }
+    }
+
+    /// As after etcd was restored from that backup and the server started again: versions go on from the backup's, and watches
+    /// from later ones are accepted and hear nothing until versions have come so far again.
+    pub async fn restore(&self, backup: &Backup) {
+        self.kill();
+        {
+            let mut world = self.world();
+            world.version = backup.version;
+            world.objects = backup.objects.clone();
+            world.history.retain(|(version, ..)| *version <= backup.version);
+        }
+        self.shared.version.send_replace(backup.version);
+        self.start_again().await;
     }
 
     /// Objects in one page of a list, whatever the client's limit.

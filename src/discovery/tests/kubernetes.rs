@@ -3,6 +3,7 @@
 mod away;
 mod faults;
 mod pods;
+mod restored;
 
 use std::net::Ipv4Addr;
 
@@ -23,6 +24,9 @@ const QUICK: Timing = Timing {
     first_wait: Duration::from_millis(10),
     longest_wait: Duration::from_millis(200),
     apart: Duration::from_millis(20),
+    renew: Duration::from_secs(600),
+    suspicion: Duration::from_secs(600),
+    longest_suspicion: Duration::from_secs(600),
     doubt: Duration::from_secs(60),
     forbidden: Duration::from_millis(100),
     left: Duration::from_secs(60),

@@ -9,7 +9,8 @@ use crate::config::{Advertise, ClientTls};
 use crate::proxy::tls::ClientAcceptor;
 use crate::topology::Node;
 
-const NAMES: [&str; 2] = ["cassandra-0.cassandra.db.svc.cluster.local", "cassandra-1.cassandra.db.svc.cluster.local"];
+pub const NAMES: [&str; 2] =
+    ["cassandra-0.cassandra.db.svc.cluster.local", "cassandra-1.cassandra.db.svc.cluster.local"];
 const REFRESHED: &str = "cqlgate_discovery_refreshed_timestamp_seconds";
 
 /// As [`in_kubernetes`], told by the load balancer of the gateway's own Service.
@@ -21,7 +22,7 @@ fn gateway(ingress: Value) -> Value {
     json!({"spec": {"type": "LoadBalancer"}, "status": {"loadBalancer": {"ingress": ingress}}})
 }
 
-fn octets(ip: SocketAddr) -> [u8; 4] {
+pub fn octets(ip: SocketAddr) -> [u8; 4] {
     let SocketAddr::V4(ip) = ip else { panic!("{ip}") };
     ip.ip().octets()
 }
