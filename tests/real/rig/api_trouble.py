@@ -23,13 +23,20 @@ def write(plane):
         plane.api.make(path, {"metadata": {"name": "history"}})
 
 
+def ask_etcd(plane, path, body):
+    """By its JSON gateway."""
+    text = ["ip", "netns", "exec", plane.namespace, "curl", "-sf", f"http://127.0.0.1:2379/v3/{path}", "-d", json.dumps(body)]
+    return json.loads(subprocess.run(text, check=True, capture_output=True, text=True).stdout)
+
+
+def revision(plane):
+    """How many changes etcd has seen: an object's resourceVersion is that of its own last one."""
+    return int(ask_etcd(plane, "maintenance/status", {})["header"]["revision"])
+
+
 def compact(plane):
-    """etcd forgets all of the past, by its JSON gateway."""
-    def ask(path, body):
-        text = ["ip", "netns", "exec", plane.namespace, "curl", "-sf", f"http://127.0.0.1:2379/v3/{path}", "-d", json.dumps(body)]
-        return json.loads(subprocess.run(text, check=True, capture_output=True, text=True).stdout)
-    revision = ask("maintenance/status", {})["header"]["revision"]
-    ask("kv/compaction", {"revision": revision, "physical": True})
+    """etcd forgets all of the past."""
+    ask_etcd(plane, "kv/compaction", {"revision": revision(plane), "physical": True})
 
 
 def cut(gateway):

@@ -88,7 +88,7 @@ class ControlPlane:
                 raise RuntimeError(f"{name} ended with {process.returncode}:\n" + "\n".join(tail))
 
     def start(self):
-        self.spawn("etcd", self.programs / "etcd", "--data-dir=etcd", "--unsafe-no-fsync", "--log-level=warn")
+        self.start_etcd()
         self.start_apiserver()
         self.spawn("kube-controller-manager", self.programs / "kube-controller-manager", "--kubeconfig=admin.kubeconfig",
                    "--leader-elect=false", "--use-service-account-credentials=false", f"--controllers={CONTROLLERS}", "--root-ca-file=ca.crt",
@@ -98,6 +98,30 @@ class ControlPlane:
         until("the default ServiceAccount", lambda: self.api.get(namespaced("default", "serviceaccounts", "default")), 30, during=self.alive)
         until("CoreDNS", self.dns_ready, 30, during=self.alive)
         return self
+
+    def start_etcd(self):
+        self.spawn("etcd", self.programs / "etcd", "--data-dir=etcd", "--unsafe-no-fsync", "--log-level=warn")
+
+    def back_up(self):
+        """Etcd's files as they would be found after its death at this moment: it is stopped while they are copied."""
+        self.freeze("etcd")
+        try:
+            shutil.rmtree(self.home / "backup", ignore_errors=True)
+            shutil.copytree(self.home / "etcd", self.home / "backup")
+        finally:
+            self.thaw("etcd")
+
+    def restore(self):
+        """As an administrator restores a backup: apiserver and etcd are stopped, etcd's files replaced, both started, and then the
+        controllers anew, because their watches are silent from now on. Revisions are not bumped, which is what makes them so."""
+        self.kill_apiserver()
+        self.processes["etcd"].kill()
+        self.processes.pop("etcd").wait(timeout=30)
+        shutil.rmtree(self.home / "etcd")
+        shutil.copytree(self.home / "backup", self.home / "etcd")
+        self.start_etcd()
+        self.start_apiserver()
+        self.again("kube-controller-manager")
 
     def start_apiserver(self, *more):
         """`more`: flags beside the usual ones. Returns when it is ready."""
