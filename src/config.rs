@@ -29,6 +29,8 @@ pub struct Config {
     /// Where `/metrics`, `/livez`, `/readyz` and `/topology` are served.
     pub admin: SocketAddr,
     pub discovery: Discovery,
+    /// `discovery.allow`: the only networks in which addresses that others tell of are dialled.
+    pub allow: Option<Vec<text::Network>>,
     pub views: Views,
     pub limits: Limits,
     pub timeouts: Timeouts,

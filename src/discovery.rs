@@ -11,6 +11,7 @@
 //! Everything here only reports; what it means is concluded in `topology::state`, which the writer alone owns.
 
 mod advertised;
+mod allow;
 mod backoff;
 mod claims;
 mod client;
@@ -21,6 +22,7 @@ mod fixed;
 mod identity;
 mod kubernetes;
 mod probe;
+mod refusals;
 mod replace_file;
 mod resolve;
 mod ring;
@@ -51,6 +53,7 @@ pub use kubernetes::{Endpoint, Fold, Seen, Slice};
 pub use state_file::StateFileError;
 
 use crate::proxy::dial::Dialer;
+use allow::Allow;
 use clock::Clock;
 use contact_points::ContactPoints;
 use dns::Dns;
@@ -122,6 +125,7 @@ fn spawn_with(
         Discovery::Dns(name) => dns = Some(name.clone()),
         Discovery::Kubernetes(config) => kubernetes = cluster.clone().map(|cluster| (cluster, config.clone())),
     }
+    let allow = Allow::new(config, ports.clone());
     let mut state = State::new(ports.clone(), Options::default());
     let now = Clock::new().now();
     for (id, claim) in state_file.iter().flat_map(|file| file.claims()) {
@@ -161,6 +165,7 @@ fn spawn_with(
             cluster,
             config,
             range: ports.clone(),
+            allow: allow.clone(),
             names: names.clone(),
             inputs: inputs.clone(),
             topology: topology.clone(),
@@ -185,6 +190,7 @@ fn spawn_with(
             points,
             names,
             dialer,
+            allow,
             credentials: config.probe.credentials(),
             patience: config.probe.silence,
             inputs: inputs.clone(),

@@ -69,6 +69,10 @@ label_set! {
         NoPort = "no_port",
         /// The node has a port but no dial through it has succeeded yet.
         NotAnnounced = "not_announced",
+        /// It has an address that is not to be dialled (`discovery.allow`).
+        NotAllowed = "not_allowed",
+        /// A name or a value of its row is longer than any that means something.
+        TooLong = "too_long",
         /// The node is listed by a DNS name that never had an address.
         NotResolved = "not_resolved",
     }

@@ -298,6 +298,14 @@ fn kubernetes_keys_are_checked() {
     refused(&racks("9042-9050", "9050-9061"), "9050-9061 overlap 9042-9050 of a", 7);
     refused(&racks("9042-9049", "9050-9062"), "9050-9062 are not all within listen 0.0.0.0:9042-9061", 7);
     refused(&racks("9049-9042", "9050-9061"), "the range 9049-9042 ends before it begins", 6);
+    refused(&format!("{}  allow: []\n", kubernetes("")), "discovery.allow: is empty", 5);
+    refused(&format!("{}  allow: [10.1.2.3/8]\n", kubernetes("")), "write 10.0.0.0/8", 5);
+    let listed = "discovery:\n  allow: [10.0.0.0/8]\n  nodes: [{name: a, address: 10.0.0.1}]\n";
+    refused(&format!("{HEAD}{listed}"), "goes with contact_points, dns and kubernetes", 3);
+    let allowed = parse(&format!("{}  allow: [10.0.0.0/8, 'fd00::9']\n", kubernetes(""))).unwrap().config;
+    let printed = serde_saphyr::to_string(&File::from(&allowed)).unwrap();
+    assert_eq!(allowed.allow.as_ref().map(Vec::len), Some(2));
+    assert_eq!(parse(&printed).unwrap().config, allowed, "{printed}");
     let with_state = format!("{}  state_file: ports.json\n", kubernetes(""));
     refused(&with_state, "kubernetes has snapshot_file", 5);
     refused(&format!("advertise: {{service: a, ipv4: 1.2.3.4}}\n{NODES}"), "service excludes ipv4 and ipv6", 1);

@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::bounds::{Drain, Limits, Logins, Timeouts};
 use super::kubernetes::Kubernetes;
-use super::text::{BadText, Time, time};
+use super::text::{BadText, Network, Time, time};
 use super::{Credentials, HostPort, Listen, LogFormat, Verify, ViewName, ViewRule};
 
 /// The configuration of cqlgate.
@@ -163,6 +163,10 @@ pub struct Discovery {
     /// Look up the SRV records of a StatefulSet's headless Service, such as cassandra.db.svc.cluster.local.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns: Option<String>,
+    /// With contact_points, dns and kubernetes: the only networks in which nodes are dialled, beside what the file names. When absent
+    /// every address but loopback and link-local ones, unless contact points are there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow: Option<Vec<Network>>,
     /// Watch the pods behind a headless Service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kubernetes: Option<Kubernetes>,

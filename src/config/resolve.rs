@@ -60,6 +60,7 @@ impl File {
             advertise,
             admin: self.admin,
             discovery,
+            allow: self.discovery.allow.clone(),
             views: self.views.clone(),
             limits: self.limits.clone(),
             timeouts: self.timeouts.clone(),
@@ -121,6 +122,18 @@ impl File {
         let discovery = &self.discovery;
         if discovery.state_file.is_some() && discovery.kubernetes.is_some() {
             found.problem("discovery.state_file", "goes with contact_points; kubernetes has snapshot_file");
+        }
+        match &discovery.allow {
+            Some(_) if discovery.nodes.is_some() => {
+                found.problem(
+                    "discovery.allow",
+                    "goes with contact_points, dns and kubernetes; listed nodes are dialled as listed",
+                );
+            }
+            Some(networks) if networks.is_empty() => {
+                found.problem("discovery.allow", "is empty: nothing could be dialled");
+            }
+            _ => {}
         }
         match (&discovery.nodes, &discovery.contact_points, &discovery.dns, &discovery.kubernetes) {
             (Some(nodes), None, None, None) => {
@@ -302,7 +315,7 @@ impl From<&Config> for File {
             listen: config.listen,
             advertise,
             admin: config.admin,
-            discovery,
+            discovery: file::Discovery { allow: config.allow.clone(), ..discovery },
             views: config.views.clone(),
             limits: config.limits.clone(),
             timeouts: config.timeouts.clone(),
@@ -326,6 +339,20 @@ impl Config {
     pub fn new(listen: super::Listen, advertise: Advertise, admin: SocketAddr, discovery: Discovery) -> Self {
         let File { views, limits, timeouts, logins, probe, tls, drain, log, .. } =
             File::new(file::Advertise::Text("localhost".to_owned()), file::Discovery::default());
-        Self { listen, advertise, admin, discovery, views, limits, timeouts, logins, probe, tls, drain, log }
+        Self {
+            listen,
+            advertise,
+            admin,
+            discovery,
+            allow: None,
+            views,
+            limits,
+            timeouts,
+            logins,
+            probe,
+            tls,
+            drain,
+            log,
+        }
     }
 }

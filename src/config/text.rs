@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::bounds::MemoryLimit;
@@ -215,6 +216,31 @@ impl fmt::Display for HostPort {
     }
 }
 
+/// A network: `10.0.0.0/8`, `2001:db8::/32`, or one address alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Network(pub IpNet);
+
+impl FromStr for Network {
+    type Err = BadText;
+
+    fn from_str(text: &str) -> Result<Self, BadText> {
+        let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        let network = network.map_err(|_| BadText(format!("{text:?} is no network: write one such as 10.0.0.0/8")))?;
+        // 10.1.2.3/8 is a slip of the hand, and which one nobody knows.
+        if network.addr() != network.network() {
+            return Err(BadText(format!("{text} is an address within a network: write {}", network.trunc())));
+        }
+        Ok(Self(network))
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// True for a DNS name: labels of letters, digits, `-` and `_`, not digits alone, 253 bytes at most (RFC 1035 §2.3.4).
 pub fn is_name(text: &str) -> bool {
     let text = text.strip_suffix('.').unwrap_or(text);
@@ -253,6 +279,7 @@ as_text! {
     Listen, "Listen", "^.+:[0-9]+(-[0-9]+)?$", "0.0.0.0:9042-9061";
     HostPort, "HostPort", "^.+$", "10.1.2.3:9042";
     Ports, "Ports", "^[0-9]+(-[0-9]+)?$", "9042-9051";
+    Network, "Network", "^[0-9a-fA-F:.]+(/[0-9]+)?$", "10.0.0.0/8";
 }
 
 #[cfg(test)]
@@ -305,6 +332,16 @@ mod tests {
         check::<Listen>("9042", Err("has no port"));
         check::<Listen>("localhost:9042", Err("is no IP address"));
         check::<Listen>("0.0.0.0:9042-", Err("is no port"));
+    }
+
+    #[test]
+    fn networks_are_whole() {
+        check::<Network>("10.0.0.0/8", Ok("10.0.0.0/8"));
+        check::<Network>("10.1.2.3", Ok("10.1.2.3/32"));
+        check::<Network>("2001:db8::/32", Ok("2001:db8::/32"));
+        check::<Network>("10.1.2.3/8", Err("write 10.0.0.0/8"));
+        check::<Network>("10.0.0.0/33", Err("is no network"));
+        check::<Network>("cassandra.db", Err("is no network"));
     }
 
     #[test]

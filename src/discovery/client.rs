@@ -23,6 +23,7 @@ use crate::cql::rows;
 
 use crate::proxy::dial::{DialError, DialFailure, Dialer, Target};
 use crate::proxy::stream::Stream;
+use crate::topology::input::LONGEST_NAME;
 
 /// Longest body of an answer, in bytes: `system.peers_v2` of some 2,500 nodes with 256 tokens each. A longer one is an error.
 const MAX_BODY: u32 = 16 * 1024 * 1024;
@@ -142,7 +143,7 @@ impl Client {
         }
         let Some(credentials) = credentials else {
             let class = message::parse_authenticate(&answer.body).unwrap_or("unknown");
-            let authenticator = class.rsplit('.').next().unwrap_or(class).to_owned();
+            let authenticator = shortened(class.rsplit('.').next().unwrap_or(class));
             return Err(ClientError::LoginNeeded { authenticator });
         };
         let read = {
@@ -219,7 +220,7 @@ impl Client {
             if header.opcode == Opcode::ERROR {
                 let Error { code, message } =
                     Error::parse(&body).map_err(|error| ClientError::Malformed { doing, error })?;
-                return Err(ClientError::Refused { doing, code, text: message.to_owned() });
+                return Err(ClientError::Refused { doing, code, text: shortened(message) });
             }
             if header.stream == self.stream_id && header.version & 0x7f == self.version.number() {
                 return Ok(Answer { opcode: header.opcode, body });
@@ -277,6 +278,12 @@ impl Answer {
     }
 }
 
+/// What a node says, for a line of the log: its first [`LONGEST_NAME`] bytes.
+fn shortened(text: &str) -> String {
+    let end = (0..=LONGEST_NAME.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    text.get(..end.unwrap_or_default()).unwrap_or_default().to_owned()
+}
+
 /// The file's text without the newline that editors put at its end.
 fn read_password(credentials: &Credentials) -> Result<String, ClientError> {
     let failed = |kind| ClientError::PasswordFile { path: credentials.password_file.clone(), kind };
@@ -286,4 +293,17 @@ fn read_password(credentials: &Credentials) -> Result<String, ClientError> {
     }
     let text = String::from_utf8(text).map_err(|_| failed(io::ErrorKind::InvalidData))?;
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_node_says_is_cut_between_two_characters() {
+        assert_eq!(shortened("no such keyspace"), "no such keyspace");
+        assert_eq!(shortened(&"x".repeat(60_000)), "x".repeat(256));
+        // Three bytes each.
+        assert_eq!(shortened(&"\u{20ac}".repeat(100)), "\u{20ac}".repeat(85));
+    }
 }

@@ -23,8 +23,10 @@ use crate::readiness::Readiness;
 use crate::topology::input::Input;
 use crate::topology::{HostId, NodeState, Topology};
 
+use super::allow::Allow;
 use super::backoff::{Backoff, jittered};
 use super::client::{Client, ClientError, LOGIN_AGAIN};
+use super::refusals::Said;
 use super::resolve::{Addresses, Names};
 use super::ring::{Members, Ring};
 use crate::proxy::dial::{DialFailure, Dialer, Target};
@@ -67,6 +69,7 @@ pub struct ContactPoints {
     pub points: Vec<HostPort>,
     pub names: Names,
     pub dialer: Dialer,
+    pub allow: Allow,
     pub credentials: Option<Credentials>,
     /// How long an answer may take.
     pub patience: Duration,
@@ -83,6 +86,7 @@ struct Memory {
     /// Of the first node that answered. A contact point of another cluster is never believed.
     cluster_name: Option<Arc<str>>,
     failures: Failures,
+    refused: Said,
     /// The control connection that was tried last has stood.
     stood: bool,
 }
@@ -90,7 +94,13 @@ struct Memory {
 impl ContactPoints {
     pub async fn run(self) {
         let failures = Failures::new(self.readiness.clone());
-        let mut memory = Memory { members: Members::default(), cluster_name: None, failures, stood: false };
+        let mut memory = Memory {
+            members: Members::default(),
+            cluster_name: None,
+            failures,
+            refused: Said::default(),
+            stood: false,
+        };
         let mut backoff = Backoff::default();
         loop {
             sleep(backoff.next_wait()).await;
@@ -171,6 +181,7 @@ impl ContactPoints {
             let target = |ip| Target { address: SocketAddr::new(ip, point.port), host: point.host.as_str().into() };
             targets.extend(ips.into_iter().map(target));
         }
+        self.allow.name(targets.iter().map(|target| target.address.ip()));
         targets
     }
 
@@ -211,7 +222,7 @@ impl ContactPoints {
 
     /// Reads the tables, asks others about who is missing, and tells.
     async fn read(&self, control: &mut Client, target: &Target, memory: &mut Memory) -> Result<(), ControlError> {
-        let ring = Ring::read(control, target.address).await?;
+        let ring = self.ask(control, target.address).await?;
         self.metrics.discovery_relists.inc();
         memory.check_cluster(&ring)?;
         let missing = memory.members.merge(&ring);
@@ -226,7 +237,16 @@ impl ContactPoints {
             }
         }
         self.metrics.discovery_heard();
-        self.inputs.send(Input::Nodes(memory.members.found())).await.map_err(|_| ControlError::Stopped)
+        self.inputs.send(Input::Nodes(memory.members.found())).await.map_err(|_| ControlError::Stopped)?;
+        for hidden in memory.refused.take_over(ring.refused) {
+            self.inputs.send(Input::Hidden(hidden)).await.map_err(|_| ControlError::Stopped)?;
+        }
+        Ok(())
+    }
+
+    async fn ask(&self, client: &mut Client, dialled: SocketAddr) -> Result<Ring, ClientError> {
+        let advertised = self.topology.borrow().advertised;
+        Ring::read(client, dialled, |address| self.allow.check(address, advertised)).await
     }
 
     /// The view of another node that is up and not itself in question.
@@ -240,7 +260,7 @@ impl ContactPoints {
             let other = Target::at(other.address);
             let asked = async {
                 let mut client = self.open(&other).await?;
-                Ok::<_, ControlError>(Ring::read(&mut client, other.address).await?)
+                Ok::<_, ControlError>(self.ask(&mut client, other.address).await?)
             };
             match asked.await {
                 Ok(second) if second.cluster_name == memory.cluster_name => return Some(second),

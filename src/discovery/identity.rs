@@ -9,7 +9,7 @@ use crate::cql::message::error_code;
 use crate::cql::primitives::{DecodeError, Value, inet_cell};
 use crate::cql::rows::Rows;
 use crate::topology::HostId;
-use crate::topology::input::Identity;
+use crate::topology::input::{Identity, LONGEST_NAME};
 
 use super::client::{Answer, Client, ClientError};
 
@@ -26,11 +26,16 @@ pub async fn read_local(client: &mut Client, dialled: SocketAddr) -> Result<Iden
         let error = DecodeError::Malformed { what: "system.local without a row" };
         return Err(ClientError::Malformed { doing: LOCAL, error });
     }
-    Ok(rows.swap_remove(0))
+    let row = rows.swap_remove(0);
+    if let Some((what, length)) = row.too_long() {
+        let error = DecodeError::TooLong { what, length: length as u64, limit: LONGEST_NAME as u64 };
+        return Err(ClientError::Malformed { doing: LOCAL, error });
+    }
+    Ok(row)
 }
 
 /// Asks a node whom it knows, itself left out. Where there is no `peers_v2` (before 4.0) every node is taken to have the
-/// port that was dialled.
+/// port that was dialled. A row may have names of any length.
 pub async fn read_peers(client: &mut Client, dialled: SocketAddr) -> Result<Vec<Identity>, ClientError> {
     match client.query(PEERS_V2).await {
         Ok(answer) => parse_rows(PEERS_V2, &answer, dialled.port()),

@@ -53,7 +53,9 @@ use crate::topology::input::Input;
 use crate::topology::ports::{DEFAULT_QUARANTINE, PortRange};
 use crate::topology::{Advertised, NodeId, Topology};
 
+use super::allow::Allow;
 use super::clock::Clock;
+use super::refusals::Said;
 use super::resolve::Names;
 use agreed_ports::{Known, Wanted};
 use config_map::ConfigMapStore;
@@ -82,6 +84,7 @@ pub struct Parts {
     pub cluster: Cluster,
     pub config: Kubernetes,
     pub range: PortRange,
+    pub allow: Allow,
     pub names: Names,
     pub inputs: mpsc::Sender<Input>,
     pub topology: latest::Receiver<Arc<Topology>>,
@@ -96,6 +99,8 @@ pub struct Source {
     namespace: String,
     config: Kubernetes,
     range: PortRange,
+    allow: Allow,
+    refused: Said,
     inputs: mpsc::Sender<Input>,
     topology: latest::Receiver<Arc<Topology>>,
     metrics: Arc<Metrics>,
@@ -125,7 +130,7 @@ pub struct Source {
 impl Source {
     /// Runs until nobody takes what it finds, or one of its watches breaks.
     pub async fn run(parts: Parts) {
-        let Parts { cluster, config, range, names, inputs, topology, metrics, readiness } = parts;
+        let Parts { cluster, config, range, allow, names, inputs, topology, metrics, readiness } = parts;
         let namespace = config.namespace.clone().unwrap_or_else(|| cluster.namespace.clone());
         info!(service = %config.service, %namespace, "watching the pods behind the Service");
         let snapshot = config.snapshot_file.as_deref().map(|path| Snapshot::new(path, &namespace, &config.service));
@@ -148,6 +153,8 @@ impl Source {
             namespace,
             config,
             range,
+            allow,
+            refused: Said::default(),
             inputs,
             topology,
             metrics,

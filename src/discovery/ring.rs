@@ -5,33 +5,54 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::topology::input::{Found, Identity, Placement};
-use crate::topology::{HostId, NodeId};
+use crate::topology::{HiddenReason, HostId, NodeId};
 
+use super::allow::NotAllowed;
 use super::client::{Client, ClientError};
 use super::identity::{read_local, read_peers};
+use super::refusals::Refused;
 
 /// One node's view of the cluster, itself included.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ring {
     pub cluster_name: Option<Arc<str>>,
     pub nodes: BTreeMap<HostId, Found>,
+    /// Rows that are no nodes to this gateway.
+    pub refused: Vec<Refused>,
 }
 
 impl Ring {
-    /// Asks the node behind `client`, which was dialled at `dialled`.
-    pub async fn read(client: &mut Client, dialled: SocketAddr) -> Result<Self, ClientError> {
+    /// Asks the node behind `client`, which was dialled at `dialled`; `allowed` says which addresses may be.
+    pub async fn read(
+        client: &mut Client,
+        dialled: SocketAddr,
+        allowed: impl Fn(SocketAddr) -> Result<(), NotAllowed>,
+    ) -> Result<Self, ClientError> {
         let mut local = read_local(client, dialled).await?;
-        local.native = local.native.or(Some(dialled));
+        // It answers where it was dialled, whatever it calls itself.
+        local.native = local.native.filter(|native| allowed(*native).is_ok()).or(Some(dialled));
         let peers = read_peers(client, dialled).await?;
-        Ok(Self::of(local, peers))
+        Ok(Self::of(local, peers, allowed))
     }
 
     /// Of two rows with one host_id the first counts; a row without host_id or native address is not a node yet (drivers
     /// leave it out as well, see apache/cassandra-java-driver `DefaultTopologyMonitor.isPeerValid`).
-    fn of(local: Identity, peers: Vec<Identity>) -> Self {
+    fn of(local: Identity, peers: Vec<Identity>, allowed: impl Fn(SocketAddr) -> Result<(), NotAllowed>) -> Self {
         let cluster_name = local.cluster_name.clone();
-        let mut nodes = BTreeMap::new();
+        let (mut nodes, mut refused) = (BTreeMap::new(), Vec::new());
+        let own = local.native;
         for row in std::iter::once(local).chain(peers) {
+            let mut refuse = |reason, why| {
+                refused.push(Refused { id: None, host_id: row.host_id, address: row.native, reason, why });
+            };
+            if let Some((column, length)) = row.too_long() {
+                refuse(HiddenReason::TooLong, format!("its {column} has {length} bytes"));
+                continue;
+            }
+            if let Some(Err(why)) = row.native.filter(|native| own != Some(*native)).map(&allowed) {
+                refuse(HiddenReason::NotAllowed, why.to_string());
+                continue;
+            }
             let (Some(host_id), Some(address)) = (row.host_id, row.native) else { continue };
             nodes.entry(host_id).or_insert_with(|| Found {
                 host: None,
@@ -44,7 +65,7 @@ impl Ring {
                 rack: row.rack,
             });
         }
-        Self { cluster_name, nodes }
+        Self { cluster_name, nodes, refused }
     }
 }
 
@@ -122,7 +143,7 @@ mod tests {
 
     fn ring(nodes: &[u128]) -> Ring {
         let rows: Vec<Identity> = nodes.iter().map(|&n| row(n, "10.0.0.1:9042")).collect();
-        Ring::of(rows[0].clone(), rows[1..].to_vec())
+        Ring::of(rows[0].clone(), rows[1..].to_vec(), |_| Ok(()))
     }
 
     fn check(members: &Members, expected: &[u128]) {
@@ -135,7 +156,7 @@ mod tests {
         let nameless = Identity { host_id: None, ..row(2, "10.0.0.2:9042") };
         let homeless = Identity { native: None, ..row(3, "10.0.0.3:9042") };
         let twice = row(1, "10.0.0.9:9042");
-        let ring = Ring::of(row(1, "10.0.0.1:9042"), vec![nameless, homeless, twice]);
+        let ring = Ring::of(row(1, "10.0.0.1:9042"), vec![nameless, homeless, twice], |_| Ok(()));
         assert_eq!(ring.nodes.len(), 1);
         assert_eq!(ring.nodes[&id(1)].address, "10.0.0.1:9042".parse().unwrap());
         assert_eq!(ring.nodes[&id(1)].id, NodeId::new("00000000-0000-0000-0000-000000000001"));
@@ -151,6 +172,22 @@ mod tests {
         assert!(members.in_doubt());
         members.merge(&ring(&[1, 2, 3]));
         assert!(!members.in_doubt());
+    }
+
+    #[test]
+    fn a_node_at_a_refused_address_stays_where_another_node_knows_it() {
+        let mut members = Members::default();
+        members.merge(&ring(&[1, 2]));
+        let allowed = |address: SocketAddr| match address.port() {
+            9042 => Ok(()),
+            _ => Err(NotAllowed::NotListed),
+        };
+        let moved = Ring::of(row(1, "10.0.0.1:9042"), vec![row(2, "10.0.0.1:22")], allowed);
+        assert_eq!(moved.refused.len(), 1);
+        assert_eq!(members.merge(&moved), [id(2)]);
+        members.confirm(&ring(&[1, 2]));
+        check(&members, &[1, 2]);
+        assert!(members.found().iter().all(|found| found.address.port() == 9042));
     }
 
     #[test]

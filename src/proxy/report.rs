@@ -63,6 +63,9 @@ impl Shared {
             data_center: local.data_center,
             rack: local.rack,
         };
+        if identity.too_long().is_some() {
+            return;
+        }
         let _ = self.observations.try_send(Input::Observed(Observation { port, incarnation, identity }));
     }
 }

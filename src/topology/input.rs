@@ -83,6 +83,18 @@ pub struct Identity {
     pub rack: Option<Arc<str>>,
 }
 
+/// Longest name that a node may give itself, its cluster, its data center or its rack, in bytes.
+pub const LONGEST_NAME: usize = 256;
+
+impl Identity {
+    /// The first of its names that is longer than [`LONGEST_NAME`]: its column, and its length in bytes.
+    pub fn too_long(&self) -> Option<(&'static str, usize)> {
+        let names = [("cluster_name", &self.cluster_name), ("data_center", &self.data_center), ("rack", &self.rack)];
+        let lengths = names.into_iter().filter_map(|(column, name)| Some((column, name.as_ref()?.len())));
+        lengths.filter(|(_, length)| *length > LONGEST_NAME).next()
+    }
+}
+
 /// An identity seen on a connection that was made to `port`'s node in its life `incarnation`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observation {

@@ -177,6 +177,64 @@ async fn a_node_beyond_the_last_port_is_hidden() {
     assert_eq!((hidden[0].address, hidden[0].reason), (Some(addresses[2]), HiddenReason::NoPort));
 }
 
+/// Waits until this row is hidden for this reason.
+async fn until_hidden(running: &mut Running, address: SocketAddr, reason: HiddenReason) {
+    let hidden = |topology: &Topology| {
+        topology.hidden.iter().any(|hidden| hidden.address == Some(address) && hidden.reason == reason)
+    };
+    running.until(&format!("{address} {reason:?}"), hidden).await;
+}
+
+/// One node among contact points tells of a third one at `third`, where somebody listens; it is never dialled.
+async fn check_not_dialled(test: u8, keys: &str, third: SocketAddr) {
+    let [first, second]: [SocketAddr; 2] = addresses(test);
+    let ring = ring(&[first, second, third]);
+    let _nodes = start_nodes(&ring, &[first, second]).await;
+    let listener = tokio::net::TcpListener::bind(third).await.ok();
+    let mut running = start(&contact(&[first]).replace("contact_points", &format!("{keys}contact_points")));
+    until_hidden(&mut running, third, HiddenReason::NotAllowed).await;
+    running.until_state(9043, NodeState::Up).await;
+    running.until_ready().await;
+    assert_eq!(running.handle.topology.borrow().nodes.len(), 2);
+    if let Some(listener) = listener {
+        let dialled = timeout(Duration::from_millis(300), listener.accept()).await;
+        assert!(dialled.is_err(), "{third} was dialled: {dialled:?}");
+    }
+}
+
+#[tokio::test]
+async fn rows_that_name_what_is_not_to_be_dialled_are_refused() {
+    // Contact points are loopback addresses, and so may others be.
+    check_not_dialled(12, "", address("169.254.169.254:80")).await;
+    // The gateway's own port for clients, and its admin port.
+    check_not_dialled(13, "", address("127.0.0.1:9051")).await;
+    check_not_dialled(14, "", address("127.0.0.1:9180")).await;
+    check_not_dialled(15, "", address("203.0.113.10:9042")).await;
+    check_not_dialled(16, "allow: [127.32.16.2], ", address("127.32.16.9:9742")).await;
+}
+
+#[tokio::test]
+async fn a_row_with_a_name_that_is_too_long_is_refused() {
+    let addresses: [SocketAddr; 3] = addresses(18);
+    let ring = ring(&addresses);
+    ring.facts.lock().members[1].rack = "r".repeat(256);
+    ring.facts.lock().members[2].rack = "r".repeat(257);
+    let _nodes = start_nodes(&ring, &addresses).await;
+    let mut running = start(&contact(&addresses[..1]));
+    until_hidden(&mut running, addresses[2], HiddenReason::TooLong).await;
+    assert_eq!(running.until_state(9043, NodeState::Up).await.rack.as_deref().map(str::len), Some(256));
+    assert_eq!(running.handle.topology.borrow().nodes.len(), 2);
+    // Nor is it taken at its own word.
+    let listed = format!(
+        "{PROBE}discovery: {{nodes: [{{name: a, address: '{}'}}, {{name: b, address: '{}'}}]}}\n",
+        addresses[2], addresses[1]
+    );
+    let mut running = start(&listed);
+    running.until_state(9043, NodeState::Up).await;
+    running.until_ready().await;
+    assert_eq!((running.node(9042).state, running.node(9042).rack.clone()), (NodeState::Pending, None));
+}
+
 #[tokio::test]
 async fn ports_are_the_same_after_a_restart_with_a_state_file() {
     let addresses: [SocketAddr; 3] = addresses(9);

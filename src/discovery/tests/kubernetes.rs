@@ -100,7 +100,9 @@ impl Scene {
 
 fn in_kubernetes(keys: &str) -> Config {
     let keys = ["service: cassandra, namespace: db", keys].join(if keys.is_empty() { "" } else { ", " });
-    config(&format!("probe: {{interval: 50ms, silence: 10s}}\ndiscovery: {{kubernetes: {{{keys}}}}}\n"))
+    config(&format!(
+        "probe: {{interval: 50ms, silence: 10s}}\ndiscovery: {{allow: [127.0.0.0/8], kubernetes: {{{keys}}}}}\n"
+    ))
 }
 
 /// As the endpointslice controller writes it, of pods that are ready.

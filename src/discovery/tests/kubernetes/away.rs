@@ -219,7 +219,7 @@ async fn tls_to_a_node_wants_the_name_of_its_pod() {
     std::fs::write(&ca, trusted).unwrap();
     let text = format!(
         "probe: {{interval: 50ms}}\ntls: {{nodes: {{ca: {}}}}}\n\
-         discovery: {{kubernetes: {{service: cassandra, namespace: db}}}}\n",
+         discovery: {{allow: [127.0.0.0/8], kubernetes: {{service: cassandra, namespace: db}}}}\n",
         ca.display()
     );
     let config = config(&text);

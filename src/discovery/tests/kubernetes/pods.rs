@@ -75,3 +75,30 @@ async fn a_pod_back_with_a_new_address_keeps_its_port_and_nobody_keeps_the_old_o
     assert_eq!((running.node(9042).since, running.node(9042).incarnation), (other.since, other.incarnation));
     assert!(matches!(running.handle.topology.borrow().map_native(before.address), Mapped::Former(_)));
 }
+
+#[tokio::test]
+async fn an_endpoint_where_nobody_is_to_be_dialled_is_hidden() {
+    let scene = Scene::of([53, 40], 2).await;
+    let second = scene.address(1);
+    let config = |allow: &str| {
+        let keys = "kubernetes: {service: cassandra, namespace: db, dial: address}";
+        config(&format!("probe: {{interval: 50ms, silence: 10s}}\ndiscovery: {{{allow}{keys}}}\n"))
+    };
+    let first = scene.address(0).ip();
+    let mut running = scene.start_by(Names::System, QUICK, &config(&format!("allow: [{first}], ")));
+    running.until_state(9042, NodeState::Up).await;
+    let hidden = |topology: &Topology| {
+        topology
+            .hidden
+            .iter()
+            .any(|hidden| (hidden.address, hidden.reason) == (Some(second), crate::topology::HiddenReason::NotAllowed))
+    };
+    running.until("hidden", hidden).await;
+    running.until_ready().await;
+    assert_eq!((running.node(9043).state, running.node(9043).present), (NodeState::Pending, false));
+    assert_eq!(scene.nodes[1].as_ref().unwrap().connected(), []);
+    // By default no pod has such an address.
+    let mut running = scene.start_by(Names::System, QUICK, &config(""));
+    running.until("hidden", hidden).await;
+    assert!(running.handle.topology.borrow().nodes.iter().all(|node| !node.present));
+}
