@@ -71,6 +71,8 @@ label_set! {
         NotAnnounced = "not_announced",
         /// It has an address that is not to be dialled (`discovery.allow`).
         NotAllowed = "not_allowed",
+        /// One node alone tells of it, or of its address.
+        NotConfirmed = "not_confirmed",
         /// A name or a value of its row is longer than any that means something.
         TooLong = "too_long",
         /// The node is listed by a DNS name that never had an address.

@@ -2,7 +2,8 @@
 //!
 //! One control connection, to a node that is up or else to a contact point, registered for the cluster's events. An event
 //! only says *look again*: its address is never trusted (Cassandra 4.1 announces its own old address after a change). What is
-//! true is in `system.local` and `peers_v2`, read at each event, every [`RELIST`] and on each new connection.
+//! true is in `system.local` and `peers_v2`, read at each event, every [`RELIST`] and on each new connection; of what they say
+//! about nodes that are known, and about new ones, another node is asked.
 
 mod failures;
 
@@ -21,12 +22,12 @@ use crate::cql::message::event::{STATUS_CHANGE, TOPOLOGY_CHANGE};
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 use crate::topology::input::Input;
-use crate::topology::{HostId, NodeState, Topology};
+use crate::topology::{HiddenReason, HostId, NodeState, Topology};
 
 use super::allow::Allow;
 use super::backoff::{Backoff, jittered};
 use super::client::{Client, ClientError, LOGIN_AGAIN};
-use super::refusals::Said;
+use super::refusals::{Refused, Said};
 use super::resolve::{Addresses, Names};
 use super::ring::{Members, Ring};
 use crate::proxy::dial::{DialFailure, Dialer, Target};
@@ -36,9 +37,10 @@ use failures::Failures;
 const RELIST: Duration = Duration::from_secs(30);
 /// From an event to the reading: several come together, and rows follow events by milliseconds.
 const SETTLE: Duration = Duration::from_millis(100);
-/// After an event, and while someone is in doubt, the tables are read again this soon; and never more often.
+/// After an event, and when someone is in doubt, the tables are read again this soon, and never more often; a doubt that stays
+/// doubles the wait.
 const AGAIN: Duration = Duration::from_secs(1);
-/// How many other nodes are asked about someone who is missing.
+/// How many other nodes are asked about someone who is in doubt.
 const SECOND_OPINIONS: usize = 3;
 
 /// Why a control connection ended.
@@ -87,6 +89,8 @@ struct Memory {
     cluster_name: Option<Arc<str>>,
     failures: Failures,
     refused: Said,
+    /// Readings in a row that left a doubt.
+    doubtful: u32,
     /// The control connection that was tried last has stood.
     stood: bool,
 }
@@ -99,6 +103,7 @@ impl ContactPoints {
             cluster_name: None,
             failures,
             refused: Said::default(),
+            doubtful: 0,
             stood: false,
         };
         let mut backoff = Backoff::default();
@@ -199,8 +204,11 @@ impl ContactPoints {
                 let cluster = memory.cluster_name.as_deref().unwrap_or("unknown");
                 info!(node = %target, cluster, "control connection established");
             }
-            let soon = std::mem::take(&mut event_seen) || memory.members.in_doubt();
-            let wait = if soon { AGAIN } else { jittered(RELIST) };
+            let wait = match memory.doubtful.checked_sub(1) {
+                _ if std::mem::take(&mut event_seen) => AGAIN,
+                Some(doublings) => AGAIN.saturating_mul(2u32.saturating_pow(doublings)).min(RELIST),
+                None => jittered(RELIST),
+            };
             tokio::select! {
                 event = control.event() => {
                     event?;
@@ -220,25 +228,32 @@ impl ContactPoints {
         Ok(client)
     }
 
-    /// Reads the tables, asks others about who is missing, and tells.
+    /// Reads the tables, asks others about who is in doubt, and tells.
     async fn read(&self, control: &mut Client, target: &Target, memory: &mut Memory) -> Result<(), ControlError> {
         let ring = self.ask(control, target.address).await?;
         self.metrics.discovery_relists.inc();
         memory.check_cluster(&ring)?;
-        let missing = memory.members.merge(&ring);
-        if !missing.is_empty() {
-            match self.second_opinion(&missing, &ring, target, memory).await {
+        let topology = Arc::clone(&self.topology.borrow());
+        let up = |id| topology.node_by_host_id(id).is_some_and(|node| node.state == NodeState::Up);
+        let doubted = memory.members.merge(&ring, up);
+        if !doubted.is_empty() {
+            match self.second_opinion(&doubted, &ring, target, memory).await {
                 Some(second) => memory.members.confirm(&second),
-                None => {
-                    let topology = Arc::clone(&self.topology.borrow());
-                    let up = |id| topology.node_by_host_id(id).is_some_and(|node| node.state == NodeState::Up);
-                    memory.members.confirm_alone(up);
-                }
+                None => memory.members.confirm_alone(up),
             }
         }
+        memory.doubtful = if memory.members.in_doubt() { memory.doubtful.saturating_add(1) } else { 0 };
         self.metrics.discovery_heard();
         self.inputs.send(Input::Nodes(memory.members.found())).await.map_err(|_| ControlError::Stopped)?;
-        for hidden in memory.refused.take_over(ring.refused) {
+        let claimed = memory.members.claims().map(|claim| Refused {
+            id: None,
+            host_id: claim.host_id,
+            address: Some(claim.address),
+            reason: HiddenReason::NotConfirmed,
+            why: format!("{target} alone says that it is there"),
+        });
+        let refused = ring.refused.into_iter().chain(claimed).collect();
+        for hidden in memory.refused.take_over(refused) {
             self.inputs.send(Input::Hidden(hidden)).await.map_err(|_| ControlError::Stopped)?;
         }
         Ok(())
@@ -250,10 +265,10 @@ impl ContactPoints {
     }
 
     /// The view of another node that is up and not itself in question.
-    async fn second_opinion(&self, missing: &[HostId], ring: &Ring, target: &Target, memory: &Memory) -> Option<Ring> {
+    async fn second_opinion(&self, doubted: &[HostId], ring: &Ring, target: &Target, memory: &Memory) -> Option<Ring> {
         let topology = Arc::clone(&self.topology.borrow());
         let others = topology.nodes.iter().filter(|node| {
-            let in_question = node.host_id.is_none_or(|id| missing.contains(&id) || !ring.nodes.contains_key(&id));
+            let in_question = node.host_id.is_none_or(|id| doubted.contains(&id) || !ring.nodes.contains_key(&id));
             node.state == NodeState::Up && node.address != target.address && !in_question
         });
         for other in others.take(SECOND_OPINIONS) {

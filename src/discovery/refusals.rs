@@ -34,7 +34,7 @@ impl Said {
             let Refused { id, host_id, address, why, .. } = refused;
             let (node, host_id) = (id.as_ref().map(tracing::field::display), host_id.map(tracing::field::display));
             let address = address.map(tracing::field::display);
-            warn!(node, host_id, address, more, "not dialled and hidden from clients: {why}");
+            warn!(node, host_id, address, more, "not dialled: {why}");
         }
         let hidden = |Refused { id, host_id, address, reason, .. }: &Refused| Hidden {
             id: id.clone(),

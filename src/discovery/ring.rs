@@ -70,36 +70,59 @@ impl Ring {
 }
 
 /// The nodes that discovery tells of. A node whose row is missing stays until that is confirmed: Cassandra opens its port
-/// before it knows all its peers, and a node that starts shows few of them.
+/// before it knows all its peers, and a node that starts shows few of them. Nor does one node alone decide who is new, and where
+/// a node lives that answers at its former address: its rows may be wrong, or meant to be.
 #[derive(Clone, Debug, Default)]
 pub struct Members {
     nodes: BTreeMap<HostId, Found>,
+    /// What the last view says and no other node has said yet.
+    claims: BTreeMap<HostId, Found>,
     /// Missing in the last view of the same node: how often by now.
     missing: BTreeMap<HostId, u32>,
 }
 
 impl Members {
-    /// Takes a view over; the answer is who is in doubt, because it does not tell of them.
-    pub fn merge(&mut self, ring: &Ring) -> Vec<HostId> {
+    /// Takes a view over, the first one as it is; the answer is who is in doubt: those of whom it does not tell, who are new, or
+    /// who answer elsewhere. `answers`: whether a node does where it is known.
+    pub fn merge(&mut self, ring: &Ring, answers: impl Fn(HostId) -> bool) -> Vec<HostId> {
+        let first = self.nodes.is_empty();
+        self.claims.clear();
         for (host_id, found) in &ring.nodes {
-            self.nodes.insert(*host_id, found.clone());
+            let believed = match self.nodes.get(host_id) {
+                Some(known) => known.address == found.address || !answers(*host_id),
+                None => first,
+            };
+            let place = if believed { &mut self.nodes } else { &mut self.claims };
+            place.insert(*host_id, found.clone());
         }
         let missing: Vec<HostId> = self.nodes.keys().filter(|id| !ring.nodes.contains_key(id)).copied().collect();
         self.missing.retain(|id, _| missing.contains(id));
         for id in &missing {
             *self.missing.entry(*id).or_default() += 1;
         }
-        missing
+        missing.into_iter().chain(self.claims.keys().copied()).collect()
     }
 
-    /// A second node was asked as well: who is missing there too has left.
+    /// A second node was asked as well: who is missing there too has left, and what it says too is so.
     pub fn confirm(&mut self, ring: &Ring) {
+        let said = |id: &HostId, claim: &Found| ring.nodes.get(id).is_some_and(|found| found.address == claim.address);
+        let claims = std::mem::take(&mut self.claims);
+        let (confirmed, others): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            claims.into_iter().partition(|(id, claim)| said(id, claim));
+        self.nodes.extend(confirmed);
+        self.claims = others;
         let left: Vec<HostId> = self.missing.keys().filter(|id| !ring.nodes.contains_key(id)).copied().collect();
         self.let_go(left);
     }
 
-    /// There was no other node to ask: who was missing twice in a row has left, unless it still answers.
+    /// There was no other node to ask: who is new is believed, and who was missing twice in a row has left, unless it still
+    /// answers.
     pub fn confirm_alone(&mut self, answers: impl Fn(HostId) -> bool) {
+        let claims = std::mem::take(&mut self.claims);
+        let (moved, new): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            claims.into_iter().partition(|(id, _)| self.nodes.contains_key(id));
+        self.nodes.extend(new);
+        self.claims = moved;
         let left = self.missing.iter().filter(|&(id, times)| *times >= 2 && !answers(*id)).map(|(id, _)| *id);
         let left: Vec<HostId> = left.collect();
         self.let_go(left);
@@ -110,9 +133,14 @@ impl Members {
         self.missing.clear();
     }
 
-    /// Someone is missing and not confirmed.
+    /// Something is not confirmed.
     pub fn in_doubt(&self) -> bool {
-        !self.missing.is_empty()
+        !self.missing.is_empty() || !self.claims.is_empty()
+    }
+
+    /// What one node says and no other: who, and where.
+    pub fn claims(&self) -> impl Iterator<Item = &Found> {
+        self.claims.values()
     }
 
     pub fn found(&self) -> Vec<Found> {
@@ -165,43 +193,93 @@ mod tests {
     #[test]
     fn a_node_leaves_when_a_second_node_does_not_know_it_either() {
         let mut members = Members::default();
-        members.merge(&ring(&[1, 2, 3, 4]));
-        assert_eq!(members.merge(&ring(&[1])), [id(2), id(3), id(4)]);
+        members.merge(&ring(&[1, 2, 3, 4]), |_| true);
+        assert_eq!(members.merge(&ring(&[1]), |_| true), [id(2), id(3), id(4)]);
         members.confirm(&ring(&[2, 1, 3]));
         check(&members, &[1, 2, 3]);
         assert!(members.in_doubt());
-        members.merge(&ring(&[1, 2, 3]));
+        members.merge(&ring(&[1, 2, 3]), |_| true);
         assert!(!members.in_doubt());
     }
 
     #[test]
     fn a_node_at_a_refused_address_stays_where_another_node_knows_it() {
         let mut members = Members::default();
-        members.merge(&ring(&[1, 2]));
+        members.merge(&ring(&[1, 2]), |_| true);
         let allowed = |address: SocketAddr| match address.port() {
             9042 => Ok(()),
             _ => Err(NotAllowed::NotListed),
         };
         let moved = Ring::of(row(1, "10.0.0.1:9042"), vec![row(2, "10.0.0.1:22")], allowed);
         assert_eq!(moved.refused.len(), 1);
-        assert_eq!(members.merge(&moved), [id(2)]);
+        assert_eq!(members.merge(&moved, |_| true), [id(2)]);
         members.confirm(&ring(&[1, 2]));
         check(&members, &[1, 2]);
         assert!(members.found().iter().all(|found| found.address.port() == 9042));
     }
 
+    /// A view in which node 1 says that another one lives at `address`.
+    fn told(n: u128, address: &str) -> Ring {
+        Ring::of(row(1, "10.0.0.1:9042"), vec![row(n, address)], |_| Ok(()))
+    }
+
+    fn address_of(members: &Members, n: u128) -> Option<String> {
+        members.found().iter().find(|found| found.host_id == Some(id(n))).map(|found| found.address.to_string())
+    }
+
+    #[test]
+    fn where_an_answering_node_lives_is_not_decided_by_one_other_node() {
+        let (here, there) = ("10.0.0.2:9042", "10.9.9.9:9042");
+        for (second, expected) in [(told(2, here), here), (told(3, there), here), (told(2, there), there)] {
+            let mut members = Members::default();
+            members.merge(&told(2, here), |_| true);
+            assert_eq!(members.merge(&told(2, there), |_| true), [id(2)]);
+            assert_eq!(address_of(&members, 2).as_deref(), Some(here));
+            members.confirm(&second);
+            assert_eq!(address_of(&members, 2).as_deref(), Some(expected), "{second:?}");
+            assert_eq!(members.in_doubt(), expected == here);
+        }
+        let mut members = Members::default();
+        members.merge(&told(2, here), |_| true);
+        members.merge(&told(2, there), |_| true);
+        members.confirm_alone(|_| true);
+        assert_eq!(address_of(&members, 2).as_deref(), Some(here));
+        // It is dead there: whoever tells where it is now is believed.
+        assert_eq!(members.merge(&told(2, there), |_| false), []);
+        assert_eq!(address_of(&members, 2).as_deref(), Some(there));
+    }
+
+    #[test]
+    fn who_is_new_is_not_decided_by_one_node_where_there_is_another() {
+        let mut members = Members::default();
+        // The first view is all there is.
+        assert_eq!(members.merge(&ring(&[1, 2]), |_| false), []);
+        assert_eq!(members.merge(&ring(&[1, 2, 3]), |_| true), [id(3)]);
+        check(&members, &[1, 2]);
+        members.confirm(&ring(&[2, 1]));
+        check(&members, &[1, 2]);
+        assert!(members.in_doubt() && members.claims().count() == 1);
+        members.merge(&ring(&[1, 2, 3]), |_| true);
+        members.confirm(&ring(&[2, 1, 3]));
+        check(&members, &[1, 2, 3]);
+        members.merge(&ring(&[1, 2, 3, 4]), |_| true);
+        members.confirm_alone(|_| true);
+        check(&members, &[1, 2, 3, 4]);
+        assert!(!members.in_doubt());
+    }
+
     #[test]
     fn on_one_nodes_word_alone_only_the_silent_leave_and_only_the_second_time() {
         let mut members = Members::default();
-        members.merge(&ring(&[1, 2, 3]));
-        members.merge(&ring(&[1]));
+        members.merge(&ring(&[1, 2, 3]), |_| true);
+        members.merge(&ring(&[1]), |_| true);
         members.confirm_alone(|_| false);
         check(&members, &[1, 2, 3]);
         members.change_teller();
-        members.merge(&ring(&[1]));
+        members.merge(&ring(&[1]), |_| true);
         members.confirm_alone(|_| false);
         check(&members, &[1, 2, 3]);
-        members.merge(&ring(&[1]));
+        members.merge(&ring(&[1]), |_| true);
         members.confirm_alone(|answers| answers == id(3));
         check(&members, &[1, 3]);
     }

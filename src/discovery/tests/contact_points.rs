@@ -214,6 +214,31 @@ async fn rows_that_name_what_is_not_to_be_dialled_are_refused() {
 }
 
 #[tokio::test]
+async fn a_node_of_which_one_node_alone_tells_is_not_dialled() {
+    let addresses: [SocketAddr; 4] = addresses(17);
+    let ring = ring(&addresses);
+    let invented = Uuid::from_u128(4);
+    {
+        let mut facts = ring.facts.lock();
+        facts.members[3].member = false;
+        facts.members[1].blind_to = vec![invented];
+        facts.members[2].blind_to = vec![invented];
+    }
+    let nodes = start_nodes(&ring, &addresses).await;
+    let mut running = start(&contact(&addresses[..1]));
+    for port in 9042..9045 {
+        running.until_state(port, NodeState::Up).await;
+    }
+    ring.facts.lock().members[3].member = true;
+    nodes[0].send_event(NodeChange::NewNode, addresses[3]);
+    until_hidden(&mut running, addresses[3], HiddenReason::NotConfirmed).await;
+    assert_eq!((running.handle.topology.borrow().nodes.len(), nodes[3].connected()), (3, Vec::new()));
+    ring.facts.lock().members[2].blind_to.clear();
+    ring.facts.lock().members[1].blind_to.clear();
+    running.until_state(9045, NodeState::Up).await;
+}
+
+#[tokio::test]
 async fn a_row_with_a_name_that_is_too_long_is_refused() {
     let addresses: [SocketAddr; 3] = addresses(18);
     let ring = ring(&addresses);
