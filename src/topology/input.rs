@@ -90,8 +90,8 @@ impl Identity {
     /// The first of its names that is longer than [`LONGEST_NAME`]: its column, and its length in bytes.
     pub fn too_long(&self) -> Option<(&'static str, usize)> {
         let names = [("cluster_name", &self.cluster_name), ("data_center", &self.data_center), ("rack", &self.rack)];
-        let lengths = names.into_iter().filter_map(|(column, name)| Some((column, name.as_ref()?.len())));
-        lengths.filter(|(_, length)| *length > LONGEST_NAME).next()
+        let mut lengths = names.into_iter().filter_map(|(column, name)| Some((column, name.as_ref()?.len())));
+        lengths.find(|(_, length)| *length > LONGEST_NAME)
     }
 }
 
