@@ -12,9 +12,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info};
 
 use crate::config::{Credentials, HostPort};
@@ -42,6 +44,8 @@ const SETTLE: Duration = Duration::from_millis(100);
 const AGAIN: Duration = Duration::from_secs(1);
 /// How many other nodes are asked about someone who is in doubt.
 const SECOND_OPINIONS: usize = 3;
+/// So long other contact points have for it while no node is up.
+const OPINION: Duration = Duration::from_secs(2);
 
 /// Why a control connection ended.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -89,6 +93,8 @@ struct Memory {
     cluster_name: Option<Arc<str>>,
     failures: Failures,
     refused: Said,
+    /// Where the contact points were when they were last looked up.
+    points: Vec<Target>,
     /// Readings in a row that left a doubt.
     doubtful: u32,
     /// The control connection that was tried last has stood.
@@ -103,6 +109,7 @@ impl ContactPoints {
             cluster_name: None,
             failures,
             refused: Said::default(),
+            points: Vec::new(),
             doubtful: 0,
             stood: false,
         };
@@ -187,6 +194,7 @@ impl ContactPoints {
             targets.extend(ips.into_iter().map(target));
         }
         self.allow.name(targets.iter().map(|target| target.address.ip()));
+        memory.points.clone_from(&targets);
         targets
     }
 
@@ -264,7 +272,7 @@ impl ContactPoints {
         Ring::read(client, dialled, |address| self.allow.check(address, advertised)).await
     }
 
-    /// The view of another node that is up and not itself in question.
+    /// The view of another node that is up and not itself in question, or else of another contact point.
     async fn second_opinion(&self, doubted: &[HostId], ring: &Ring, target: &Target, memory: &Memory) -> Option<Ring> {
         let topology = Arc::clone(&self.topology.borrow());
         let others = topology.nodes.iter().filter(|node| {
@@ -272,18 +280,38 @@ impl ContactPoints {
             node.state == NodeState::Up && node.address != target.address && !in_question
         });
         for other in others.take(SECOND_OPINIONS) {
-            let other = Target::at(other.address);
-            let asked = async {
-                let mut client = self.open(&other).await?;
-                Ok::<_, ControlError>(self.ask(&mut client, other.address).await?)
-            };
-            match asked.await {
-                Ok(second) if second.cluster_name == memory.cluster_name => return Some(second),
-                Ok(_) => {}
-                Err(error) => debug!(node = %other, %error, "no second opinion from this node"),
+            if let Some(second) = self.opinion_of(&Target::at(other.address), ring).await {
+                return Some(second);
             }
         }
-        None
+        // Nobody has answered a probe yet. Contact points may be dead, and nobody waits for that one after the other.
+        let points = memory.points.iter().filter(|point| point.address != target.address).take(SECOND_OPINIONS);
+        let mut asked: FuturesUnordered<_> = points.map(|point| self.opinion_of(point, ring)).collect();
+        let answered = async {
+            while let Some(answer) = asked.next().await {
+                if answer.is_some() {
+                    return answer;
+                }
+            }
+            None
+        };
+        timeout(OPINION, answered).await.unwrap_or_default()
+    }
+
+    /// The view of `other`, where it is another node of the same cluster.
+    async fn opinion_of(&self, other: &Target, ring: &Ring) -> Option<Ring> {
+        let asked = async {
+            let mut client = self.open(other).await?;
+            Ok::<_, ControlError>(self.ask(&mut client, other.address).await?)
+        };
+        match asked.await {
+            Ok(second) if second.cluster_name == ring.cluster_name && second.own != ring.own => Some(second),
+            Ok(_) => None,
+            Err(error) => {
+                debug!(node = %other, %error, "no second opinion from this node");
+                None
+            }
+        }
     }
 
     /// Waits until probes say that the node at `address` is down: sooner than a silent connection would tell.

@@ -16,6 +16,8 @@ use super::refusals::Refused;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ring {
     pub cluster_name: Option<Arc<str>>,
+    /// Who told it.
+    pub own: Option<HostId>,
     pub nodes: BTreeMap<HostId, Found>,
     /// Rows that are no nodes to this gateway.
     pub refused: Vec<Refused>,
@@ -40,7 +42,7 @@ impl Ring {
     fn of(local: Identity, peers: Vec<Identity>, allowed: impl Fn(SocketAddr) -> Result<(), NotAllowed>) -> Self {
         let cluster_name = local.cluster_name.clone();
         let (mut nodes, mut refused) = (BTreeMap::new(), Vec::new());
-        let own = local.native;
+        let (own, here) = (local.host_id, local.native);
         for row in std::iter::once(local).chain(peers) {
             let mut refuse = |reason, why| {
                 refused.push(Refused { id: None, host_id: row.host_id, address: row.native, reason, why });
@@ -49,7 +51,7 @@ impl Ring {
                 refuse(HiddenReason::TooLong, format!("its {column} has {length} bytes"));
                 continue;
             }
-            if let Some(Err(why)) = row.native.filter(|native| own != Some(*native)).map(&allowed) {
+            if let Some(Err(why)) = row.native.filter(|native| here != Some(*native)).map(&allowed) {
                 refuse(HiddenReason::NotAllowed, why.to_string());
                 continue;
             }
@@ -65,7 +67,7 @@ impl Ring {
                 rack: row.rack,
             });
         }
-        Self { cluster_name, nodes, refused }
+        Self { cluster_name, own, nodes, refused }
     }
 }
 
@@ -82,15 +84,14 @@ pub struct Members {
 }
 
 impl Members {
-    /// Takes a view over, the first one as it is; the answer is who is in doubt: those of whom it does not tell, who are new, or
-    /// who answer elsewhere. `answers`: whether a node does where it is known.
+    /// Takes a view over; the answer is who is in doubt: those of whom it does not tell, who are new, or who answer elsewhere.
+    /// Of itself alone it is believed. `answers`: whether a node does where it is known.
     pub fn merge(&mut self, ring: &Ring, answers: impl Fn(HostId) -> bool) -> Vec<HostId> {
-        let first = self.nodes.is_empty();
         self.claims.clear();
         for (host_id, found) in &ring.nodes {
             let believed = match self.nodes.get(host_id) {
                 Some(known) => known.address == found.address || !answers(*host_id),
-                None => first,
+                None => ring.own == Some(*host_id),
             };
             let place = if believed { &mut self.nodes } else { &mut self.claims };
             place.insert(*host_id, found.clone());
@@ -194,6 +195,7 @@ mod tests {
     fn a_node_leaves_when_a_second_node_does_not_know_it_either() {
         let mut members = Members::default();
         members.merge(&ring(&[1, 2, 3, 4]), |_| true);
+        members.confirm_alone(|_| true);
         assert_eq!(members.merge(&ring(&[1]), |_| true), [id(2), id(3), id(4)]);
         members.confirm(&ring(&[2, 1, 3]));
         check(&members, &[1, 2, 3]);
@@ -206,6 +208,7 @@ mod tests {
     fn a_node_at_a_refused_address_stays_where_another_node_knows_it() {
         let mut members = Members::default();
         members.merge(&ring(&[1, 2]), |_| true);
+        members.confirm_alone(|_| true);
         let allowed = |address: SocketAddr| match address.port() {
             9042 => Ok(()),
             _ => Err(NotAllowed::NotListed),
@@ -233,6 +236,7 @@ mod tests {
         for (second, expected) in [(told(2, here), here), (told(3, there), here), (told(2, there), there)] {
             let mut members = Members::default();
             members.merge(&told(2, here), |_| true);
+            members.confirm_alone(|_| true);
             assert_eq!(members.merge(&told(2, there), |_| true), [id(2)]);
             assert_eq!(address_of(&members, 2).as_deref(), Some(here));
             members.confirm(&second);
@@ -241,6 +245,7 @@ mod tests {
         }
         let mut members = Members::default();
         members.merge(&told(2, here), |_| true);
+        members.confirm_alone(|_| true);
         members.merge(&told(2, there), |_| true);
         members.confirm_alone(|_| true);
         assert_eq!(address_of(&members, 2).as_deref(), Some(here));
@@ -252,8 +257,11 @@ mod tests {
     #[test]
     fn who_is_new_is_not_decided_by_one_node_where_there_is_another() {
         let mut members = Members::default();
-        // The first view is all there is.
-        assert_eq!(members.merge(&ring(&[1, 2]), |_| false), []);
+        // A node is believed of itself.
+        assert_eq!(members.merge(&ring(&[1, 2]), |_| false), [id(2)]);
+        check(&members, &[1]);
+        members.confirm(&ring(&[2, 1]));
+        check(&members, &[1, 2]);
         assert_eq!(members.merge(&ring(&[1, 2, 3]), |_| true), [id(3)]);
         check(&members, &[1, 2]);
         members.confirm(&ring(&[2, 1]));
@@ -272,6 +280,7 @@ mod tests {
     fn on_one_nodes_word_alone_only_the_silent_leave_and_only_the_second_time() {
         let mut members = Members::default();
         members.merge(&ring(&[1, 2, 3]), |_| true);
+        members.confirm_alone(|_| true);
         members.merge(&ring(&[1]), |_| true);
         members.confirm_alone(|_| false);
         check(&members, &[1, 2, 3]);

@@ -239,6 +239,33 @@ async fn a_node_of_which_one_node_alone_tells_is_not_dialled() {
 }
 
 #[tokio::test]
+async fn of_two_contact_points_both_must_tell_of_a_node_before_it_is_dialled() {
+    let addresses: [SocketAddr; 3] = addresses(19);
+    let ring = ring(&addresses);
+    ring.facts.lock().members[1].blind_to = vec![Uuid::from_u128(3)];
+    let nodes = start_nodes(&ring, &addresses).await;
+    let mut running = start(&contact(&addresses[..2]));
+    until_hidden(&mut running, addresses[2], HiddenReason::NotConfirmed).await;
+    running.until_state(9043, NodeState::Up).await;
+    running.until_ready().await;
+    assert_eq!((running.handle.topology.borrow().nodes.len(), nodes[2].connected()), (2, Vec::new()));
+    ring.facts.lock().members[1].blind_to.clear();
+    running.until_state(9044, NodeState::Up).await;
+}
+
+#[tokio::test]
+async fn a_contact_point_that_does_not_answer_is_not_waited_for_long() {
+    let addresses: [SocketAddr; 3] = addresses(20);
+    let ring = ring(&addresses);
+    let nodes = start_nodes(&ring, &addresses[..2]).await;
+    // It is dialled, and nobody says a word.
+    let _silent = tokio::net::TcpListener::bind(addresses[2]).await.unwrap();
+    let mut running = start(&contact(&[addresses[0], addresses[2]]).replace("silence: 2s", "silence: 60s"));
+    running.until_state(9043, NodeState::Up).await;
+    assert!(!nodes[1].connected().is_empty());
+}
+
+#[tokio::test]
 async fn a_row_with_a_name_that_is_too_long_is_refused() {
     let addresses: [SocketAddr; 3] = addresses(18);
     let ring = ring(&addresses);
