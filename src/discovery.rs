@@ -178,6 +178,7 @@ fn spawn_with(
             name,
             names: names.clone(),
             range: ports,
+            allow: allow.clone(),
             inputs: inputs.clone(),
             topology: topology.clone(),
             metrics: Arc::clone(&metrics),

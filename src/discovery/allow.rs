@@ -12,9 +12,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ipnet::IpNet;
 use thiserror::Error;
 
+use super::refusals::Refused;
 use crate::config::Config;
-use crate::topology::Advertised;
+use crate::topology::input::Found;
 use crate::topology::ports::PortRange;
+use crate::topology::{Advertised, HiddenReason};
 
 /// Addresses of which is remembered whether they are this machine's.
 const REMEMBERED: usize = 4096;
@@ -60,6 +62,19 @@ impl Allow {
     pub fn name(&self, addresses: impl IntoIterator<Item = IpAddr>) {
         let named = addresses.into_iter().map(|ip| ip.to_canonical()).collect();
         *self.0.named.lock().unwrap_or_else(PoisonError::into_inner) = named;
+    }
+
+    /// Whoever lives where nobody is to be dialled counts as away.
+    pub fn refuse(&self, found: &mut [Found], advertised: Advertised) -> Vec<Refused> {
+        let mut refused = Vec::new();
+        for node in found.iter_mut().filter(|node| node.present) {
+            if let Err(why) = self.check(node.address, advertised) {
+                node.present = false;
+                let (id, address, why) = (Some(node.id.clone()), Some(node.address), why.to_string());
+                refused.push(Refused { id, host_id: None, address, reason: HiddenReason::NotAllowed, why });
+            }
+        }
+        refused
     }
 
     /// Whether a node may be dialled there; `advertised` is where clients dial the gateway.

@@ -20,7 +20,9 @@ use crate::topology::input::{Found, Input, Placement};
 use crate::topology::ports::{PortError, PortRange};
 use crate::topology::{NodeId, NodeState, Topology};
 
+use super::allow::Allow;
 use super::kubernetes::pod_name;
+use super::refusals::Said;
 use super::resolve::{Addresses, Names, ResolveError, Target};
 
 /// The names that the port of CQL has in Services (`cql` in most charts, `native` in cass-operator's).
@@ -36,6 +38,7 @@ pub struct Dns {
     pub name: String,
     pub names: Names,
     pub range: PortRange,
+    pub allow: Allow,
     pub inputs: mpsc::Sender<Input>,
     pub topology: watch::Receiver<Arc<Topology>>,
     pub metrics: Arc<Metrics>,
@@ -56,6 +59,7 @@ struct Memory {
     nodes: BTreeMap<NodeId, Known>,
     /// Targets that are no nodes, each said once.
     strangers: BTreeSet<String>,
+    refused: Said,
     failing: Option<ResolveError>,
     pending: Option<Pending>,
 }
@@ -73,7 +77,7 @@ impl Dns {
                     }
                     memory.pending = None;
                     self.metrics.discovery_heard();
-                    if self.inputs.send(Input::Nodes(self.found(&memory))).await.is_err() {
+                    if self.tell(&mut memory).await.is_err() {
                         return;
                     }
                     valid
@@ -145,6 +149,17 @@ impl Dns {
         }
         memory.nodes.retain(|_, known| known.is_listed || known.listed.elapsed() < LEFT);
         valid
+    }
+
+    async fn tell(&self, memory: &mut Memory) -> Result<(), mpsc::error::SendError<Input>> {
+        let advertised = self.topology.borrow().advertised;
+        let mut found = self.found(memory);
+        let refused = self.allow.refuse(&mut found, advertised);
+        self.inputs.send(Input::Nodes(found)).await?;
+        for hidden in memory.refused.take_over(refused) {
+            self.inputs.send(Input::Hidden(hidden)).await?;
+        }
+        Ok(())
     }
 
     fn found(&self, memory: &Memory) -> Vec<Found> {

@@ -12,7 +12,6 @@ use crate::topology::input::{Found, Input, Placement};
 use crate::topology::ports::PortError;
 use crate::topology::{Hidden, HiddenReason, NodeId, NodeState, Topology};
 
-use super::super::refusals::Refused;
 use super::agreed_ports::{Known, Wanted, publish};
 use super::fold::Member;
 use super::ledger::agreement::Unplaced;
@@ -59,7 +58,7 @@ impl Source {
         });
         let found = |(id, member)| self.found(id, member, &topology, by_ordinals);
         let mut found: Vec<Found> = self.fold.members().map(found).collect();
-        let refused = self.refuse(&mut found, &topology);
+        let refused = self.allow.refuse(&mut found, topology.advertised);
         if let Some(snapshot) = self.snapshot.as_mut().filter(|_| self.fold.is_listed()) {
             // Whoever waits for a port is nobody to start with.
             let placed: Vec<_> = self
@@ -98,19 +97,6 @@ impl Source {
             (dead || elsewhere).then(|| (id.clone(), Suspect { address: member.address.ip(), elsewhere }))
         };
         self.fold.members().filter_map(suspect).collect()
-    }
-
-    /// Whoever lives where nobody is to be dialled counts as away.
-    fn refuse(&self, found: &mut [Found], topology: &Topology) -> Vec<Refused> {
-        let mut refused = Vec::new();
-        for node in found.iter_mut().filter(|node| node.present) {
-            if let Err(why) = self.allow.check(node.address, topology.advertised) {
-                node.present = false;
-                let (id, address, why) = (Some(node.id.clone()), Some(node.address), why.to_string());
-                refused.push(Refused { id, host_id: None, address, reason: HiddenReason::NotAllowed, why });
-            }
-        }
-        refused
     }
 
     /// Who is there, for whoever agrees on ports.

@@ -5,7 +5,7 @@ use super::node::{FakeNode, ring};
 use super::*;
 use crate::topology::{HiddenReason, NodeId};
 
-const TEXT: &str = "probe: {interval: 50ms}\ndiscovery: {dns: c.db.svc.test.}\n";
+const TEXT: &str = "probe: {interval: 50ms}\ndiscovery: {dns: c.db.svc.test., allow: [127.34.0.0/16]}\n";
 const SERVICE: &str = "_cql._tcp.c.db.svc.test";
 
 #[tokio::test]
@@ -68,4 +68,15 @@ async fn a_target_without_an_ordinal_or_beyond_the_ports_is_hidden() {
     let topology = running.until("the first", |topology| topology.node_at_port(9042).is_some()).await;
     let hidden: Vec<_> = topology.hidden.iter().map(|hidden| (hidden.id.clone(), hidden.reason)).collect();
     assert_eq!((topology.nodes.len(), hidden), (1, vec![(Some(NodeId::new("c-99")), HiddenReason::NoPort)]));
+}
+
+#[tokio::test]
+async fn a_target_that_leads_where_no_node_may_live_is_hidden_and_not_dialled() {
+    let server = NameServer::start().await;
+    server.set("c-0.c.db.svc.test", &[[127, 35, 4, 1]]);
+    server.serve(SERVICE, &[("c-0.c.db.svc.test", 9742)]);
+    let mut running = start_by(server.names.clone(), &config(TEXT));
+    let refused = |topology: &Topology| topology.hidden.iter().any(|hidden| hidden.reason == HiddenReason::NotAllowed);
+    let topology = running.until("refused", refused).await;
+    assert!(!topology.node_at_port(9042).unwrap().present);
 }
