@@ -114,6 +114,7 @@ spec:
     finally:
         relay.kill()
         life.kubelet.forget(IMPOSTOR)
+    until("the gateway has forgotten it", lambda: all(row["state"] == "gone" for row in shown()), 120)
 
 
 def never_up(row):
