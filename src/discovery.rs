@@ -160,13 +160,15 @@ fn spawn_with(
     if let Some(fixed) = fixed {
         sources.spawn(fixed.run(names.clone(), inputs.clone(), Arc::clone(&metrics)));
     }
-    if let Some((cluster, config)) = kubernetes {
+    if let Some((cluster, of_kubernetes)) = kubernetes {
         sources.spawn(kubernetes::Source::run(kubernetes::Parts {
             cluster,
-            config,
+            config: of_kubernetes,
             range: ports.clone(),
             allow: allow.clone(),
             names: names.clone(),
+            dialer: dialer.clone(),
+            patience: config.probe.silence,
             inputs: inputs.clone(),
             topology: topology.clone(),
             metrics: Arc::clone(&metrics),

@@ -181,11 +181,12 @@ fn kubernetes_defaults_are_those_of_the_reference() {
     let set = |config: cqlgate::config::kubernetes::Kubernetes| cqlgate::config::kubernetes::Kubernetes {
         namespace: None,
         port: None,
+        family: None,
         stateful_sets: Vec::new(),
         snapshot_file: None,
         ..config
     };
-    assert!(written.namespace.is_some() && !written.stateful_sets.is_empty());
+    assert!(written.namespace.is_some() && written.family.is_some() && !written.stateful_sets.is_empty());
     assert_eq!(set(written), short);
 }
 
@@ -290,6 +291,7 @@ fn kubernetes_keys_are_checked() {
     assert!(parse(&kubernetes("    port: 9142\n")).is_ok());
     refused(&kubernetes("    namespace: D_B\n"), "\"D_B\" is no name of a Kubernetes object", 5);
     refused(&kubernetes("    snapshot_file: /no/such/file\n"), "/no/such does not exist", 5);
+    refused(&kubernetes("    family: ipv5\n"), "ipv5", 5);
     refused(&kubernetes("    port: ''\n"), "discovery.kubernetes.port: is empty", 5);
     let racks = |a: &str, b: &str| {
         kubernetes(&format!("    statefulSets:\n    - {{name: a, ports: {a}}}\n    - {{name: b, ports: {b}}}\n"))

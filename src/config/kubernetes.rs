@@ -1,5 +1,6 @@
 //! `discovery.kubernetes`: how the nodes of a headless Service are found. The file's shape and what it means together.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
@@ -25,6 +26,9 @@ pub struct Kubernetes {
     /// name: by the pod's DNS name, which is also what TLS verifies; address: by the pod's address alone.
     #[serde(default)]
     pub dial: Dial,
+    /// The family at which pods of both are dialled. Absent: the one that answers, IPv4 first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub family: Option<Family>,
     /// The cluster's DNS domain.
     #[serde(default = "Kubernetes::default_cluster_domain")]
     pub cluster_domain: String,
@@ -72,6 +76,25 @@ pub enum Dial {
     #[default]
     Name,
     Address,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Family {
+    Ipv4,
+    Ipv6,
+}
+
+impl Family {
+    pub fn is_of(self, address: IpAddr) -> bool {
+        address.is_ipv4() == (self == Self::Ipv4)
+    }
+}
+
+impl std::fmt::Display for Family {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if *self == Self::Ipv4 { "IPv4" } else { "IPv6" })
+    }
 }
 
 impl Kubernetes {

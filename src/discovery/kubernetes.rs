@@ -19,6 +19,7 @@ mod answers;
 mod api_error;
 mod cluster;
 mod config_map;
+mod elsewhere;
 mod fold;
 mod ledger;
 mod listing;
@@ -38,6 +39,7 @@ mod watch;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -48,6 +50,7 @@ use tracing::{error, info};
 
 use crate::config::kubernetes::Kubernetes;
 use crate::metrics::Metrics;
+use crate::proxy::dial::Dialer;
 use crate::readiness::Readiness;
 use crate::topology::input::Input;
 use crate::topology::ports::{DEFAULT_QUARANTINE, PortRange};
@@ -59,6 +62,7 @@ use super::refusals::Said;
 use super::resolve::Names;
 use agreed_ports::{Known, Wanted};
 use config_map::ConfigMapStore;
+use elsewhere::Elsewhere;
 use ledger::Terms;
 use names::PodNames;
 use objects::{PodObject, ServiceObject};
@@ -86,6 +90,9 @@ pub struct Parts {
     pub range: PortRange,
     pub allow: Allow,
     pub names: Names,
+    pub dialer: Dialer,
+    /// How long a node's answer may take.
+    pub patience: Duration,
     pub inputs: mpsc::Sender<Input>,
     pub topology: latest::Receiver<Arc<Topology>>,
     pub metrics: Arc<Metrics>,
@@ -106,6 +113,7 @@ pub struct Source {
     metrics: Arc<Metrics>,
     fold: Fold,
     names: PodNames,
+    elsewhere: Elsewhere,
     snapshot: Option<Snapshot>,
     /// Where no ranges are configured: who is there, and what was agreed.
     agreed: Option<(latest::Sender<Wanted>, latest::Receiver<Known>)>,
@@ -130,12 +138,14 @@ pub struct Source {
 impl Source {
     /// Runs until nobody takes what it finds, or one of its watches breaks.
     pub async fn run(parts: Parts) {
-        let Parts { cluster, config, range, allow, names, inputs, topology, metrics, readiness } = parts;
+        let Parts { cluster, config, range, allow, names, dialer, patience, inputs, topology, metrics, readiness } =
+            parts;
         let namespace = config.namespace.clone().unwrap_or_else(|| cluster.namespace.clone());
         info!(service = %config.service, %namespace, "watching the pods behind the Service");
         let snapshot = config.snapshot_file.as_deref().map(|path| Snapshot::new(path, &namespace, &config.service));
         let (names, answers) =
             PodNames::new(names, &config.service, &namespace, &config.cluster_domain, Arc::clone(&metrics));
+        let (elsewhere, found_elsewhere) = Elsewhere::new(dialer, patience, cluster.timing.elsewhere);
         let mut watches = JoinSet::new();
         let agreed = config.stateful_sets.is_empty().then(|| {
             let store = ConfigMapStore::new(cluster.client.clone(), &cluster.namespace, &config.ledger);
@@ -146,7 +156,7 @@ impl Source {
             (wanted, known)
         });
         let oddities = Oddities::new(&config.service, &namespace);
-        let (fold, suspicion) = (Fold::new(cluster.timing), Suspicion::new(cluster.timing));
+        let (fold, suspicion) = (Fold::new(cluster.timing, config.family), Suspicion::new(cluster.timing));
         let source = Self {
             clock: Clock::new(),
             cluster,
@@ -160,6 +170,7 @@ impl Source {
             metrics,
             fold,
             names,
+            elsewhere,
             snapshot,
             agreed,
             saved_ports: HashMap::new(),
@@ -173,10 +184,14 @@ impl Source {
             pods_forbidden: None,
             oddities,
         };
-        source.follow(answers).await;
+        source.follow(answers, found_elsewhere).await;
     }
 
-    async fn follow(mut self, mut answers: mpsc::Receiver<names::Answer>) {
+    async fn follow(
+        mut self,
+        mut answers: mpsc::Receiver<names::Answer>,
+        mut found_elsewhere: mpsc::Receiver<elsewhere::Answer>,
+    ) {
         let mut slices = self.watch_slices();
         let mut services = self.watch_service();
         let timing = self.cluster.timing;
@@ -199,6 +214,7 @@ impl Source {
                     continue;
                 }
                 Some(answer) = answers.recv() => self.names.learn(answer),
+                Some((id, address)) = found_elsewhere.recv() => self.fold.see_answer(&id, address),
                 // Whether nodes answer decides what is believed of the API.
                 Ok(()) = topology.changed() => {}
                 Ok(()) = changed(&mut known) => {}

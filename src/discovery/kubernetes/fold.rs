@@ -7,8 +7,15 @@
 //! second list lacks it too, and [`Timing::doubt`] is over. A pod that is away keeps its place; only when no Pod of its name has
 //! existed for a while has the node left. All such times are of hearing the API: while it is away nothing is concluded from
 //! what it does not say, and when it is heard again they begin anew.
+//!
+//! A pod may have several addresses (dual stack), of which Cassandra answers at one: the first is taken, the others are asked
+//! aside once the node has been silent for a while ([`Fold::elsewhere`]), and the node is where it is found to answer. One that
+//! answers is never moved.
 
 mod identity;
+mod offers;
+mod places;
+mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -18,10 +25,14 @@ use std::time::{Duration, SystemTime};
 use crate::topology::NodeId;
 
 use super::listing::{Changed, Listing, Seen};
-use super::objects::{Endpoint, PodObject, Slice};
+use super::objects::{PodObject, Slice};
 use super::timing::Timing;
+use crate::config::kubernetes::Family;
 use identity::named;
 pub use identity::split;
+use offers::{Offer, Offers};
+use places::Place;
+use verdict::Verdict;
 
 /// A pod of a StatefulSet behind the Service, and where it lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,14 +79,7 @@ enum Withdrawn {
 struct Known {
     member: Member,
     presence: Presence,
-}
-
-/// An endpoint as it was first seen: at this point of all the news.
-#[derive(Clone, Debug)]
-struct Offer {
-    endpoint: Endpoint,
-    port: u16,
-    news: u64,
+    place: Place,
 }
 
 /// One pod at one address: its name, its uid, and where.
@@ -93,6 +97,8 @@ struct Object {
 #[derive(Clone, Debug, Default)]
 pub struct Fold {
     timing: Timing,
+    /// Where pods are dialled at this family alone.
+    family: Option<Family>,
     api_away: bool,
     /// Since when the API has been heard without a break.
     heard_since: Option<SystemTime>,
@@ -108,11 +114,16 @@ pub struct Fold {
     objects: BTreeMap<NodeId, Object>,
     known: BTreeMap<NodeId, Known>,
     strangers: BTreeSet<Stranger>,
+    /// Pods without an address of the configured family.
+    other_family: BTreeSet<Stranger>,
+    /// When it was last concluded.
+    settled: Option<SystemTime>,
 }
 
 impl Fold {
-    pub fn new(timing: Timing) -> Self {
-        Self { timing, ..Self::default() }
+    /// `family`: addresses of the other one are nobody's.
+    pub fn new(timing: Timing, family: Option<Family>) -> Self {
+        Self { timing, family, ..Self::default() }
     }
 
     /// True once the Service's endpoints have been listed.
@@ -130,7 +141,7 @@ impl Fold {
         for (id, member) in members {
             let presence = Presence::Doubted;
             self.withdrawn.insert(id.clone(), Withdrawn::List { number: 0, since: None });
-            self.known.insert(id, Known { member, presence });
+            self.known.insert(id, Known { member, presence, place: Place::default() });
         }
     }
 
@@ -146,7 +157,7 @@ impl Fold {
             (_, true) => Withdrawn::Slice,
             _ => Withdrawn::Told,
         };
-        let mut offers: BTreeMap<NodeId, Offer> = BTreeMap::new();
+        let mut offers = Offers::default();
         let mut first_seen = BTreeMap::new();
         self.strangers.clear();
         for (_, slice) in self.slices.iter() {
@@ -156,16 +167,13 @@ impl Fold {
                         let life = (id.clone(), endpoint.uid.clone(), endpoint.address);
                         let news = self.first_seen.get(&life).copied().unwrap_or(self.news);
                         first_seen.insert(life, news);
-                        let offer = Offer { endpoint: endpoint.clone(), port, news };
-                        match offers.get(&id) {
-                            Some(other) if !offer.is_better_than(other) => {}
-                            _ => _ = offers.insert(id, offer),
-                        }
+                        offers.add(id, Offer::new(endpoint, port, news));
                     }
                     Err(why) => _ = self.strangers.insert(Stranger { address: endpoint.address, why }),
                 }
             }
         }
+        let offers = offers.best();
         for id in self.offers.keys().filter(|id| !offers.contains_key(id)) {
             self.withdrawn.insert(id.clone(), how);
         }
@@ -233,33 +241,42 @@ impl Fold {
             }
         }
         let mut relist = false;
+        let mut other_family = BTreeSet::new();
         let ids: BTreeSet<NodeId> = self.offers.keys().chain(self.known.keys()).cloned().collect();
         for id in ids {
             let before = self.known.get(&id);
             let verdict = self.verdict(&id, before);
+            if let Verdict::OtherFamily(address) = verdict {
+                let family = self.family.map(|family| family.to_string()).unwrap_or_default();
+                let why = format!("pod {id} has no {family} address, and discovery.kubernetes.family wants one");
+                other_family.insert(Stranger { address, why });
+            }
             // Nobody asks a node that is away whether it answers; and where another pod is listed, that one answers.
-            let answers = || {
-                before.is_some_and(|known| !matches!(known.presence, Presence::Away(_)) && !self.is_given_again(known))
-                    && answers(&id)
-            };
+            let is_asked =
+                |known: &Known| !matches!(known.presence, Presence::Away(_)) && !self.is_given_again(&id, known);
+            let answers = before.is_some_and(is_asked) && answers(&id);
+            let mut place = before.map(|known| known.place.clone()).unwrap_or_default();
             let presence = match (&verdict, before.map(|known| &known.presence)) {
                 (Verdict::Here(..), _) => Presence::Here,
                 (Verdict::Missing(Withdrawn::List { number, .. }), _)
-                    if self.believed_at(&id).is_none_or(|at| at > now) && answers() =>
+                    if self.believed_at(&id).is_none_or(|at| at > now) && answers =>
                 {
                     relist |= *number == self.slices.lists();
                     Presence::Doubted
                 }
-                (Verdict::Missing(Withdrawn::Slice), _) if answers() => Presence::Doubted,
+                (Verdict::Missing(Withdrawn::Slice), _) if answers => Presence::Doubted,
                 (_, Some(Presence::Away(since))) => Presence::Away(*since),
                 _ => Presence::Away(now),
             };
             let member = match verdict {
-                Verdict::Here(member) => Some(member),
+                Verdict::Here(member, places) => {
+                    let now_at = place.choose(&places, before.map(|known| known.member.address), answers, now);
+                    Some(Member { address: now_at.unwrap_or(member.address), ..member })
+                }
                 _ => before.map(|known| Member { present: presence == Presence::Doubted, ..known.member.clone() }),
             };
             if let Some(member) = member {
-                self.known.insert(id, Known { member, presence });
+                self.known.insert(id, Known { member, presence, place });
             }
         }
         let left = self.known.iter().filter(|(id, known)| self.leaves_at(id, known).is_some_and(|at| at <= now));
@@ -270,13 +287,33 @@ impl Fold {
         }
         let (known, offers) = (&self.known, &self.offers);
         self.objects.retain(|id, object| object.exists || known.contains_key(id) || offers.contains_key(id));
+        self.other_family = other_family;
+        self.settled = Some(now);
         relist
+    }
+
+    /// Other addresses of nodes that have been silent for a while: to be asked, and told to [`Self::see_answer`].
+    pub fn elsewhere(&self) -> impl Iterator<Item = (&NodeId, &Member, SocketAddr)> {
+        let due = |known: &Known| self.asked_at(known).is_some_and(|at| Some(at) <= self.settled);
+        let asked = self.known.iter().filter(move |(_, known)| known.presence == Presence::Here && due(known));
+        asked.flat_map(|(id, known)| known.place.others().iter().map(move |at| (id, &known.member, *at)))
+    }
+
+    /// A node answers at one of its other addresses.
+    pub fn see_answer(&mut self, id: &NodeId, address: SocketAddr) {
+        if let Some(known) = self.known.get_mut(id) {
+            known.place.note(address);
+        }
+    }
+
+    fn asked_at(&self, known: &Known) -> Option<SystemTime> {
+        known.place.asked_at(self.timing.elsewhere)
     }
 
     /// When `settle` would conclude something else, if nothing is heard before.
     pub fn deadline(&self) -> Option<SystemTime> {
         let next = |(id, known): (&NodeId, &Known)| match known.presence {
-            Presence::Here => None,
+            Presence::Here => self.asked_at(known).filter(|at| Some(*at) > self.settled),
             Presence::Doubted => self.believed_at(id),
             Presence::Away(_) => self.leaves_at(id, known),
         };
@@ -289,7 +326,7 @@ impl Fold {
 
     /// Endpoints that are no nodes.
     pub fn strangers(&self) -> impl Iterator<Item = &Stranger> {
-        self.strangers.iter()
+        self.strangers.iter().chain(&self.other_family)
     }
 
     /// When it is believed that a pod is away which lists lack although its node answers; never by one list alone.
@@ -317,78 +354,10 @@ impl Fold {
         since.max(self.heard_since?).checked_add(long)
     }
 
-    fn verdict(&self, id: &NodeId, before: Option<&Known>) -> Verdict {
-        let offer = self.offers.get(id);
-        let object = self.objects.get(id);
-        let spoke_last = match (offer, object) {
-            (Some(offer), Some(object)) => offer.news >= object.news,
-            (offer, _) => offer.is_some(),
-        };
-        match (offer, object) {
-            (Some(offer), _) if spoke_last => member(id, &offer.endpoint, offer.port, object),
-            (_, Some(Object { object, exists: true, .. })) => {
-                // The slices may name one of its addresses already; otherwise the primary one.
-                let named = offer.map(|offer| offer.endpoint.address).filter(|ip| object.addresses.contains(ip));
-                let address = named.or_else(|| object.addresses.first().copied());
-                let described = offer.map(|offer| member(id, &offer.endpoint, offer.port, None));
-                let described = match described {
-                    Some(Verdict::Here(member)) => Some(member),
-                    _ => before.map(|known| known.member.clone()),
-                };
-                match (address, described) {
-                    (Some(ip), Some(member)) => {
-                        let address = SocketAddr::new(ip, member.address.port());
-                        Verdict::Here(Member { address, present: true, ..member })
-                    }
-                    // A Pod that has no address yet may be old news.
-                    _ => self.missing(id),
-                }
-            }
-            (_, Some(_)) => Verdict::Away,
-            (Some(_), None) | (None, None) => self.missing(id),
-        }
+    fn is_given_again(&self, id: &NodeId, known: &Known) -> bool {
+        let ip = known.member.address.ip();
+        self.offers.iter().any(|(other, offer)| other != id && offer.places.iter().any(|at| at.ip() == ip))
     }
-
-    fn is_given_again(&self, known: &Known) -> bool {
-        self.offers.values().any(|offer| offer.endpoint.address == known.member.address.ip())
-    }
-
-    fn missing(&self, id: &NodeId) -> Verdict {
-        self.withdrawn.get(id).map_or(Verdict::Away, |withdrawn| Verdict::Missing(*withdrawn))
-    }
-}
-
-enum Verdict {
-    Here(Member),
-    Away,
-    /// In no slice any more.
-    Missing(Withdrawn),
-}
-
-impl Offer {
-    /// While endpoints move from slice to slice, a pod may be in two, and a dual-stack pod always is.
-    fn is_better_than(&self, other: &Self) -> bool {
-        let same_pod = self.endpoint.uid == other.endpoint.uid;
-        let rank = |offer: &Self| {
-            let Endpoint { terminating, serving, address, .. } = &offer.endpoint;
-            let news = if same_pod { 0 } else { offer.news };
-            (!terminating, news, address.is_ipv4(), *serving, offer.news)
-        };
-        rank(self) > rank(other)
-    }
-}
-
-fn member(id: &NodeId, endpoint: &Endpoint, port: u16, object: Option<&Object>) -> Verdict {
-    let Some((from_name, ordinal)) = split(&id.0) else { return Verdict::Away };
-    let owner = object.and_then(|object| object.object.stateful_set.clone());
-    Verdict::Here(Member {
-        stateful_set: owner.unwrap_or_else(|| Arc::from(from_name)),
-        ordinal,
-        address: SocketAddr::new(endpoint.address, port),
-        present: true,
-        hostname: endpoint.hostname.clone(),
-        zone: endpoint.zone.clone(),
-    })
 }
 
 #[cfg(test)]

@@ -48,7 +48,7 @@ impl Replica {
     fn new(watches_pods: bool) -> Self {
         let range = PortRange::new(9042, 9049).unwrap();
         Self {
-            fold: Fold::new(Timing::default()),
+            fold: Fold::new(Timing::default(), None),
             state: State::new(range.clone(), Options::default()),
             config: serde_saphyr::from_str(CONFIG).unwrap(),
             range,

@@ -29,6 +29,10 @@ impl Source {
             self.relist.notify_one();
         }
         let by_name = self.config.dial == Dial::Name;
+        let names = &self.names;
+        let host = |member: &Member| if by_name { names.host(member) } else { None };
+        let silent = self.fold.elsewhere().map(|(id, member, at)| ((id.clone(), at), host(member)));
+        self.elsewhere.follow(silent);
         if by_name {
             // The pod of one that is away may come back unheard: then nothing but its name tells.
             self.names.follow(self.fold.members().filter(|(_, member)| member.present || self.api_away));

@@ -31,6 +31,8 @@ pub struct Timing {
     pub doubt: Duration,
     /// Pods that are forbidden for so long are meant to be: an API server that has just started forbids everything for a moment.
     pub forbidden: Duration,
+    /// A node that has been silent for so long is asked at its other addresses, and again this often.
+    pub elsewhere: Duration,
     /// Without a Pod of its name for so long, a node has left: a StatefulSet replaces a pod within seconds.
     pub left: Duration,
     /// The same where Pods may not be watched: a pod that is not scheduled for hours and one that was scaled away look alike.
@@ -53,6 +55,7 @@ impl Default for Timing {
             longest_suspicion: Duration::from_secs(300),
             doubt: Duration::from_secs(60),
             forbidden: Duration::from_secs(10),
+            elsewhere: Duration::from_secs(3),
             left: Duration::from_secs(60),
             left_unseen: Duration::from_secs(24 * 60 * 60),
         }

@@ -29,6 +29,7 @@ const QUICK: Timing = Timing {
     longest_suspicion: Duration::from_secs(600),
     doubt: Duration::from_secs(60),
     forbidden: Duration::from_millis(100),
+    elsewhere: Duration::from_millis(300),
     left: Duration::from_secs(60),
     left_unseen: Duration::from_secs(24 * 60 * 60),
 };
@@ -101,7 +102,7 @@ impl Scene {
 fn in_kubernetes(keys: &str) -> Config {
     let keys = ["service: cassandra, namespace: db", keys].join(if keys.is_empty() { "" } else { ", " });
     config(&format!(
-        "probe: {{interval: 50ms, silence: 10s}}\ndiscovery: {{allow: [127.0.0.0/8], kubernetes: {{{keys}}}}}\n"
+        "probe: {{interval: 50ms, silence: 10s}}\ndiscovery: {{allow: [127.0.0.0/8, \"::1/128\"], kubernetes: {{{keys}}}}}\n"
     ))
 }
 

@@ -1,5 +1,6 @@
 //! The fold, told as a watch tells it; the state after each step is one line of text.
 
+mod families;
 mod late;
 mod operators;
 
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::super::objects::Endpoint;
 use super::*;
 
 fn at(seconds: u64) -> SystemTime {
@@ -47,13 +49,16 @@ struct World {
     fold: Fold,
     now: u64,
     answering: bool,
+    /// Where Cassandra listens, while not everybody answers.
+    listening: Vec<IpAddr>,
     relist: bool,
 }
 
 impl World {
     /// A world whose only list of slices shows these endpoints.
     fn listed(slices: &[(&str, &[&str])]) -> Self {
-        let mut world = Self { fold: Fold::default(), now: 1000, answering: false, relist: false };
+        let mut world =
+            Self { fold: Fold::default(), now: 1000, answering: false, listening: Vec::new(), relist: false };
         world.list(slices);
         world
     }
@@ -108,8 +113,9 @@ impl World {
     }
 
     fn settle(&mut self) {
-        let answering = self.answering;
-        self.relist = self.fold.settle(at(self.now), |_| answering);
+        let at_address: BTreeMap<_, _> = self.fold.members().map(|(id, m)| (id.clone(), m.address.ip())).collect();
+        let listens = |id: &NodeId| at_address.get(id).is_some_and(|ip| self.listening.contains(ip));
+        self.relist = self.fold.settle(at(self.now), |id| self.answering || listens(id));
     }
 
     /// `cassandra-0 10.1.0.1:9042, cassandra-1 away`
@@ -444,7 +450,7 @@ fn a_pod_without_a_hostname_is_a_member_without_a_name() {
 #[test]
 fn who_was_restored_is_shown_before_a_list_and_doubted_after_it() {
     let members = World::listed(&[("a", A)]).fold.members().map(|(id, m)| (id.clone(), m.clone())).collect::<Vec<_>>();
-    let mut world = World { fold: Fold::default(), now: 1000, answering: true, relist: false };
+    let mut world = World { fold: Fold::default(), now: 1000, answering: true, listening: Vec::new(), relist: false };
     world.fold.restore(members);
     world.settle();
     world.check("cassandra-0 10.1.0.1:9042, cassandra-1 10.1.0.2:9042");
@@ -484,7 +490,7 @@ proptest! {
     /// However the two watches lag behind each other: once both have told everything, every pod is where it is.
     #[test]
     fn the_end_does_not_depend_on_the_order_of_news(acts in prop::collection::vec(act(), 1..60), answering: bool) {
-        let mut world = World { fold: Fold::default(), now: 1000, answering, relist: false };
+        let mut world = World { fold: Fold::default(), now: 1000, answering, listening: Vec::new(), relist: false };
         let mut lives = [0u8; 4];
         let mut places = [0u8; 4];
         let address = |pod: usize, life: u8| format!("10.{life}.0.{}", pod + 1);

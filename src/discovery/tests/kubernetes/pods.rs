@@ -102,3 +102,33 @@ async fn an_endpoint_where_nobody_is_to_be_dialled_is_hidden() {
     running.until("hidden", hidden).await;
     assert!(running.handle.topology.borrow().nodes.iter().all(|node| !node.present));
 }
+
+/// Dual-stack pods, and Cassandra listens on IPv6 alone.
+#[tokio::test]
+async fn a_node_is_found_at_the_family_at_which_it_answers() {
+    let listening: SocketAddr = "[::1]:9743".parse().unwrap();
+    if std::net::TcpListener::bind(("::1", 0)).is_err() {
+        eprintln!("skipped: this machine has no ::1");
+        return;
+    }
+    let scene = Scene::without_slices([50, 9], 0).await;
+    let cassandra = ring(&[listening]);
+    let _node = FakeNode::start(&cassandra, listening).await;
+    let deaf = scene.address(0);
+    for (name, address, family) in [("cassandra-v4", deaf, "IPv4"), ("cassandra-v6", listening, "IPv6")] {
+        let mut slice = slice(&[(0, "u0".to_owned(), address)]);
+        slice["addressType"] = json!(family);
+        slice["ports"][0]["port"] = json!(listening.port());
+        scene.api.put(Kind::Slices, name, slice);
+    }
+    let mut running = scene.start("dial: address");
+    let node = running.until_state(9042, NodeState::Up).await;
+    assert_eq!((&*node.id.0, node.address), ("cassandra-0", listening));
+    // Where a family is configured the other one is not tried.
+    let mut running = scene.start("dial: address, family: ipv4");
+    let node =
+        running.until("9042 is dead", |of| of.node_at_port(9042).is_some()).await.node_at_port(9042).unwrap().clone();
+    assert_eq!(node.address.ip(), deaf.ip());
+    let mut running = scene.start("dial: address, family: ipv6");
+    assert_eq!(running.until_state(9042, NodeState::Up).await.address, listening);
+}

@@ -1,0 +1,62 @@
+//! Nodes that are silent where they are dialled are asked at the other addresses of their pods, aside: OPTIONS, without a login.
+//! Nothing is dialled for clients there before it has answered.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::info;
+
+use crate::proxy::dial::{Dialer, Target};
+use crate::topology::NodeId;
+
+use super::super::backoff::jittered;
+use super::super::client::Client;
+
+/// A node, and an address at which it answers.
+pub type Answer = (NodeId, SocketAddr);
+
+pub struct Elsewhere {
+    dialer: Dialer,
+    /// How long an answer may take.
+    patience: Duration,
+    /// Between two questions.
+    again: Duration,
+    tell: mpsc::Sender<Answer>,
+    asking: HashMap<Answer, AbortOnDropHandle<()>>,
+}
+
+impl Elsewhere {
+    /// With the end at which answers arrive.
+    pub fn new(dialer: Dialer, patience: Duration, again: Duration) -> (Self, mpsc::Receiver<Answer>) {
+        let (tell, answers) = mpsc::channel(64);
+        (Self { dialer, patience, again, tell, asking: HashMap::new() }, answers)
+    }
+
+    /// Asks at these addresses, over and over, and at no others. `host` is what TLS verifies.
+    pub fn follow(&mut self, wanted: impl Iterator<Item = (Answer, Option<Arc<str>>)>) {
+        let mut before = std::mem::take(&mut self.asking);
+        for (what, host) in wanted {
+            let asking = before.remove(&what).filter(|task| !task.is_finished());
+            let asking = asking.unwrap_or_else(|| self.ask(what.clone(), host));
+            self.asking.insert(what, asking);
+        }
+    }
+
+    fn ask(&self, what: Answer, host: Option<Arc<str>>) -> AbortOnDropHandle<()> {
+        let (dialer, tell, patience, again) = (self.dialer.clone(), self.tell.clone(), self.patience, self.again);
+        let (node, address) = what;
+        let target = host.map_or_else(|| Target::at(address), |host| Target { address, host });
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            while Client::open(&dialer, &target, patience).await.is_err() {
+                sleep(jittered(again)).await;
+            }
+            info!(%node, %address, "the node does not answer where it is dialled, and answers at another address of its pod");
+            _ = tell.send((node, address)).await;
+        }))
+    }
+}
