@@ -45,7 +45,7 @@ fn slice(number: u16, moved: Option<IpAddr>) -> Slice {
     if let (Some(address), Some(endpoint)) = (moved, endpoints.first_mut()) {
         endpoint.address = address;
     }
-    Slice { port: Some(9042), endpoints }
+    Slice { port: Some(9042), endpoints, ..Slice::default() }
 }
 
 fn fold(c: &mut Criterion) {

@@ -299,6 +299,8 @@ impl Source {
         }
         if let Some((_, watching)) = self.pods.take() {
             watching.abort();
+            // The Pods of other labels are nobody's testimony.
+            self.fold.forget_pods();
         }
         self.pods = service.selector.map(|selector| {
             let labels = selector.clone();

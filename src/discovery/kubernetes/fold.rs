@@ -15,6 +15,7 @@
 mod identity;
 mod offers;
 mod places;
+mod sift;
 mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,8 +31,9 @@ use super::timing::Timing;
 use crate::config::kubernetes::Family;
 use identity::named;
 pub use identity::split;
-use offers::{Offer, Offers};
+use offers::{Lives, Offer};
 use places::Place;
+use sift::Choice;
 use verdict::Verdict;
 
 /// A pod of a StatefulSet behind the Service, and where it lives.
@@ -80,6 +82,11 @@ struct Known {
     member: Member,
     presence: Presence,
     place: Place,
+    uid: Option<Arc<str>>,
+    /// A pod of this name has answered.
+    answered: bool,
+    /// There is evidence that the pod is, or was, this cluster's.
+    ours: bool,
 }
 
 /// One pod at one address: its name, its uid, and where.
@@ -106,7 +113,13 @@ pub struct Fold {
     pods: Listing<PodObject>,
     /// News so far: says which witness spoke last.
     news: u64,
-    offers: BTreeMap<NodeId, Offer>,
+    /// What the slices show, all of it, and what of it counts.
+    lives: Lives,
+    chosen: BTreeMap<NodeId, Choice>,
+    /// Slices that named another pod of a name than the one that is known.
+    rivals: BTreeSet<(NodeId, Arc<str>)>,
+    /// Where those are.
+    doubtful: BTreeMap<NodeId, Vec<SocketAddr>>,
     /// When each endpoint that there is now was first there.
     first_seen: BTreeMap<Life, u64>,
     /// Pods that are in no slice any more.
@@ -114,6 +127,8 @@ pub struct Fold {
     objects: BTreeMap<NodeId, Object>,
     known: BTreeMap<NodeId, Known>,
     strangers: BTreeSet<Stranger>,
+    /// Pods of other clusters.
+    foreign: BTreeSet<Stranger>,
     /// Pods without an address of the configured family.
     other_family: BTreeSet<Stranger>,
     /// When it was last concluded.
@@ -141,7 +156,8 @@ impl Fold {
         for (id, member) in members {
             let presence = Presence::Doubted;
             self.withdrawn.insert(id.clone(), Withdrawn::List { number: 0, since: None });
-            self.known.insert(id, Known { member, presence, place: Place::default() });
+            let place = Place::default();
+            self.known.insert(id, Known { member, presence, place, uid: None, answered: true, ours: false });
         }
     }
 
@@ -157,34 +173,41 @@ impl Fold {
             (_, true) => Withdrawn::Slice,
             _ => Withdrawn::Told,
         };
-        let mut offers = Offers::default();
+        let mut lives = Lives::new();
         let mut first_seen = BTreeMap::new();
         self.strangers.clear();
-        for (_, slice) in self.slices.iter() {
+        for (name, slice) in self.slices.iter() {
+            let name: Arc<str> = name.as_str().into();
             for endpoint in &slice.endpoints {
                 match named(endpoint, slice.port) {
                     Ok((id, port)) => {
                         let life = (id.clone(), endpoint.uid.clone(), endpoint.address);
                         let news = self.first_seen.get(&life).copied().unwrap_or(self.news);
                         first_seen.insert(life, news);
-                        offers.add(id, Offer::new(endpoint, port, news));
+                        offers::add(&mut lives, id, Offer::new(endpoint, port, &slice.origin, &name, news));
                     }
                     Err(why) => _ = self.strangers.insert(Stranger { address: endpoint.address, why }),
                 }
             }
         }
-        let offers = offers.best();
-        for id in self.offers.keys().filter(|id| !offers.contains_key(id)) {
-            self.withdrawn.insert(id.clone(), how);
-        }
-        self.withdrawn.retain(|id, _| !offers.contains_key(id));
+        self.lives = lives;
+        self.first_seen = first_seen;
+        self.choose(how);
         // Those of an earlier process: this is the first list that lacks them.
         if changed == Changed::Whole {
             let earlier = |of: &&mut Withdrawn| matches!(of, Withdrawn::List { number: 0, .. });
             self.withdrawn.values_mut().filter(earlier).for_each(|of| *of = how);
         }
-        self.offers = offers;
-        self.first_seen = first_seen;
+    }
+
+    /// Chooses anew among the pods of each name; whoever is no longer among them was withdrawn in this way.
+    fn choose(&mut self, how: Withdrawn) {
+        let before = std::mem::take(&mut self.chosen);
+        self.sift();
+        let chosen = &self.chosen;
+        let lost = before.into_keys().filter(|id| !chosen.contains_key(id));
+        self.withdrawn.extend(lost.map(|id| (id, how)));
+        self.withdrawn.retain(|id, _| !chosen.contains_key(id));
     }
 
     pub fn see_pod(&mut self, seen: Seen<PodObject>) {
@@ -214,6 +237,7 @@ impl Fold {
             let pods = &self.pods;
             self.objects.retain(|id, _| pods.get(&id.0).is_some());
         }
+        self.choose(Withdrawn::Told);
     }
 
     /// Pods may not be watched any longer: what they said last is no testimony. False where they had said nothing.
@@ -221,6 +245,7 @@ impl Fold {
         let heard = self.pods.lists() > 0;
         self.pods = Listing::default();
         self.objects.clear();
+        self.choose(Withdrawn::Told);
         heard
     }
 
@@ -242,7 +267,7 @@ impl Fold {
         }
         let mut relist = false;
         let mut other_family = BTreeSet::new();
-        let ids: BTreeSet<NodeId> = self.offers.keys().chain(self.known.keys()).cloned().collect();
+        let ids: BTreeSet<NodeId> = self.chosen.keys().chain(self.known.keys()).cloned().collect();
         for id in ids {
             let before = self.known.get(&id);
             let verdict = self.verdict(&id, before);
@@ -276,7 +301,13 @@ impl Fold {
                 _ => before.map(|known| Member { present: presence == Presence::Doubted, ..known.member.clone() }),
             };
             if let Some(member) = member {
-                self.known.insert(id, Known { member, presence, place });
+                let exists = self.objects.get(&id).is_some_and(|object| object.exists);
+                let here = self.chosen.get(&id);
+                let answered = answers || before.is_some_and(|known| known.answered);
+                let ours = exists || here.map_or(before.is_some_and(|known| known.ours), |choice| choice.ours);
+                let uid =
+                    self.offer(&id).map_or_else(|| before.and_then(|of| of.uid.clone()), |of| of.endpoint.uid.clone());
+                self.known.insert(id, Known { member, presence, place, uid, answered, ours });
             }
         }
         let left = self.known.iter().filter(|(id, known)| self.leaves_at(id, known).is_some_and(|at| at <= now));
@@ -285,8 +316,8 @@ impl Fold {
             self.known.remove(&id);
             self.withdrawn.remove(&id);
         }
-        let (known, offers) = (&self.known, &self.offers);
-        self.objects.retain(|id, object| object.exists || known.contains_key(id) || offers.contains_key(id));
+        let (known, chosen) = (&self.known, &self.chosen);
+        self.objects.retain(|id, object| object.exists || known.contains_key(id) || chosen.contains_key(id));
         self.other_family = other_family;
         self.settled = Some(now);
         relist
@@ -326,7 +357,7 @@ impl Fold {
 
     /// Endpoints that are no nodes.
     pub fn strangers(&self) -> impl Iterator<Item = &Stranger> {
-        self.strangers.iter().chain(&self.other_family)
+        self.strangers.iter().chain(&self.foreign).chain(&self.other_family)
     }
 
     /// When it is believed that a pod is away which lists lack although its node answers; never by one list alone.
@@ -356,7 +387,8 @@ impl Fold {
 
     fn is_given_again(&self, id: &NodeId, known: &Known) -> bool {
         let ip = known.member.address.ip();
-        self.offers.iter().any(|(other, offer)| other != id && offer.places.iter().any(|at| at.ip() == ip))
+        let others = self.chosen.keys().filter(|other| *other != id);
+        others.filter_map(|other| self.offer(other)).any(|offer| offer.places.iter().any(|at| at.ip() == ip))
     }
 }
 

@@ -13,11 +13,31 @@ use crate::config::text::NATIVE_PORT;
 /// The port that is CQL's when none is configured and it has this name.
 const CQL: &str = "cql";
 
+/// Who keeps a slice up to date (`KEP-0752`: "managed-by").
+const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+/// This cluster's own controller, which makes slices of the Service's pods.
+const CONTROLLER: &str = "endpointslice-controller.k8s.io";
+/// Of which cluster the endpoints are, where slices are exchanged (Multi-Cluster Services API, `KEP-1645`; Cilium too).
+const SOURCE_CLUSTER: &str = "multicluster.kubernetes.io/source-cluster";
+
+/// Whose pods a slice shows, as far as its labels say.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// Written by hand, or by something that does not say for whom.
+    #[default]
+    Unknown,
+    /// Another cluster's, or said to be this one's by something that exchanges slices.
+    Mirrored(Arc<str>),
+    /// The controller's of this cluster.
+    Controller,
+}
+
 /// One EndpointSlice: some of a Service's endpoints, of one address family, with the ports of all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Slice {
     /// The CQL port of these endpoints; `None` where the configured name is not among the slice's.
     pub port: Option<u16>,
+    pub origin: Origin,
     pub endpoints: Vec<Endpoint>,
 }
 
@@ -84,7 +104,13 @@ impl Slice {
             })
         });
         let endpoints = endpoints.collect();
-        Self { port, endpoints }
+        let labels = slice.metadata.labels.unwrap_or_default();
+        let origin = match labels.get(SOURCE_CLUSTER) {
+            Some(cluster) => Origin::Mirrored(cluster.as_str().into()),
+            None if labels.get(MANAGED_BY).is_some_and(|by| by == CONTROLLER) => Origin::Controller,
+            None => Origin::Unknown,
+        };
+        Self { port, origin, endpoints }
     }
 }
 
@@ -161,6 +187,23 @@ mod tests {
         assert!(found[0].serving && !found[0].terminating);
         assert_eq!((found[1].pod.as_deref(), found[1].hostname.as_deref()), (None, None));
         assert!(!found[1].serving && found[1].terminating);
+    }
+
+    #[test]
+    fn a_slice_says_whose_it_is() {
+        let check = |labels: &str, expected: Origin| {
+            let json = format!(r#"{{"addressType":"IPv4","endpoints":[],"metadata":{{"labels":{labels}}}}}"#);
+            assert_eq!(Slice::new(slice(&json), None).origin, expected, "{labels}");
+        };
+        check("null", Origin::Unknown);
+        check(r#"{"endpointslice.kubernetes.io/managed-by":"endpointslice-controller.k8s.io"}"#, Origin::Controller);
+        check(
+            r#"{"endpointslice.kubernetes.io/managed-by":"endpointslicemirroring-controller.k8s.io"}"#,
+            Origin::Unknown,
+        );
+        let mesh = r#"{"endpointslice.kubernetes.io/managed-by":"endpointslice-mesh-controller.cilium.io",
+            "multicluster.kubernetes.io/source-cluster":"west"}"#;
+        check(mesh, Origin::Mirrored("west".into()));
     }
 
     #[test]

@@ -31,7 +31,9 @@ impl Source {
         let by_name = self.config.dial == Dial::Name;
         let names = &self.names;
         let host = |member: &Member| if by_name { names.host(member) } else { None };
-        let silent = self.fold.elsewhere().map(|(id, member, at)| ((id.clone(), at), host(member)));
+        let allowed = |at: SocketAddr| self.allow.check(at, topology.advertised).is_ok();
+        let silent = self.fold.elsewhere().filter(|(_, _, at)| allowed(*at));
+        let silent = silent.map(|(id, member, at)| ((id.clone(), at), host(member)));
         self.elsewhere.follow(silent);
         if by_name {
             // The pod of one that is away may come back unheard: then nothing but its name tells.

@@ -115,7 +115,8 @@ fn slice(pods: &[(u8, String, SocketAddr)]) -> Value {
             "targetRef": {"kind": "Pod", "namespace": "db", "name": name, "uid": uid}})
     });
     json!({"addressType": "IPv4", "endpoints": endpoints.collect::<Vec<_>>(),
-        "metadata": {"namespace": "db", "labels": {"kubernetes.io/service-name": "cassandra"}},
+        "metadata": {"namespace": "db", "labels": {"kubernetes.io/service-name": "cassandra",
+            "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io"}},
         "ports": [{"name": "cql", "port": 9742, "protocol": "TCP"}]})
 }
 

@@ -1,5 +1,6 @@
 //! The fold, told as a watch tells it; the state after each step is one line of text.
 
+mod clusters;
 mod families;
 mod late;
 mod operators;
@@ -8,14 +9,15 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::super::objects::Endpoint;
+use super::super::objects::{Endpoint, Origin};
 use super::*;
 
 fn at(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
-/// `cassandra-0=10.1.0.1`, with ` uid=u` (`u0` otherwise), ` terminating`, ` down` (not serving), ` bare` (no hostname).
+/// `cassandra-0=10.1.0.1`, with ` uid=u` (`u0` otherwise), ` terminating`, ` down` (not serving), ` bare` (no hostname),
+/// ` nowhere` (no targetRef).
 fn endpoint(text: &str) -> Endpoint {
     let mut words = text.split(' ');
     let (pod, address) = words.next().unwrap().split_once('=').unwrap();
@@ -32,6 +34,7 @@ fn endpoint(text: &str) -> Endpoint {
         match word {
             "terminating" => endpoint.terminating = true,
             "down" => endpoint.serving = false,
+            "nowhere" => (endpoint.pod, endpoint.uid) = (None, None),
             "bare" => endpoint.hostname = None,
             uid => endpoint.uid = Some(uid.strip_prefix("uid=").unwrap().into()),
         }
@@ -39,8 +42,14 @@ fn endpoint(text: &str) -> Endpoint {
     endpoint
 }
 
-fn slice(endpoints: &[&str]) -> Slice {
-    Slice { port: Some(9042), endpoints: endpoints.iter().map(|text| endpoint(text)).collect() }
+/// As the endpointslice controller makes them, unless the name of the slice says `hand/` or the name of a cluster: `west/`.
+fn slice(name: &str, endpoints: &[&str]) -> Slice {
+    let origin = match name.split_once('/') {
+        None => Origin::Controller,
+        Some(("hand", _)) => Origin::Unknown,
+        Some((cluster, _)) => Origin::Mirrored(cluster.into()),
+    };
+    Slice { port: Some(9042), origin, endpoints: endpoints.iter().map(|text| endpoint(text)).collect() }
 }
 
 /// The fold with a clock and with what probes say.
@@ -66,14 +75,14 @@ impl World {
     fn list(&mut self, slices: &[(&str, &[&str])]) {
         self.fold.see_slice(Seen::Init);
         for (name, endpoints) in slices {
-            self.fold.see_slice(Seen::InitApply((*name).to_owned(), slice(endpoints)));
+            self.fold.see_slice(Seen::InitApply((*name).to_owned(), slice(name, endpoints)));
         }
         self.fold.see_slice(Seen::InitDone);
         self.settle();
     }
 
     fn apply(&mut self, name: &str, endpoints: &[&str]) {
-        self.fold.see_slice(Seen::Apply(name.to_owned(), slice(endpoints)));
+        self.fold.see_slice(Seen::Apply(name.to_owned(), slice(name, endpoints)));
         self.settle();
     }
 
@@ -412,7 +421,7 @@ fn half_a_list_changes_nothing() {
     let mut world = World::listed(&[("a", A), ("b", B)]);
     world.fold.see_slice(Seen::Init);
     world.settle();
-    world.fold.see_slice(Seen::InitApply("b".to_owned(), slice(B)));
+    world.fold.see_slice(Seen::InitApply("b".to_owned(), slice("b", B)));
     world.settle();
     world.check(ALL);
 }
@@ -505,7 +514,7 @@ proptest! {
             }
             for (name, endpoints) in slices {
                 let texts: Vec<&str> = endpoints.iter().map(String::as_str).collect();
-                let slice = slice(&texts);
+                let slice = slice(&name, &texts);
                 world.fold.see_slice(if list { Seen::InitApply(name, slice) } else { Seen::Apply(name, slice) });
             }
             if list {

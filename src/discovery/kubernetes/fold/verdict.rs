@@ -11,7 +11,7 @@ use super::{Fold, Known, Member, Object, Withdrawn};
 
 impl Fold {
     pub(super) fn verdict(&self, id: &NodeId, before: Option<&Known>) -> Verdict {
-        let offer = self.offers.get(id);
+        let offer = self.offer(id);
         let object = self.objects.get(id);
         let spoke_last = match (offer, object) {
             (Some(offer), Some(object)) => offer.news >= object.news,
@@ -23,7 +23,12 @@ impl Fold {
                 let same = object.filter(|of| of.exists && of.object.uid == offer.endpoint.uid);
                 let more = same.map(|of| of.object.addresses.as_slice()).unwrap_or_default();
                 let at = |ip: &IpAddr| SocketAddr::new(*ip, offer.port);
-                self.here(member(id, offer, object), offer.places.iter().copied().chain(more.iter().map(at)))
+                // Where nothing but an answer tells which of two pods is meant; not once a pod of this name has answered.
+                let doubtful = self.doubtful.get(id).map(Vec::as_slice).unwrap_or_default();
+                let doubted = |known: &Known| doubtful.contains(&known.member.address) || !known.answered;
+                let doubtful = doubtful.iter().filter(|_| before.is_none_or(doubted));
+                let all = offer.places.iter().copied().chain(more.iter().map(at)).chain(doubtful.copied());
+                self.here(member(id, offer, object), all)
             }
             (_, Some(Object { object, exists: true, .. })) => {
                 let described = offer.and_then(|offer| member(id, offer, None));

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 use super::super::listing::Seen;
-use super::super::objects::{Endpoint, PodObject, Slice};
+use super::super::objects::{Endpoint, Origin, PodObject, Slice};
 use crate::topology::HostId;
 
 const SETS: [&str; 2] = ["a", "b"];
@@ -146,8 +146,11 @@ impl Cluster {
                 1 => format!("s{}", pod.uid % 2),
                 _ => format!("s{}", name.len() + name.as_bytes()[0] as usize % 3),
             };
-            slices.entry(slice).or_insert_with(|| Slice { port: Some(9042), endpoints: Vec::new() }).endpoints.push(
-                Endpoint {
+            slices
+                .entry(slice)
+                .or_insert_with(|| Slice { port: Some(9042), origin: Origin::Controller, endpoints: Vec::new() })
+                .endpoints
+                .push(Endpoint {
                     address: address.into(),
                     pod: Some(name.as_str().into()),
                     uid: Some(pod.uid.to_string().into()),
@@ -155,8 +158,7 @@ impl Cluster {
                     serving: pod.ready,
                     terminating: pod.terminating,
                     zone: None,
-                },
-            );
+                });
         }
         let changed = slices.iter().filter(|(name, slice)| self.slices.get(*name) != Some(slice));
         self.said_of_slices.extend(changed.map(|(name, slice)| Seen::Apply(name.clone(), slice.clone())));

@@ -132,3 +132,43 @@ async fn a_node_is_found_at_the_family_at_which_it_answers() {
     let mut running = scene.start("dial: address, family: ipv6");
     assert_eq!(running.until_state(9042, NodeState::Up).await.address, listening);
 }
+
+/// A global Service: the other cluster's slices come first by name, with nodes that answer.
+#[tokio::test]
+async fn a_pod_of_another_cluster_takes_no_port() {
+    for (part, pods) in [(10, true), (11, false)] {
+        let scene = Scene::of([50, part], 2).await;
+        if !pods {
+            scene.api.break_with(Kind::Pods, Verb::List, crate::discovery::tests::fake_api::Fault::Forbidden);
+        }
+        let over_there: Vec<_> = (50..52).map(|n| scene.address(n)).collect();
+        let other_ring = ring(&over_there);
+        let _nodes =
+            [FakeNode::start(&other_ring, over_there[0]).await, FakeNode::start(&other_ring, over_there[1]).await];
+        let mirrored = |address| {
+            let mut slice = slice(&[(0, "x0".to_owned(), address)]);
+            slice["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] = json!("mesh.example.com");
+            slice["metadata"]["labels"]["multicluster.kubernetes.io/source-cluster"] = json!("west");
+            slice
+        };
+        scene.api.put(Kind::Slices, "a-west", mirrored(over_there[0]));
+        let mut running = scene.started(QUICK).await;
+        let lives = running.lives();
+        assert_eq!(lives.iter().map(|life| life.1).collect::<Vec<_>>(), [scene.address(0), scene.address(1)]);
+        scene.api.put(Kind::Slices, "a-west", mirrored(over_there[1]));
+        let shown = |topology: &Topology, at: SocketAddr| {
+            topology.hidden.iter().any(|hidden| hidden.address.is_some_and(|address| address.ip() == at.ip()))
+        };
+        running.until("the other cluster's pod is hidden", |topology| shown(topology, over_there[1])).await;
+        assert_eq!(running.lives(), lives);
+        scene.api.put(Kind::Slices, "cassandra-x1", scene.slice(&[1]));
+        let away = |topology: &Topology| topology.node_at_port(9042).is_some_and(|node| !node.present);
+        // Where its Pod is seen to be there it is not away.
+        if !pods {
+            running.until("9042 is away", away).await;
+        }
+        scene.api.put(Kind::Slices, "a-west", mirrored(over_there[0]));
+        scene.api.put(Kind::Slices, "cassandra-x1", scene.slice(&[0, 1]));
+        assert_eq!(running.until_state(9042, NodeState::Up).await.address, scene.address(0));
+    }
+}

@@ -12,7 +12,7 @@ impl World {
     }
 
     /// Where it is asked aside; those that answer there say so.
-    fn ask_elsewhere(&mut self) -> String {
+    pub(super) fn ask_elsewhere(&mut self) -> String {
         let asked: Vec<_> = self.fold.elsewhere().map(|(id, _, at)| (id.clone(), at)).collect();
         for (id, at) in &asked {
             if self.listening.contains(&at.ip()) {
