@@ -182,11 +182,17 @@ fn kubernetes_defaults_are_those_of_the_reference() {
         namespace: None,
         port: None,
         family: None,
+        pins: BTreeMap::new(),
         stateful_sets: Vec::new(),
         snapshot_file: None,
         ..config
     };
-    assert!(written.namespace.is_some() && written.family.is_some() && !written.stateful_sets.is_empty());
+    assert!(
+        written.namespace.is_some()
+            && written.family.is_some()
+            && !written.pins.is_empty()
+            && !written.stateful_sets.is_empty()
+    );
     assert_eq!(set(written), short);
 }
 
@@ -308,6 +314,13 @@ fn kubernetes_keys_are_checked() {
     let printed = serde_saphyr::to_string(&File::from(&allowed)).unwrap();
     assert_eq!(allowed.allow.as_ref().map(Vec::len), Some(2));
     assert_eq!(parse(&printed).unwrap().config, allowed, "{printed}");
+    refused(&kubernetes("    pins: {c-2: 9062}\n"), "pins.c-2: 9062 is outside listen 0.0.0.0:9042-9061", 5);
+    refused(&kubernetes("    pins:\n      c-1: 9047\n      c-2: 9047\n"), "9047 is already that of pins.c-1", 7);
+    refused(&kubernetes("    pins:\n      c-1: 9047\n      c-1: 9048\n"), "c-1", 7);
+    refused(&kubernetes("    pins: {C_1: 9047}\n"), "\"C_1\" is no name of a pod", 5);
+    let pinned = |pin: &str| format!("{}    pins: {{{pin}}}\n", racks("9042-9049", "9052-9061"));
+    assert!(parse(&pinned("a-1: 9050, b-1: 9053")).is_ok());
+    refused(&pinned("b-1: 9049"), "9049 is by statefulSets that of a-7: pin to a port that is in no range", 8);
     let with_state = format!("{}  state_file: ports.json\n", kubernetes(""));
     refused(&with_state, "kubernetes has snapshot_file", 5);
     refused(&format!("advertise: {{service: a, ipv4: 1.2.3.4}}\n{NODES}"), "service excludes ipv4 and ipv6", 1);

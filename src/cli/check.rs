@@ -57,6 +57,11 @@ fn describe(config: &Config) -> anyhow::Result<String> {
             for set in sets {
                 writeln!(text, "#   {:<11}  {:<width$}  from ordinal {}", set.ports, set.name, set.first_ordinal)?;
             }
+            let pins = &kubernetes.pins;
+            let pinned = pins.keys().map(|name| name.chars().count()).max().unwrap_or(0);
+            for (name, port) in pins {
+                writeln!(text, "#   {port:<11}  {name:<pinned$}  pinned")?;
+            }
             if sets.is_empty() {
                 let (range, first) = (format!("{}-{}", listen.first, listen.last), kubernetes.first_ordinal);
                 writeln!(text, "#   {range}  the pods behind Service {}, from ordinal {first}", kubernetes.service)?;
@@ -98,6 +103,10 @@ mod tests {
         check(
             "advertise: g\ndiscovery: {contact_points: [h]}\n",
             &["#   9042-9061  one for each", "until the gateway starts"],
+        );
+        check(
+            "advertise: g\ndiscovery: {kubernetes: {service: c, pins: {c-2: 9047}}}\n",
+            &["#   9047         c-2  pinned\n", "the pods behind Service c, from ordinal 0"],
         );
     }
 }

@@ -1,5 +1,6 @@
 //! `discovery.kubernetes`: how the nodes of a headless Service are found. The file's shape and what it means together.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -42,6 +43,9 @@ pub struct Kubernetes {
     /// decides where several StatefulSets are found.
     #[serde(default = "Kubernetes::default_ledger")]
     pub ledger: String,
+    /// Ports of single nodes, by the pod's name, in place of what follows from ordinals and of what the ledger would give.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pins: BTreeMap<String, u16>,
     /// Watch the pods themselves, too: only they tell a node that was scaled away from one that is being replaced.
     #[serde(default = "Kubernetes::default_watch_pods")]
     pub watch_pods: bool,
@@ -113,6 +117,32 @@ impl Kubernetes {
         true
     }
 
+    fn check_pins(&self, listen: Listen, mut problem: impl FnMut(&str, String)) {
+        let mut owners: BTreeMap<u16, &str> = BTreeMap::new();
+        for (name, &port) in &self.pins {
+            let key = format!("pins.{name}");
+            if !is_object_name(name) {
+                problem(&key, format!("{name:?} is no name of a pod"));
+            }
+            if port < listen.first || port > listen.last {
+                problem(&key, format!("{port} is outside listen {listen}"));
+            }
+            if let Some(other) = owners.insert(port, name) {
+                problem(&key, format!("{port} is already that of pins.{other}"));
+            }
+            let within = |set: &&StatefulSet| set.ports.first <= port && port <= set.ports.last;
+            if let Some(set) = self.stateful_sets.iter().find(within) {
+                let owner = format!("{}-{}", set.name, set.first_ordinal + u32::from(port - set.ports.first));
+                if owner != *name {
+                    problem(
+                        &key,
+                        format!("{port} is by statefulSets that of {owner}: pin to a port that is in no range"),
+                    );
+                }
+            }
+        }
+    }
+
     /// All that is wrong, as key and text; and the same with paths that count from `base`.
     pub(super) fn resolve(&self, listen: Listen, base: &Path) -> (Self, Vec<(String, String)>) {
         let mut wrong = Vec::new();
@@ -153,6 +183,7 @@ impl Kubernetes {
                 }
             }
         }
+        self.check_pins(listen, &mut problem);
         let snapshot_file = self.snapshot_file.as_ref().map(|path| base.join(path));
         if let Some(directory) = snapshot_file.as_deref().and_then(Path::parent)
             && !directory.as_os_str().is_empty()

@@ -149,7 +149,8 @@ impl Source {
         let mut watches = JoinSet::new();
         let agreed = config.stateful_sets.is_empty().then(|| {
             let store = ConfigMapStore::new(cluster.client.clone(), &cluster.namespace, &config.ledger);
-            let terms = Terms { range: range.clone(), quarantine: DEFAULT_QUARANTINE };
+            let pins = config.pins.iter().map(|(name, port)| (NodeId::new(name), *port)).collect();
+            let terms = Terms { range: range.clone(), quarantine: DEFAULT_QUARANTINE, pins };
             let (wanted, wants) = latest::channel(Wanted::default());
             let (tell, known) = latest::channel(Known::Nothing("the ledger has not been looked for yet".into()));
             watches.spawn(agreed_ports::keep(store, terms, wants, tell));

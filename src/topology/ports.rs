@@ -35,6 +35,8 @@ pub enum PortError {
         "{key}: ordinal {ordinal} of {node} is outside of its ports {first}-{last}, whose first is ordinal {first_ordinal}'s"
     )]
     BeyondRange { key: &'static str, node: NodeId, ordinal: u32, first_ordinal: u32, first: u16, last: u16 },
+    #[error("{key}: port {port} is {owner}'s, and {node}, whose it would be by its ordinal, has none")]
+    Pinned { key: &'static str, port: u16, node: NodeId, owner: NodeId },
     #[error("{key}: {node} has no port until the replicas of the gateway have agreed on one: {why}")]
     NotAgreed { key: &'static str, node: NodeId, why: Arc<str> },
     #[error("{key}: {node} has port {has} and cannot be given port {wants}")]

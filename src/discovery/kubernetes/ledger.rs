@@ -21,6 +21,8 @@ use crate::discovery::claims::{self, Claims};
 use crate::topology::NodeId;
 use crate::topology::ports::{Claim, PortError, PortRange};
 
+use super::placement::PINS;
+
 /// The key of the ConfigMap's data that holds the ledger.
 pub const KEY: &str = "ports.json";
 /// Longest text, in bytes: what a ConfigMap may hold in sum, as
@@ -73,6 +75,8 @@ pub struct Terms {
     pub range: PortRange,
     /// How long a port stays with a node that is gone. What the replicas see, and their clocks, may differ by a quarter of it.
     pub quarantine: Duration,
+    /// Ports that the user gave, each to one node.
+    pub pins: BTreeMap<NodeId, u16>,
 }
 
 /// Identity → port. No port is there twice.
@@ -179,8 +183,11 @@ impl Ledger {
         for id in ledger.over(terms.quarantine, now) {
             ledger.entries.remove(&id);
         }
-        let new = members.values().filter(|member| !ledger.entries.contains_key(&member.id)).copied().collect();
-        let mut unplaced = ledger.place(new, &terms.range);
+        let refused = ledger.pin(&members, terms);
+        let new = |id: &NodeId| !ledger.entries.contains_key(id) && !refused.contains_key(id);
+        let new = members.values().filter(|member| new(&member.id)).copied().collect();
+        let mut unplaced = ledger.place(new, terms);
+        unplaced.extend(refused);
         let (first, last) = (terms.range.first(), terms.range.last());
         for (id, claim) in ledger.entries.iter().filter(|(id, _)| members.contains_key(id)) {
             let port = claim.port;
@@ -214,14 +221,37 @@ impl Ledger {
         over.map(|(id, _)| id.clone()).collect()
     }
 
+    /// Gives members the ports that are pinned to them, also in place of others that they have. A port that another one holds,
+    /// or has left not long ago, stays where it is: then the pin is refused, and why.
+    fn pin(&mut self, members: &BTreeMap<&NodeId, &Member>, terms: &Terms) -> BTreeMap<NodeId, PortError> {
+        loop {
+            let mut refused = BTreeMap::new();
+            let before = self.entries.clone();
+            for (id, &port) in terms.pins.iter().filter(|(id, _)| members.contains_key(id)) {
+                match self.entries.iter().find(|(_, claim)| claim.port == port).map(|(holder, _)| holder) {
+                    Some(holder) if holder == id => {}
+                    Some(holder) => {
+                        let (first, second) = (holder.clone(), id.clone());
+                        refused.insert(id.clone(), PortError::Overlap { key: PINS, port, first, second });
+                    }
+                    None => _ = self.entries.insert(id.clone(), Claim { port, left: None }),
+                }
+            }
+            // One that has moved may have made room for another.
+            if self.entries == before {
+                return refused;
+            }
+        }
+    }
+
     /// Gives ports to members that have none: first to each the port that it prefers, then to the others from the end of the
     /// range downward, so that the two directions meet last. In the order of StatefulSets and ordinals, so that the choice
     /// depends on nothing but the ledger and who is there.
-    fn place(&mut self, mut new: Vec<&Member>, range: &PortRange) -> BTreeMap<NodeId, PortError> {
-        let mut free: BTreeSet<u16> = range.iter().collect();
-        for claim in self.entries.values() {
-            free.remove(&claim.port);
-        }
+    fn place(&mut self, mut new: Vec<&Member>, terms: &Terms) -> BTreeMap<NodeId, PortError> {
+        let range = &terms.range;
+        let taken = self.entries.values().map(|claim| &claim.port).chain(terms.pins.values());
+        let taken: BTreeSet<&u16> = taken.collect();
+        let mut free: BTreeSet<u16> = range.iter().filter(|port| !taken.contains(port)).collect();
         new.sort_by(|a, b| (&a.stateful_set, a.ordinal, &a.id).cmp(&(&b.stateful_set, b.ordinal, &b.id)));
         let mut others = Vec::new();
         for member in new {

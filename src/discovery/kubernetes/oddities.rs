@@ -5,8 +5,11 @@ use std::collections::BTreeSet;
 use tracing::warn;
 
 use crate::topology::NodeId;
+use crate::topology::input::Notice;
 
+use super::agreed_ports::Known;
 use super::fold::{Fold, Stranger};
+use super::ledger::agreement::Unplaced;
 use super::objects::ServiceObject;
 
 /// What was said and still holds.
@@ -15,6 +18,8 @@ pub struct Oddities {
     namespace: String,
     strangers: BTreeSet<Stranger>,
     nameless: BTreeSet<NodeId>,
+    /// Nodes that keep another port than the one that is pinned to them.
+    unpinned: BTreeSet<NodeId>,
     nobody: bool,
     not_headless: bool,
     pods_unseen: bool,
@@ -27,6 +32,7 @@ impl Oddities {
             namespace: namespace.to_owned(),
             strangers: BTreeSet::new(),
             nameless: BTreeSet::new(),
+            unpinned: BTreeSet::new(),
             nobody: false,
             not_headless: false,
             pods_unseen: false,
@@ -47,6 +53,21 @@ impl Oddities {
         if begins(&mut self.not_headless, !service.headless) {
             warn!(service = %self.service, "the Service is not headless (clusterIP: None): its pods have no names in DNS");
         }
+    }
+
+    /// A node without any port is named when the topology is made.
+    pub fn of_pins(&mut self, known: &Known) {
+        let Known::Agreed(agreed) = known else { return };
+        let mut unpinned = BTreeSet::new();
+        for (id, why) in agreed.unplaced.iter().filter(|(id, _)| agreed.ports.contains_key(id)) {
+            if let Unplaced::Port(error) = why {
+                if !self.unpinned.contains(id) {
+                    warn!("{}", Notice::KeepsPort { id: id.clone(), error: error.clone() });
+                }
+                unpinned.insert(id.clone());
+            }
+        }
+        self.unpinned = unpinned;
     }
 
     /// `by_name`: pods are dialled by their names.

@@ -1,5 +1,5 @@
 //! Which port a pod's node has: the first port of its StatefulSet's range plus its ordinal, so that every replica of the
-//! gateway, before and after a restart, computes the same and stores nothing.
+//! gateway, before and after a restart, computes the same and stores nothing. A port that is pinned is that pod's alone.
 
 use std::sync::Arc;
 
@@ -10,8 +10,25 @@ use crate::topology::ports::{PortError, PortRange};
 
 use super::fold::Member;
 
+/// The configuration key of pins.
+pub const PINS: &str = "discovery.kubernetes.pins";
+
 /// The port of one pod where ranges are configured, or where its StatefulSet is the only one.
 pub fn by_ordinal(id: &NodeId, member: &Member, config: &Kubernetes, range: &PortRange) -> Placement {
+    if let Some(port) = config.pins.get(&*id.0) {
+        return Placement::Chosen(*port);
+    }
+    let placement = unpinned(id, member, config, range);
+    let Placement::Chosen(port) = placement else { return placement };
+    match config.pins.iter().find(|(_, pinned)| **pinned == port) {
+        Some((owner, _)) => {
+            Placement::Withheld(PortError::Pinned { key: PINS, port, node: id.clone(), owner: NodeId::new(owner) })
+        }
+        None => placement,
+    }
+}
+
+fn unpinned(id: &NodeId, member: &Member, config: &Kubernetes, range: &PortRange) -> Placement {
     let (node, ordinal) = (id.clone(), member.ordinal);
     if config.stateful_sets.is_empty() {
         let first_ordinal = config.first_ordinal;
@@ -79,6 +96,20 @@ mod tests {
             "first_ordinal: 2",
             Err("listen: ordinal 1 of cassandra-1 is outside of its ports 9042-9051, whose first is ordinal 2's"),
         );
+    }
+
+    #[test]
+    fn a_pin_comes_before_the_ordinal_and_is_that_pods_alone() {
+        let pins = "pins: {cassandra-2: 9047}\n";
+        check("cassandra-2", pins, Ok(9047));
+        check("cassandra-3", pins, Ok(9045));
+        let whose = "by its ordinal, has none";
+        let taken = format!("{PINS}: port 9047 is cassandra-2's, and cassandra-5, whose it would be {whose}");
+        check("cassandra-5", pins, Err(&taken));
+        let racks = "statefulSets: [{name: a, ports: 9042-9043}]\npins: {a-1: 9050, c-0: 9051}\n";
+        check("a-1", racks, Ok(9050));
+        check("c-0", racks, Ok(9051));
+        check("a-0", racks, Ok(9042));
     }
 
     #[test]

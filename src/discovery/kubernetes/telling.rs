@@ -62,6 +62,9 @@ impl Source {
             Known::Ordinals(ledger) => ledger.follows_ordinals(&wanted.borrow().present, &self.range),
             _ => false,
         });
+        if let Some((_, known)) = &self.agreed {
+            self.oddities.of_pins(&known.borrow());
+        }
         let found = |(id, member)| self.found(id, member, &topology, by_ordinals);
         let mut found: Vec<Found> = self.fold.members().map(found).collect();
         let refused = self.allow.refuse(&mut found, topology.advertised);
@@ -138,7 +141,8 @@ impl Source {
 
     fn placement(&self, id: &NodeId, member: &Member, topology: &Topology, by_ordinals: bool) -> Placement {
         if let Some(port) = self.saved_ports.get(id).filter(|_| !self.fold.is_listed()) {
-            return Placement::Chosen(*port);
+            let pin = self.config.pins.get(&*id.0).filter(|pin| self.saved_ports.values().all(|saved| saved != *pin));
+            return Placement::Chosen(*pin.unwrap_or(port));
         }
         let by_ordinal = || placement::by_ordinal(id, member, &self.config, &self.range);
         let Some((_, known)) = &self.agreed else { return by_ordinal() };

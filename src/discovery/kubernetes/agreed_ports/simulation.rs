@@ -31,7 +31,7 @@ impl Random {
 }
 
 fn terms() -> Terms {
-    Terms { range: PortRange::new(9042, 9055).unwrap(), quarantine: Duration::from_secs(86_400) }
+    Terms { range: PortRange::new(9042, 9055).unwrap(), quarantine: Duration::from_secs(86_400), pins: BTreeMap::new() }
 }
 
 struct Replica {

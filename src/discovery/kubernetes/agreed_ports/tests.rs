@@ -1,5 +1,6 @@
 //! Ports that follow from ordinals, and a ledger that may fail: what is told, and what is written.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -107,12 +108,13 @@ struct Kept {
 
 impl Kept {
     fn start(shelf: &Shelf) -> Self {
-        Self::start_on(shelf, 9042)
+        Self::start_on(shelf, 9042, BTreeMap::new())
     }
 
     /// With eight ports from this one on.
-    fn start_on(shelf: &Shelf, first: u32) -> Self {
-        let terms = Terms { range: PortRange::new(first, first + 7).unwrap(), quarantine: Duration::from_secs(86_400) };
+    fn start_on(shelf: &Shelf, first: u32, pins: BTreeMap<NodeId, u16>) -> Self {
+        let terms =
+            Terms { range: PortRange::new(first, first + 7).unwrap(), quarantine: Duration::from_secs(86_400), pins };
         let (wanted, wants) = watch::channel(Wanted::default());
         let (tell, known) = watch::channel(Known::Nothing("not asked".into()));
         tokio::spawn(keep(shelf.clone(), terms, wants, tell));
@@ -179,11 +181,32 @@ async fn ports_of_one_set_follow_a_range_that_has_moved() {
     kept.want("b-0 b-1");
     shelf.until("b-0=9042 b-1=9043").await;
     drop(kept);
-    let mut kept = Kept::start_on(&shelf, 9043);
+    let mut kept = Kept::start_on(&shelf, 9043, BTreeMap::new());
     let moved = |pod: &str| Member { prefers: Some(if pod == "b-0" { 9043 } else { 9044 }), ..member(pod) };
     kept.wanted.send_replace(Wanted { present: vec![moved("b-0"), moved("b-1")], gone: Vec::new() });
     kept.until("ordinals").await;
     shelf.until("b-0=9043 b-1=9044").await;
+}
+
+/// As `placement` prefers it: the port of the pin.
+#[tokio::test(start_paused = true)]
+async fn a_pin_moves_a_node_of_the_only_set_and_then_ordinals_hold_again() {
+    let shelf = Shelf::holding(r#"{"version": 1, "nodes": {"b-0": {"port": 9042}, "b-1": {"port": 9043}}}"#);
+    let pins = BTreeMap::from([(NodeId::new("b-1"), 9047)]);
+    let mut kept = Kept::start_on(&shelf, 9042, pins);
+    let pinned = Member { prefers: Some(9047), ..member("b-1") };
+    kept.wanted.send_replace(Wanted { present: vec![member("b-0"), pinned], gone: Vec::new() });
+    kept.until("b-0=9042 b-1=9047").await;
+    shelf.until("b-0=9042 b-1=9047").await;
+    let third = vec![member("b-0"), Member { prefers: Some(9047), ..member("b-1") }, member("b-2")];
+    kept.wanted.send_replace(Wanted { present: third, gone: Vec::new() });
+    kept.until("ordinals").await;
+    // One whose pin is refused keeps its port, and that is said.
+    let shelf = Shelf::holding(r#"{"version": 1, "nodes": {"b-0": {"port": 9042}, "b-1": {"port": 9043}}}"#);
+    let mut kept = Kept::start_on(&shelf, 9042, BTreeMap::from([(NodeId::new("b-1"), 9042)]));
+    let (first, pinned) = (Member { prefers: None, ..member("b-0") }, Member { prefers: Some(9042), ..member("b-1") });
+    kept.wanted.send_replace(Wanted { present: vec![first, pinned], gone: Vec::new() });
+    kept.until("b-0=9042 b-1=9043 b-1=waits").await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -125,7 +125,8 @@ fn store_at(url: &str) -> ConfigMapStore {
 
 /// What a replica agrees on for rack-b-0, on ports 9042 to 9051.
 async fn settle(store: ConfigMapStore) -> (Vec<u16>, Option<StoreError>) {
-    let terms = Terms { range: PortRange::new(9042, 9051).unwrap(), quarantine: DEFAULT_QUARANTINE };
+    let terms =
+        Terms { range: PortRange::new(9042, 9051).unwrap(), quarantine: DEFAULT_QUARANTINE, pins: BTreeMap::new() };
     let member = Member { id: NodeId::new("rack-b-0"), stateful_set: "rack-b".into(), ordinal: 0, prefers: None };
     let mut replica = Agreement::new(store, terms, Ledger::default());
     let agreed = replica.settle(&[member], &[], SystemTime::UNIX_EPOCH).await;

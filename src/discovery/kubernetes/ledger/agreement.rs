@@ -210,7 +210,18 @@ impl<S: Store> Agreement<S> {
 
     fn agreed(&self, refused: BTreeMap<NodeId, PortError>, failure: Option<StoreError>) -> Agreed {
         let lives = |(id, claim): &(&NodeId, &Claim)| claim.left.is_none() || self.present.contains(id);
-        let lives = self.ledger.entries.iter().filter(lives).map(|(id, claim)| (id.clone(), claim.port));
+        // Others may have stored by now that it has moved.
+        let moves = |(id, claim): &(&NodeId, &Claim)| {
+            let pin = self.terms.pins.get(id).filter(|pin| failure.is_some() && **pin != claim.port);
+            pin.is_some_and(|pin| self.ledger.entries.values().all(|claim| claim.port != *pin))
+        };
+        let lives = self
+            .ledger
+            .entries
+            .iter()
+            .filter(lives)
+            .filter(|entry| !moves(entry))
+            .map(|(id, claim)| (id.clone(), claim.port));
         let ports: BTreeMap<NodeId, u16> = lives.filter(|(_, port)| self.terms.range.contains(*port)).collect();
         let mut unplaced: BTreeMap<NodeId, Unplaced> = refused.into_iter().map(|(id, why)| (id, why.into())).collect();
         if let Some(failure) = &failure {

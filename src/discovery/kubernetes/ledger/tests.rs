@@ -1,6 +1,7 @@
 //! Facts about one ledger and one replica; many replicas are in `simulation`.
 
 mod memory;
+mod pins;
 mod simulation;
 
 use super::agreement::{Agreed, Agreement, Store, StoreError, Unplaced};
@@ -30,7 +31,7 @@ fn view(present: &str, gone: &str) -> View {
 }
 
 fn terms(first: u32, last: u32) -> Terms {
-    Terms { range: PortRange::new(first, last).unwrap(), quarantine: DAY }
+    Terms { range: PortRange::new(first, last).unwrap(), quarantine: DAY, pins: BTreeMap::new() }
 }
 
 fn hour(hours: u64) -> SystemTime {

@@ -1,7 +1,7 @@
 //! Pods that come, move and go, while the API does what it should.
 
 use super::*;
-use crate::topology::Mapped;
+use crate::topology::{Mapped, NodeId};
 
 #[tokio::test]
 async fn nodes_are_found_and_have_ports_by_ordinal() {
@@ -171,4 +171,17 @@ async fn a_pod_of_another_cluster_takes_no_port() {
         scene.api.put(Kind::Slices, "cassandra-x1", scene.slice(&[0, 1]));
         assert_eq!(running.until_state(9042, NodeState::Up).await.address, scene.address(0));
     }
+}
+
+#[tokio::test]
+async fn a_pinned_pod_has_its_port_and_nobody_else_has_it() {
+    let scene = Scene::of([50, 12], 3).await;
+    let mut running = scene.start("dial: address, pins: {cassandra-1: 9050, cassandra-0: 9044}");
+    for (port, ordinal) in [(9044, 0), (9050, 1)] {
+        assert_eq!(running.until_state(port, NodeState::Up).await.address, scene.address(ordinal));
+    }
+    // By its ordinal it would be 9044's.
+    let hidden = |topology: &Topology| topology.hidden.iter().any(|of| of.id == Some(NodeId::new("cassandra-2")));
+    let topology = running.until("cassandra-2 is hidden", hidden).await;
+    assert_eq!(topology.nodes.iter().map(|node| node.port).collect::<Vec<_>>(), [9044, 9050]);
 }

@@ -179,7 +179,7 @@ impl World {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         let range = PortRange::new(9042, 9042 + 5 + random.below(8) as u32).unwrap();
         let quarantine = if broken == Broken::Quarantine { Duration::ZERO } else { QUARANTINE };
-        let terms = Terms { range, quarantine };
+        let terms = Terms { range, quarantine, pins: BTreeMap::new() };
         // A quarantine begins by one clock, somewhat before it is stored, and ends by another.
         let at_least = QUARANTINE - MAX_FLIGHT - Duration::from_secs(MAX_SKEW);
         let store = Memory::new(broken, at_least);
