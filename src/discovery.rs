@@ -168,6 +168,7 @@ fn spawn_with(
             allow: allow.clone(),
             names: names.clone(),
             dialer: dialer.clone(),
+            credentials: config.probe.credentials(),
             patience: config.probe.silence,
             inputs: inputs.clone(),
             topology: topology.clone(),

@@ -21,7 +21,7 @@ pub struct Kubernetes {
     /// The Service's namespace; the gateway's own when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
-    /// The name of the endpoints' CQL port, or its number; when absent the port named cql, else 9042.
+    /// The name of the endpoints' CQL port, or its number; when absent the port named cql or native, else 9042.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<EndpointPort>,
     /// name: by the pod's DNS name, which is also what TLS verifies; address: by the pod's address alone.

@@ -35,6 +35,7 @@ mod snapshot;
 mod suspicion;
 mod telling;
 mod timing;
+mod unnamed;
 mod watch;
 
 use std::collections::HashMap;
@@ -48,6 +49,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, interval, sleep_until};
 use tracing::{error, info};
 
+use crate::config::Credentials;
 use crate::config::kubernetes::Kubernetes;
 use crate::metrics::Metrics;
 use crate::proxy::dial::Dialer;
@@ -70,6 +72,7 @@ use oddities::Oddities;
 use pending::Why;
 use snapshot::Snapshot;
 use suspicion::Suspicion;
+use unnamed::{Asks, Unnamed};
 use watch::{ApiError, News, Watch};
 
 pub use cluster::{Cluster, ClusterError};
@@ -91,6 +94,7 @@ pub struct Parts {
     pub allow: Allow,
     pub names: Names,
     pub dialer: Dialer,
+    pub credentials: Option<Credentials>,
     /// How long a node's answer may take.
     pub patience: Duration,
     pub inputs: mpsc::Sender<Input>,
@@ -114,6 +118,9 @@ pub struct Source {
     fold: Fold,
     names: PodNames,
     elsewhere: Elsewhere,
+    unnamed: Unnamed,
+    /// Somebody was told of nodes.
+    told: bool,
     snapshot: Option<Snapshot>,
     /// Where no ranges are configured: who is there, and what was agreed.
     agreed: Option<(latest::Sender<Wanted>, latest::Receiver<Known>)>,
@@ -138,14 +145,16 @@ pub struct Source {
 impl Source {
     /// Runs until nobody takes what it finds, or one of its watches breaks.
     pub async fn run(parts: Parts) {
-        let Parts { cluster, config, range, allow, names, dialer, patience, inputs, topology, metrics, readiness } =
-            parts;
+        let Parts { cluster, config, range, allow, names, dialer, credentials, patience, .. } = parts;
+        let Parts { inputs, topology, metrics, readiness, .. } = parts;
         let namespace = config.namespace.clone().unwrap_or_else(|| cluster.namespace.clone());
         info!(service = %config.service, %namespace, "watching the pods behind the Service");
         let snapshot = config.snapshot_file.as_deref().map(|path| Snapshot::new(path, &namespace, &config.service));
         let (names, answers) =
             PodNames::new(names, &config.service, &namespace, &config.cluster_domain, Arc::clone(&metrics));
-        let (elsewhere, found_elsewhere) = Elsewhere::new(dialer, patience, cluster.timing.elsewhere);
+        let again = cluster.timing.elsewhere;
+        let (elsewhere, found_elsewhere) = Elsewhere::new(dialer.clone(), patience, again);
+        let (unnamed, said) = Unnamed::new(Asks { dialer, credentials, patience, again });
         let mut watches = JoinSet::new();
         let agreed = config.stateful_sets.is_empty().then(|| {
             let store = ConfigMapStore::new(cluster.client.clone(), &cluster.namespace, &config.ledger);
@@ -172,6 +181,8 @@ impl Source {
             fold,
             names,
             elsewhere,
+            unnamed,
+            told: false,
             snapshot,
             agreed,
             saved_ports: HashMap::new(),
@@ -185,13 +196,14 @@ impl Source {
             pods_forbidden: None,
             oddities,
         };
-        source.follow(answers, found_elsewhere).await;
+        source.follow(answers, found_elsewhere, said).await;
     }
 
     async fn follow(
         mut self,
         mut answers: mpsc::Receiver<names::Answer>,
         mut found_elsewhere: mpsc::Receiver<elsewhere::Answer>,
+        mut said: mpsc::Receiver<unnamed::Said>,
     ) {
         let mut slices = self.watch_slices();
         let mut services = self.watch_service();
@@ -216,6 +228,7 @@ impl Source {
                 }
                 Some(answer) = answers.recv() => self.names.learn(answer),
                 Some((id, address)) = found_elsewhere.recv() => self.fold.see_answer(&id, address),
+                Some((address, who)) = said.recv() => self.fold.see_identity(address, who),
                 // Whether nodes answer decides what is believed of the API.
                 Ok(()) = topology.changed() => {}
                 Ok(()) = changed(&mut known) => {}

@@ -31,6 +31,8 @@ pub enum PortError {
     OutsideRange { key: &'static str, port: u16, node: NodeId, first: u16, last: u16 },
     #[error("{key}: {stateful_set} is not among them, and its pod {node} has no port")]
     NoRange { key: &'static str, node: NodeId, stateful_set: Arc<str> },
+    #[error("{key}: {node} is of no StatefulSet, and has a port only by the ledger, or where it is pinned to one")]
+    NoOrdinal { key: &'static str, node: NodeId },
     #[error(
         "{key}: ordinal {ordinal} of {node} is outside of its ports {first}-{last}, whose first is ordinal {first_ordinal}'s"
     )]

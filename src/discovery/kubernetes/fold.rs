@@ -12,6 +12,7 @@
 //! aside once the node has been silent for a while ([`Fold::elsewhere`]), and the node is where it is found to answer. One that
 //! answers is never moved.
 
+mod gather;
 mod identity;
 mod offers;
 mod places;
@@ -23,22 +24,24 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::topology::NodeId;
+use uuid::Uuid;
+
+use crate::topology::{HostId, NodeId};
 
 use super::listing::{Changed, Listing, Seen};
 use super::objects::{PodObject, Slice};
 use super::timing::Timing;
 use crate::config::kubernetes::Family;
-use identity::named;
 pub use identity::split;
-use offers::{Lives, Offer};
+use offers::Lives;
 use places::Place;
 use sift::Choice;
 use verdict::Verdict;
 
-/// A pod of a StatefulSet behind the Service, and where it lives.
+/// A pod of a StatefulSet behind the Service, and where it lives; or, without a StatefulSet, a node that is known by its host_id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
+    /// Empty where no pod is named.
     pub stateful_set: Arc<str>,
     pub ordinal: u32,
     /// Where it lives, or lived last.
@@ -47,6 +50,13 @@ pub struct Member {
     /// Its DNS label, where it has a name of its own within the Service.
     pub hostname: Option<Arc<str>>,
     pub zone: Option<Arc<str>>,
+}
+
+impl Member {
+    /// The host_id of the node of this identity, where it is its identity.
+    pub fn host_id(&self, id: &NodeId) -> Option<HostId> {
+        self.stateful_set.is_empty().then(|| Uuid::parse_str(&id.0).ok().map(HostId)).flatten()
+    }
 }
 
 /// An endpoint that cannot be a node, and why.
@@ -127,6 +137,9 @@ pub struct Fold {
     objects: BTreeMap<NodeId, Object>,
     known: BTreeMap<NodeId, Known>,
     strangers: BTreeSet<Stranger>,
+    /// Addresses at which no pod is named, and what the nodes there have said of themselves.
+    unnamed: BTreeSet<SocketAddr>,
+    who: BTreeMap<SocketAddr, Result<HostId, String>>,
     /// Pods of other clusters.
     foreign: BTreeSet<Stranger>,
     /// Pods without an address of the configured family.
@@ -173,25 +186,7 @@ impl Fold {
             (_, true) => Withdrawn::Slice,
             _ => Withdrawn::Told,
         };
-        let mut lives = Lives::new();
-        let mut first_seen = BTreeMap::new();
-        self.strangers.clear();
-        for (name, slice) in self.slices.iter() {
-            let name: Arc<str> = name.as_str().into();
-            for endpoint in &slice.endpoints {
-                match named(endpoint, slice.port) {
-                    Ok((id, port)) => {
-                        let life = (id.clone(), endpoint.uid.clone(), endpoint.address);
-                        let news = self.first_seen.get(&life).copied().unwrap_or(self.news);
-                        first_seen.insert(life, news);
-                        offers::add(&mut lives, id, Offer::new(endpoint, port, &slice.origin, &name, news));
-                    }
-                    Err(why) => _ = self.strangers.insert(Stranger { address: endpoint.address, why }),
-                }
-            }
-        }
-        self.lives = lives;
-        self.first_seen = first_seen;
+        self.gather();
         self.choose(how);
         // Those of an earlier process: this is the first list that lacks them.
         if changed == Changed::Whole {
@@ -236,6 +231,9 @@ impl Fold {
             // Not listed is not deleted: of these the slices alone speak, until a watch does.
             let pods = &self.pods;
             self.objects.retain(|id, _| pods.get(&id.0).is_some());
+        }
+        if !self.unnamed.is_empty() {
+            self.gather();
         }
         self.choose(Withdrawn::Told);
     }

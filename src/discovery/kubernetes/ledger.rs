@@ -50,6 +50,7 @@ pub enum LedgerError {
 pub struct Member {
     /// The pod's name.
     pub id: NodeId,
+    /// Empty where it is known by its host_id.
     pub stateful_set: Arc<str>,
     pub ordinal: u32,
     /// The port that it gets if it has none and nobody holds that one: first port + ordinal - first ordinal, for the pods of
@@ -262,7 +263,8 @@ impl Ledger {
         }
         let mut refused = Vec::new();
         for member in others {
-            match free.pop_last() {
+            // Who is of no StatefulSet takes nobody's ordinal.
+            match if member.stateful_set.is_empty() { free.pop_first() } else { free.pop_last() } {
                 Some(port) => self.give(member, port),
                 None => refused.push(&member.id),
             }
@@ -279,9 +281,12 @@ impl Ledger {
     }
 }
 
-/// The StatefulSet of all of these; `None` where they are of several, or nobody.
+/// The StatefulSet of all of these; `None` where they are of several, or of none, or nobody.
 pub fn only_set(members: &[Member]) -> Option<&Arc<str>> {
     let (first, others) = members.split_first()?;
+    if first.stateful_set.is_empty() {
+        return None;
+    }
     others.iter().all(|other| other.stateful_set == first.stateful_set).then_some(&first.stateful_set)
 }
 

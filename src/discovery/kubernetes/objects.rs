@@ -10,8 +10,9 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use crate::config::kubernetes::EndpointPort;
 use crate::config::text::NATIVE_PORT;
 
-/// The port that is CQL's when none is configured and it has this name.
-const CQL: &str = "cql";
+/// The port that is CQL's when none is configured: the first of these names that there is (charts say `cql`, cass-operator
+/// `native`).
+const CQL: [&str; 2] = ["cql", "native"];
 
 /// Who keeps a slice up to date (`KEP-0752`: "managed-by").
 const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
@@ -86,21 +87,26 @@ impl Slice {
         let port = match port {
             Some(EndpointPort::Number(number)) => Some(*number),
             Some(EndpointPort::Name(name)) => named(name),
-            None => Some(named(CQL).unwrap_or(NATIVE_PORT)),
+            None => Some(CQL.into_iter().find_map(named).unwrap_or(NATIVE_PORT)),
         };
-        let endpoints = slice.endpoints.into_iter().filter_map(|endpoint| {
+        let endpoints = slice.endpoints.into_iter().flat_map(|endpoint| {
             let conditions = endpoint.conditions.unwrap_or_default();
             let pod = endpoint.target_ref.filter(|target| target.kind.as_deref().is_none_or(|kind| kind == "Pod"));
             let (name, uid) = pod.map(|pod| (pod.name, pod.uid)).unwrap_or_default();
-            Some(Endpoint {
-                // All addresses of an endpoint are interchangeable, and the API's users look at the first only.
-                address: endpoint.addresses.first()?.parse().ok()?,
-                pod: name.map(Arc::from),
-                uid: uid.map(Arc::from),
-                hostname: endpoint.hostname.filter(|name| !name.is_empty()).map(Arc::from),
-                serving: conditions.serving.or(conditions.ready).unwrap_or(true),
-                terminating: conditions.terminating.unwrap_or(false),
-                zone: endpoint.zone.map(Arc::from),
+            let (pod, uid): (Option<Arc<str>>, Option<Arc<str>>) = (name.map(Arc::from), uid.map(Arc::from));
+            let hostname: Option<Arc<str>> = endpoint.hostname.filter(|name| !name.is_empty()).map(Arc::from);
+            let zone: Option<Arc<str>> = endpoint.zone.map(Arc::from);
+            // The API says that all addresses of an endpoint are one pod's; whoever writes them by hand may mean several.
+            endpoint.addresses.into_iter().filter_map(move |address| {
+                Some(Endpoint {
+                    address: address.parse().ok()?,
+                    pod: pod.clone(),
+                    uid: uid.clone(),
+                    hostname: hostname.clone(),
+                    serving: conditions.serving.or(conditions.ready).unwrap_or(true),
+                    terminating: conditions.terminating.unwrap_or(false),
+                    zone: zone.clone(),
+                })
             })
         });
         let endpoints = endpoints.collect();
@@ -111,6 +117,13 @@ impl Slice {
             None => Origin::Unknown,
         };
         Self { port, origin, endpoints }
+    }
+}
+
+impl Endpoint {
+    /// Nothing but its address tells it from others.
+    pub fn is_unnamed(&self) -> bool {
+        self.pod.is_none() && self.hostname.is_none()
     }
 }
 
@@ -164,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn the_port_is_the_configured_one_or_the_one_named_cql_or_9042() {
+    fn the_port_is_the_configured_one_or_the_one_named_cql_or_native_or_9042() {
         let both = r#"[{"name":"intra","port":7000},{"name":"cql","port":9142}]"#;
         let name = |name: &str| Some(EndpointPort::Name(name.to_owned()));
         check_port(both, None, Some(9142));
@@ -173,6 +186,8 @@ mod tests {
         check_port(both, Some(EndpointPort::Number(9999)), Some(9999));
         check_port(r#"[{"port":7000}]"#, None, Some(9042));
         check_port("null", None, Some(9042));
+        check_port(r#"[{"name":"native","port":9142},{"name":"mgmt","port":8080}]"#, None, Some(9142));
+        check_port(r#"[{"name":"native","port":9142},{"name":"cql","port":9242}]"#, None, Some(9242));
     }
 
     #[test]
@@ -183,6 +198,14 @@ mod tests {
             {"addresses":["example.com"]}]}"#;
         let found = Slice::new(slice(json), None).endpoints;
         assert_eq!(found.len(), 2);
+        let by_hand =
+            r#"{"addressType":"IPv4","metadata":{},"endpoints":[{"addresses":["10.1.0.1","10.1.0.2","10.1.0.3"]}]}"#;
+        let each: Vec<_> = Slice::new(slice(by_hand), None).endpoints;
+        assert_eq!(
+            each.iter().map(|of| of.address.to_string()).collect::<Vec<_>>(),
+            ["10.1.0.1", "10.1.0.2", "10.1.0.3"]
+        );
+        assert!(each.iter().all(Endpoint::is_unnamed));
         assert_eq!((found[0].pod.as_deref(), found[0].uid.as_deref()), (Some("cassandra-0"), Some("u0")));
         assert!(found[0].serving && !found[0].terminating);
         assert_eq!((found[1].pod.as_deref(), found[1].hostname.as_deref()), (None, None));

@@ -21,6 +21,7 @@ pub struct Oddities {
     /// Nodes that keep another port than the one that is pinned to them.
     unpinned: BTreeSet<NodeId>,
     nobody: bool,
+    by_hand: bool,
     not_headless: bool,
     pods_unseen: bool,
 }
@@ -34,6 +35,7 @@ impl Oddities {
             nameless: BTreeSet::new(),
             unpinned: BTreeSet::new(),
             nobody: false,
+            by_hand: false,
             not_headless: false,
             pods_unseen: false,
         }
@@ -76,6 +78,13 @@ impl Oddities {
         let nobody = fold.is_listed() && fold.members().next().is_none();
         if begins(&mut self.nobody, nobody) {
             warn!(%service, %namespace, "the Service has no endpoints: is there one of this name, and do its pods run?");
+        }
+        if begins(&mut self.by_hand, fold.has_unnamed()) {
+            warn!(
+                %service, %namespace,
+                "endpoints of the Service name no pods: nodes are known by their host_id and have ports of the ledger. Better is a \
+                 headless Service (clusterIP: None) that selects the StatefulSet's pods and is its serviceName"
+            );
         }
         for stranger in fold.strangers().filter(|stranger| !self.strangers.contains(stranger)) {
             warn!(address = %stranger.address, "hidden from clients: {}", stranger.why);

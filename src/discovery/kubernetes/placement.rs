@@ -30,6 +30,9 @@ pub fn by_ordinal(id: &NodeId, member: &Member, config: &Kubernetes, range: &Por
 
 fn unpinned(id: &NodeId, member: &Member, config: &Kubernetes, range: &PortRange) -> Placement {
     let (node, ordinal) = (id.clone(), member.ordinal);
+    if member.stateful_set.is_empty() {
+        return Placement::Withheld(PortError::NoOrdinal { key: "discovery.kubernetes.statefulSets", node });
+    }
     if config.stateful_sets.is_empty() {
         let first_ordinal = config.first_ordinal;
         return match position(ordinal, first_ordinal).and_then(|position| range.iter().nth(position)) {

@@ -35,6 +35,7 @@ impl Source {
         let silent = self.fold.elsewhere().filter(|(_, _, at)| allowed(*at));
         let silent = silent.map(|(id, member, at)| ((id.clone(), at), host(member)));
         self.elsewhere.follow(silent);
+        self.unnamed.follow(self.fold.unnamed().filter(|at| allowed(*at)));
         if by_name {
             // The pod of one that is away may come back unheard: then nothing but its name tells.
             self.names.follow(self.fold.members().filter(|(_, member)| member.present || self.api_away));
@@ -81,8 +82,13 @@ impl Source {
                 .collect();
             snapshot.save(placed, topology.advertised).await;
         }
-        self.inputs.send(Input::Nodes(found)).await?;
-        self.why.end();
+        if found.is_empty() && !self.told {
+            self.why.note(&self.nobody());
+        } else {
+            self.inputs.send(Input::Nodes(found)).await?;
+            self.told = true;
+            self.why.end();
+        }
         for hidden in self.refused.take_over(refused) {
             self.inputs.send(Input::Hidden(hidden)).await?;
         }
@@ -106,6 +112,18 @@ impl Source {
             (dead || elsewhere).then(|| (id.clone(), Suspect { address: member.address.ip(), elsewhere }))
         };
         self.fold.members().filter_map(suspect).collect()
+    }
+
+    /// Why there is no node at all: a gateway that has never had one is not ready.
+    fn nobody(&self) -> String {
+        let asked = self.fold.unnamed().count();
+        match self.fold.strangers().next() {
+            Some(stranger) => format!("no node: {}: {}", stranger.address, stranger.why),
+            None if asked > 0 => format!("no node: {asked} addresses are being asked who they are"),
+            None => {
+                format!("no node: Service {} in namespace {} has no endpoints", self.config.service, self.namespace)
+            }
+        }
     }
 
     /// Who is there, for whoever agrees on ports.
@@ -133,7 +151,7 @@ impl Source {
             host: if named { self.names.host(member) } else { None },
             present: member.present || led.is_some(),
             placement: self.placement(id, member, topology, by_ordinals),
-            host_id: None,
+            host_id: member.host_id(id),
             data_center: None,
             rack: None,
         }

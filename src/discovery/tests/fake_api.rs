@@ -1,6 +1,8 @@
 //! A scripted Kubernetes API server: lists, pages, watches, bookmarks and errors, word for word as a real one (1.36) was seen to
 //! answer over HTTP/1.1, with the faults that a real one does not produce on demand.
 
+mod ledger;
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -78,6 +80,7 @@ struct World {
     faults: HashMap<(Kind, Verb), Fault>,
     requests: Vec<Request>,
     page: usize,
+    config_map: Option<Value>,
 }
 
 pub struct Backup {
@@ -129,6 +132,7 @@ impl FakeApi {
             faults: HashMap::new(),
             requests: Vec::new(),
             page: usize::MAX,
+            config_map: None,
         };
         let shared =
             Shared { world: Mutex::new(world), version: watch::Sender::new(1000), acts: broadcast::channel(64).0 };
@@ -358,6 +362,16 @@ impl Shared {
             let head = String::from_utf8(head).unwrap();
             let target = head.split(' ').nth(1).unwrap();
             let (path, query) = target.split_once('?').unwrap_or((target, ""));
+            let header = |line: &str| line.to_ascii_lowercase().strip_prefix("content-length:").map(str::to_owned);
+            let length: usize = head.lines().find_map(header).map_or(0, |length| length.trim().parse().unwrap());
+            while received.len() < length {
+                stream.read_buf(&mut received).await?;
+            }
+            let body: Vec<u8> = received.drain(..length).collect();
+            if let Some((code, answer)) = self.config_map(head.split(' ').next().unwrap(), path, &body) {
+                write_whole(&mut stream, code, &answer.to_string()).await?;
+                continue;
+            }
             let query = parse_query(query);
             let Some(kind) = Kind::of(path, &query) else {
                 let error = status(404, "NotFound", "the server could not find the requested resource");

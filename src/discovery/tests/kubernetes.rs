@@ -1,6 +1,7 @@
 //! `discovery.kubernetes` against a scripted API server and scripted nodes: what the topology says while the API misbehaves.
 
 mod away;
+mod by_hand;
 mod faults;
 mod pods;
 mod restored;

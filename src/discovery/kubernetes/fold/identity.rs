@@ -4,17 +4,24 @@ use crate::topology::NodeId;
 
 use super::super::objects::Endpoint;
 
+/// By what an endpoint says that it is, and its port.
+pub enum Named {
+    Pod(NodeId, u16),
+    /// Only the node itself can say who it is.
+    Nothing(u16),
+}
+
 /// The identity of an endpoint and its port, or why it has none.
-pub fn named(endpoint: &Endpoint, port: Option<u16>) -> Result<(NodeId, u16), String> {
+pub fn named(endpoint: &Endpoint, port: Option<u16>) -> Result<Named, String> {
     let name = endpoint.pod.as_deref().or(endpoint.hostname.as_deref());
     let Some(name) = name else {
-        return Err("the endpoint names no pod: nothing but its address tells it from others".to_owned());
+        return port.map(Named::Nothing).ok_or_else(|| "the endpoint has no port of the configured name".to_owned());
     };
     if split(name).is_none() {
         return Err(format!("pod {name} has no ordinal: it is not of a StatefulSet"));
     }
     let port = port.ok_or_else(|| format!("the endpoint of pod {name} has no port of the configured name"))?;
-    Ok((NodeId::new(name), port))
+    Ok(Named::Pod(NodeId::new(name), port))
 }
 
 /// A StatefulSet's pod is its name, a hyphen and the ordinal in decimal (StatefulSet documentation, "Ordinal Index").

@@ -55,6 +55,11 @@ impl Place {
         }
     }
 
+    /// When it will have been silent for so long; `None` while it answers.
+    pub fn silent_for(&self, long: Duration) -> Option<SystemTime> {
+        self.silent?.checked_add(long)
+    }
+
     /// When the other addresses are to be asked, after so long a silence; `None` where there are none, or it answers.
     pub fn asked_at(&self, patience: Duration) -> Option<SystemTime> {
         self.silent.filter(|_| !self.others.is_empty())?.checked_add(patience)

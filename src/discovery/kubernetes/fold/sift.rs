@@ -99,6 +99,8 @@ impl Fold {
         });
         match &life.origin {
             Origin::Controller => Ok(true),
+            // It has said itself who it is.
+            _ if life.endpoint.is_unnamed() => Ok(true),
             _ if at_home || (is_known && self.known.get(id).is_some_and(|known| known.ours)) => Ok(true),
             Origin::Mirrored(cluster) => Err(format!("{id} here is a pod of cluster {cluster}: its slice says so")),
             Origin::Unknown if self.pods.lists() > 0 => {

@@ -1,5 +1,6 @@
 //! The fold, told as a watch tells it; the state after each step is one line of text.
 
+mod by_hand;
 mod clusters;
 mod families;
 mod late;
@@ -24,7 +25,7 @@ fn endpoint(text: &str) -> Endpoint {
     let mut endpoint = Endpoint {
         address: address.parse().unwrap(),
         pod: (!pod.is_empty()).then(|| pod.into()),
-        uid: Some("u0".into()),
+        uid: (!pod.is_empty()).then(|| "u0".into()),
         hostname: (!pod.is_empty()).then(|| pod.into()),
         serving: true,
         terminating: false,
@@ -435,14 +436,16 @@ fn pods_of_another_service_are_nobodys() {
 
 #[test]
 fn endpoints_without_identity_are_strangers() {
-    let world = World::listed(&[("a", &["=10.1.0.5", "web-7d4b9c-x2x=10.1.0.6", "cassandra-01=10.1.0.7"])]);
+    let mut world = World::listed(&[("a", &["=10.1.0.5", "web-7d4b9c-x2x=10.1.0.6", "cassandra-01=10.1.0.7"])]);
+    world.fold.see_identity("10.1.0.5:9042".parse().unwrap(), Err("refused".to_owned()));
+    world.settle();
     world.check("");
     let said: Vec<_> =
         world.fold.strangers().map(|stranger| format!("{} {}", stranger.address, stranger.why)).collect();
     assert_eq!(
         said,
         [
-            "10.1.0.5 the endpoint names no pod: nothing but its address tells it from others",
+            "10.1.0.5 the endpoint names no pod, and who it is is not known: refused",
             "10.1.0.6 pod web-7d4b9c-x2x has no ordinal: it is not of a StatefulSet",
             "10.1.0.7 pod cassandra-01 has no ordinal: it is not of a StatefulSet",
         ]

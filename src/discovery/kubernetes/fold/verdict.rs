@@ -84,7 +84,7 @@ pub enum Verdict {
 }
 
 fn member(id: &NodeId, offer: &Offer, object: Option<&Object>) -> Option<Member> {
-    let (from_name, ordinal) = split(&id.0)?;
+    let (from_name, ordinal) = if offer.endpoint.is_unnamed() { ("", 0) } else { split(&id.0)? };
     let owner = object.and_then(|object| object.object.stateful_set.clone());
     Some(Member {
         stateful_set: owner.unwrap_or_else(|| Arc::from(from_name)),

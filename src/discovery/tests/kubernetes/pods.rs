@@ -41,7 +41,7 @@ async fn several_slices_and_pages_are_one_service() {
 
 /// Waits until all that was written before has been folded in: by what cannot be overlooked after it.
 async fn settled(scene: &Scene, running: &Running) {
-    let stranger = json!({"addressType": "IPv4", "ports": null, "endpoints": [{"addresses": ["192.0.2.1"]}]});
+    let stranger = json!({"addressType": "IPv4", "ports": null, "endpoints": [{"addresses": ["192.0.2.1"], "hostname": "stranger"}]});
     scene.api.put(Kind::Slices, "stranger", stranger);
     let hidden = || running.handle.topology.borrow().hidden.clone();
     until(|| !hidden().is_empty(), || "the stranger is hidden".to_owned()).await;
