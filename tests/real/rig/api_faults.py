@@ -221,14 +221,15 @@ class ApiFaults(KubernetesLife):
     # What is between.
 
     def hole(self):
-        """Nothing passes to and from the control plane, its DNS neither, until the gateway trusts the silence no more, and 10 s on."""
+        """Nothing passes to and from the control plane, its DNS neither, until the gateway trusts the silence no more, or a list that comes with
+        time is not answered; and 10 s on."""
         def act(witness):
             with trouble.unplugged(self.plane):
                 begun = time.monotonic()
                 if trouble.ready(self.plane):
                     raise a.Failed("the apiserver can be reached")
                 seen = witness.failing(*GONE_QUIET, seconds=150)
-                noticed = f"after {time.monotonic() - begun:.0f} s; {self.stale(90)}"
+                noticed = f"after {time.monotonic() - begun:.0f} s; {self.stale(15)}"
                 self.holds(10, witness)
             until("the apiserver is ready", self.plane.ready, 30)
             return f"{seen}, {noticed}"
@@ -242,7 +243,7 @@ class ApiFaults(KubernetesLife):
             with trouble.silence(self.gateway) as dropped:
                 begun = time.monotonic()
                 seen = witness.failing(*GONE_QUIET, seconds=150)
-                noticed = f"after {time.monotonic() - begun:.0f} s; {self.stale(90)}"
+                noticed = f"after {time.monotonic() - begun:.0f} s; {self.stale(15)}"
                 self.replaced_pod(1)
                 lost = dropped()
             if not lost:

@@ -92,11 +92,11 @@ class Witness:
         return sum(count for (verb, _, _), count in self.asked().items() if verb == "list")
 
     def moderate(self, lists):
-        """No storm: at most so many lists beside those that come with time, and in all one request a second after the first twenty for
-        each watch."""
+        """No storm: at most so many lists beside those that come with time and those, further and further apart, for a name that still leads
+        elsewhere; and in all one request a second after the first twenty for each watch."""
         seconds = int(time.monotonic() - self.begun)
         asked, requests = self.asked(), 20 * len(WATCHES) + seconds
-        lists += len(WATCHES) * (1 + seconds // RENEWED)
+        lists += len(WATCHES) * (1 + seconds // RENEWED) + 2 * (1 + seconds // 5).bit_length()
         if self.lists() > lists or sum(asked.values()) > requests:
             raise a.Failed(f"{self.lists()} lists of {lists}, {sum(asked.values())} requests of {requests}: {dict(asked)}")
         return f"{self.lists()} lists, {sum(asked.values())} requests"
