@@ -8,6 +8,11 @@
 //!   relays ── Observed, heard last ──────────┘        └─ starts and ends the probes
 //! ```
 //!
+//! `allow` says which addresses of those that rows, slices and DNS name are dialled at all; `refusals` why others are not.
+//!
+//! A question goes the other way: where somebody says what a node's last answer contradicts (another node has its host_id, a third one
+//! calls it down), the state has the writer ask its probe at once, and nothing is concluded before.
+//!
 //! Everything here only reports; what it means is concluded in `topology::state`, which the writer alone owns.
 
 mod advertised;

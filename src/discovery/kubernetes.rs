@@ -9,6 +9,10 @@
 //!   the gateway's own Service ─ watch ─▶ load_balancer ─▶ Input::Advertised
 //! ```
 //!
+//! What speaks against the watches makes them list again (`suspicion`): a node that is not up, a name that leads elsewhere, time. A node
+//! that is silent is asked for at its pod's other addresses (`elsewhere`), and an endpoint without a pod who it is (`unnamed`).
+//! `simulation` plays all of this but the asking, from a seed.
+//!
 //! Where several StatefulSets have no ranges, `agreed_ports` keeps to the ledger in a ConfigMap that replicas share.
 //!
 //! Every watch is a task of its own (`watch`); one task, [`Source`], folds what they tell and owns everything else. While the
