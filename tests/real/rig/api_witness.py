@@ -115,13 +115,14 @@ class Witness:
         if self.gateway.ports() != self.ports:
             raise a.Failed(f"ports were {self.ports}, are {self.gateway.ports()}")
 
-    def unmoved(self):
-        """Nothing has changed for clients, and no connection of theirs was closed."""
+    def unmoved(self, by=("client", "node", "gateway")):
+        """Nothing has changed for clients, and no connection of theirs was closed by one of these."""
         self.same_ports()
         generation = self.gateway.topology()["generation"]
         if generation != self.generation:
             raise a.Failed(f"generation was {self.generation}, is {generation}")
-        closed = Metrics(self.gateway).sum("connections_closed_total") - self.metrics.sum("connections_closed_total")
+        now = Metrics(self.gateway)
+        closed = sum(now.sum("connections_closed_total", by=one) - self.metrics.sum("connections_closed_total", by=one) for one in by)
         if closed:
             raise a.Failed(f"{closed:.0f} connections were closed")
 
