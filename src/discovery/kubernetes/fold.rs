@@ -33,7 +33,7 @@ use super::objects::{PodObject, Slice};
 use super::timing::Timing;
 use crate::config::kubernetes::Family;
 pub use identity::split;
-use offers::Lives;
+use offers::{Lives, Offer};
 use places::Place;
 use sift::Choice;
 use verdict::Verdict;
@@ -92,7 +92,8 @@ struct Known {
     member: Member,
     presence: Presence,
     place: Place,
-    uid: Option<Arc<str>>,
+    /// The pod that the slices showed last: its uid, and the news that did so first.
+    shown: Option<(Arc<str>, u64)>,
     /// A pod of this name has answered.
     answered: bool,
     /// There is evidence that the pod is, or was, this cluster's.
@@ -107,6 +108,8 @@ struct Object {
     object: PodObject,
     /// False once a watch said that it was deleted.
     exists: bool,
+    /// The news that told of this Pod first, and the last that told of an address or of its end.
+    since: u64,
     news: u64,
 }
 
@@ -170,7 +173,7 @@ impl Fold {
             let presence = Presence::Doubted;
             self.withdrawn.insert(id.clone(), Withdrawn::List { number: 0, since: None });
             let place = Place::default();
-            self.known.insert(id, Known { member, presence, place, uid: None, answered: true, ours: false });
+            self.known.insert(id, Known { member, presence, place, shown: None, answered: true, ours: false });
         }
     }
 
@@ -225,7 +228,8 @@ impl Fold {
             let same =
                 before.filter(|b| b.exists && b.object.uid == object.uid && b.object.addresses == object.addresses);
             let news = same.map_or(self.news, |before| before.news);
-            self.objects.insert(id, Object { object: object.clone(), exists: true, news });
+            let since = before.filter(|b| b.object.uid == object.uid).map_or(self.news, |before| before.since);
+            self.objects.insert(id, Object { object: object.clone(), exists: true, since, news });
         }
         if changed == Changed::Whole {
             // Not listed is not deleted: of these the slices alone speak, until a watch does.
@@ -303,9 +307,8 @@ impl Fold {
                 let here = self.chosen.get(&id);
                 let answered = answers || before.is_some_and(|known| known.answered);
                 let ours = exists || here.map_or(before.is_some_and(|known| known.ours), |choice| choice.ours);
-                let uid =
-                    self.offer(&id).map_or_else(|| before.and_then(|of| of.uid.clone()), |of| of.endpoint.uid.clone());
-                self.known.insert(id, Known { member, presence, place, uid, answered, ours });
+                let shown = self.offer(&id).map_or_else(|| before.and_then(|of| of.shown.clone()), Offer::shown);
+                self.known.insert(id, Known { member, presence, place, shown, answered, ours });
             }
         }
         let left = self.known.iter().filter(|(id, known)| self.leaves_at(id, known).is_some_and(|at| at <= now));

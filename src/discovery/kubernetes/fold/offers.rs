@@ -41,6 +41,11 @@ impl Offer {
         }
     }
 
+    /// Which pod it is, where that is told, and the news that named it first.
+    pub fn shown(&self) -> Option<(Arc<str>, u64)> {
+        self.endpoint.uid.clone().map(|uid| (uid, self.since))
+    }
+
     /// The same pod: while endpoints move from slice to slice it may be in two, and a dual-stack pod always is. Without a
     /// `targetRef` nothing but the address, or the other family, speaks for it.
     fn is_of(&self, other: &Self) -> bool {

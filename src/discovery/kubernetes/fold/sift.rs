@@ -114,7 +114,9 @@ impl Fold {
     fn known_among(&self, id: &NodeId, lives: &[Offer]) -> Option<usize> {
         let known = self.known.get(id)?;
         let at_address = lives.iter().position(|life| life.places.contains(&known.member.address));
-        let of_uid = |life: &Offer| life.endpoint.uid.is_some() && life.endpoint.uid == known.uid;
+        let of_uid = |life: &Offer| {
+            life.endpoint.uid.is_some() && life.endpoint.uid.as_ref() == known.shown.as_ref().map(|(uid, _)| uid)
+        };
         at_address.or_else(|| lives.iter().position(of_uid))
     }
 }

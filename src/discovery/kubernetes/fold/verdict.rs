@@ -12,7 +12,13 @@ use super::{Fold, Known, Member, Object, Withdrawn};
 impl Fold {
     pub(super) fn verdict(&self, id: &NodeId, before: Option<&Known>) -> Verdict {
         let offer = self.offer(id);
-        let object = self.objects.get(id);
+        // The slices have shown a later pod of this name, and may lack it only for now: that an earlier one is there, or was
+        // deleted, says nothing of it.
+        let shown = offer.map_or_else(|| before.and_then(|known| known.shown.clone()), Offer::shown);
+        let outlived = |object: &&Object| {
+            shown.as_ref().is_some_and(|(uid, since)| *since > object.since && object.object.uid.as_ref() != Some(uid))
+        };
+        let object = self.objects.get(id).filter(|object| !outlived(object));
         let spoke_last = match (offer, object) {
             (Some(offer), Some(object)) => offer.news >= object.news,
             (offer, _) => offer.is_some(),
