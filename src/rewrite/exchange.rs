@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::events::Announcer;
 use super::fact::Fact;
 use super::registration::Registration;
-use super::statements::OrdinaryStatements;
+use super::statements::{OrdinaryStatements, StatementId};
 use super::streams::{Answer, Note, Streams};
 use super::view::View;
 use super::view::drivers::Injection;
@@ -84,6 +84,12 @@ impl Exchange {
     pub fn ask(&mut self, header: Header, note: Note) {
         self.sent += 1;
         self.streams.ask(header.stream, note);
+    }
+
+    /// An EXECUTE of a statement goes to the node whose answer shall describe it.
+    pub fn ask_to_describe(&mut self, header: Header, statement: StatementId) {
+        self.sent += 1;
+        self.streams.describe(header.stream, statement);
     }
 
     /// An answer comes from the node.

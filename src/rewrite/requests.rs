@@ -103,7 +103,7 @@ impl RequestJudge<'_> {
     #[inline]
     fn settle(&mut self, header: Header, body: &[u8], head: &Head) -> Verdict {
         let (note, skip) = self.meaning(body, head);
-        self.exchange.ask(header, note);
+        self.ask(header, body, head, note);
         match skip {
             Skip::Stays => Verdict::Pass,
             Skip::Cleared => {
@@ -115,6 +115,18 @@ impl RequestJudge<'_> {
                     Err(_) => Verdict::Pass,
                 }
             }
+        }
+    }
+
+    #[inline]
+    fn ask(&mut self, header: Header, body: &[u8], head: &Head, note: Note) {
+        let id = match head {
+            Head::Execute { id, .. } if note == Note::Described => body.get(id.clone()).unwrap_or_default().try_into(),
+            _ => return self.exchange.ask(header, note),
+        };
+        match id {
+            Ok(statement) => self.exchange.ask_to_describe(header, statement),
+            Err(_) => self.exchange.ask(header, Note::Plain),
         }
     }
 
@@ -142,7 +154,7 @@ impl RequestJudge<'_> {
                 if self.exchange.around.statements.contains(id) {
                     return (Note::Skipping, Skip::Stays);
                 }
-                (id.try_into().map_or(Note::Plain, Note::Described), Skip::Cleared)
+                (Note::Described, Skip::Cleared)
             }
         }
     }

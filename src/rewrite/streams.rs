@@ -17,8 +17,9 @@ pub enum Note {
     Query,
     /// The same, and its columns are what they are called, so that what it says of nodes can be learned.
     PlainSelection,
-    /// An EXECUTE of a statement that is not known to be ordinary: the answer describes itself, and so the statement.
-    Described(StatementId),
+    /// An EXECUTE of a statement that is not known to be ordinary: the answer describes itself, and so the statement. Its id is
+    /// kept where there is room for it ([`Streams::describe`]).
+    Described,
     /// An EXECUTE of an ordinary statement that asked to skip the metadata.
     Skipping,
 }
@@ -39,33 +40,31 @@ impl Answer {
     }
 }
 
-/// What is noted of a stream in flight, in one byte.
+/// What is known of a stream, in one byte.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Mark {
     /// Nothing is in flight on it.
     #[default]
     Free,
-    Plain,
-    Query,
-    PlainSelection,
-    /// Its statement is among the details.
-    Described,
-    Skipping,
+    Noted(Note),
     /// More than one request was in flight on it at once; how many are is among the details.
     Shared,
 }
 
-/// Streams that are looked through one by one; there is a table for those beyond.
-const FEW: usize = 16;
+/// The lowest streams, which most drivers take first: one look at a table.
+const LOW: usize = 32;
+/// Others that are looked through one by one; there are pages for those beyond.
+const FEW: usize = 8;
 /// EXECUTEs in flight whose answers teach; those beyond are answered alike, and teach nothing.
 const MOST_DESCRIBED: usize = 128;
-/// Streams of one page of the table.
+/// Streams of one page.
 const PAGE: usize = 64;
 
-/// The streams of one connection that have requests in flight. A byte and a name for each of few, for each page of many their
-/// bytes: 40 KiB when all 32,768 are. When nothing is in flight nothing is on the heap.
+/// The streams of one connection that have requests in flight. A byte for each of the lowest, a byte and a name for each of few
+/// others, for each page of many their bytes: 40 KiB when all 32,768 are. When nothing is in flight nothing is on the heap.
 #[derive(Debug, Default)]
 pub struct Streams {
+    low: [Mark; LOW],
     few: Few,
     many: Option<Box<Pages>>,
     details: Option<Box<Details>>,
@@ -100,64 +99,96 @@ struct Details {
 
 impl Streams {
     /// A request goes out on `stream`. What is noted of a stream with a request in flight is void.
+    #[inline]
     pub fn ask(&mut self, stream: i16, note: Note) {
+        match self.low.get_mut(usize::from(stream.cast_unsigned())) {
+            Some(free @ Mark::Free) => {
+                *free = Mark::Noted(note);
+                self.in_flight += 1;
+            }
+            _ => self.ask_elsewhere(stream, note),
+        }
+    }
+
+    #[inline(never)]
+    fn ask_elsewhere(&mut self, stream: i16, note: Note) {
         if stream < 0 {
             return;
         }
         self.in_flight += 1;
-        if let Some(mark) = self.mark_at(self.few.position(stream), stream) {
+        if let Some(mark) = self.mark_at(stream) {
             *mark = Mark::Shared;
             let details = self.details.get_or_insert_default();
             details.statements.remove(&stream);
             *details.counts.entry(stream).or_insert(1) += 1;
             return;
         }
-        let mark = match note {
-            Note::Plain => Mark::Plain,
-            Note::Query => Mark::Query,
-            Note::PlainSelection => Mark::PlainSelection,
-            Note::Skipping => Mark::Skipping,
-            Note::Described(statement) => {
-                let statements = &mut self.details.get_or_insert_default().statements;
-                if statements.len() < MOST_DESCRIBED {
-                    statements.insert(stream, statement);
-                    Mark::Described
-                } else {
-                    Mark::Plain
-                }
-            }
-        };
+        let mark = Mark::Noted(note);
         if !self.few.push(stream, mark) {
             self.many.get_or_insert_default().put(stream, mark);
         }
     }
 
-    /// An answer comes on `stream`.
-    pub fn answer(&mut self, stream: i16) -> Answer {
-        let place = self.few.position(stream);
-        let mark = self.mark_at(place, stream).copied().unwrap_or_default();
-        let note = match mark {
-            Mark::Free => return Answer::Unclear,
-            Mark::Plain => Some(Note::Plain),
-            Mark::Query => Some(Note::Query),
-            Mark::PlainSelection => Some(Note::PlainSelection),
-            Mark::Skipping => Some(Note::Skipping),
-            Mark::Described => self.details.as_mut().and_then(|it| it.statements.remove(&stream)).map(Note::Described),
-            Mark::Shared => None,
-        };
-        self.in_flight -= 1;
-        if mark == Mark::Shared && self.details.as_mut().is_some_and(|details| details.others_remain(stream)) {
-            return Answer::Unclear;
+    /// The same for an EXECUTE of `statement`, whose answer shall describe it.
+    #[cold]
+    pub fn describe(&mut self, stream: i16, statement: StatementId) {
+        let has_room = self.details.as_ref().is_none_or(|details| details.statements.len() < MOST_DESCRIBED);
+        let is_alone = stream >= 0 && self.mark_at(stream).is_none();
+        if !has_room || !is_alone {
+            return self.ask(stream, Note::Plain);
         }
-        match (place, &mut self.many) {
-            (Some(place), _) => self.few.remove(place),
-            (None, Some(many)) => many.take(stream),
-            (None, None) => {}
+        self.ask(stream, Note::Described);
+        self.details.get_or_insert_default().statements.insert(stream, statement);
+    }
+
+    /// The statement that the answer on `stream` will describe; to be asked before [`Streams::answer`].
+    #[inline]
+    pub fn statement(&self, stream: i16) -> Option<StatementId> {
+        self.details.as_ref()?.statements.get(&stream).copied()
+    }
+
+    /// An answer comes on `stream`.
+    #[inline]
+    pub fn answer(&mut self, stream: i16) -> Answer {
+        if let Some(mark) = self.low.get_mut(usize::from(stream.cast_unsigned()))
+            && self.details.is_none()
+            && self.many.is_none()
+        {
+            let mark = std::mem::take(mark);
+            self.in_flight -= u64::from(mark != Mark::Free);
+            return self.answer_of(mark);
+        }
+        self.answer_elsewhere(stream)
+    }
+
+    #[inline(never)]
+    fn answer_elsewhere(&mut self, stream: i16) -> Answer {
+        let Some(mark) = self.mark_at(stream).copied() else { return Answer::Unclear };
+        self.in_flight -= 1;
+        if let Some(details) = &mut self.details {
+            if mark == Mark::Shared && details.others_remain(stream) {
+                return Answer::Unclear;
+            }
+            details.statements.remove(&stream);
+        }
+        match (self.low.get_mut(usize::from(stream.cast_unsigned())), self.few.position(stream), &mut self.many) {
+            (Some(low), ..) => *low = Mark::Free,
+            (None, Some(place), _) => self.few.remove(place),
+            (None, None, Some(many)) => many.take(stream),
+            (None, None, None) => {}
         }
         if self.in_flight == 0 {
             (self.many, self.details) = (None, None);
         }
-        note.filter(|_| !self.trusts_nothing).map_or(Answer::Unclear, Answer::Of)
+        self.answer_of(mark)
+    }
+
+    #[inline]
+    fn answer_of(&self, mark: Mark) -> Answer {
+        match mark {
+            Mark::Noted(note) if !self.trusts_nothing => Answer::Of(note),
+            _ => Answer::Unclear,
+        }
     }
 
     /// From now on no answer is known to belong to a request: one may come that nobody asked for.
@@ -170,13 +201,16 @@ impl Streams {
         self.in_flight
     }
 
-    /// What is noted of a stream in flight, to be changed; `place`: its place among the few.
-    fn mark_at(&mut self, place: Option<usize>, stream: i16) -> Option<&mut Mark> {
-        match (place, &mut self.many) {
-            (Some(place), _) => self.few.marks.get_mut(place),
-            (None, Some(many)) => many.get_mut(stream).filter(|mark| **mark != Mark::Free),
-            (None, None) => None,
-        }
+    /// What is noted of a stream in flight, to be changed.
+    fn mark_at(&mut self, stream: i16) -> Option<&mut Mark> {
+        let low = usize::from(stream.cast_unsigned());
+        let mark = match (low < LOW, self.few.position(stream), &mut self.many) {
+            (true, ..) => self.low.get_mut(low)?,
+            (false, Some(place), _) => self.few.marks.get_mut(place)?,
+            (false, None, Some(many)) => many.get_mut(stream)?,
+            (false, None, None) => return None,
+        };
+        (*mark != Mark::Free).then_some(mark)
     }
 }
 
@@ -259,112 +293,4 @@ impl Details {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashMap;
-
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn an_answer_to_the_only_request_of_its_stream_is_known() {
-        let mut streams = Streams::default();
-        streams.ask(1, Note::Query);
-        streams.ask(2, Note::Described([7; 16]));
-        assert_eq!(streams.in_flight(), 2);
-        assert_eq!(streams.answer(2), Answer::Of(Note::Described([7; 16])));
-        assert_eq!(streams.answer(1), Answer::Of(Note::Query));
-        assert_eq!(streams.answer(1), Answer::Unclear, "nobody asked");
-        assert_eq!(streams.in_flight(), 0);
-        assert!(streams.few.len == 0 && streams.many.is_none() && streams.details.is_none());
-    }
-
-    #[test]
-    fn a_stream_used_twice_at_once_is_void_until_nothing_is_in_flight_on_it() {
-        let mut streams = Streams::default();
-        for _ in 0..3 {
-            streams.ask(1, Note::Skipping);
-        }
-        assert_eq!(streams.answer(1), Answer::Unclear);
-        assert_eq!(streams.answer(1), Answer::Unclear);
-        streams.ask(1, Note::Skipping);
-        assert_eq!(streams.answer(1), Answer::Unclear, "two were in flight again");
-        assert_eq!(streams.answer(1), Answer::Unclear);
-        streams.ask(1, Note::Skipping);
-        assert_eq!(streams.answer(1), Answer::Of(Note::Skipping));
-    }
-
-    #[test]
-    fn where_nothing_is_trusted_no_answer_is_known() {
-        let mut streams = Streams::default();
-        streams.ask(1, Note::Skipping);
-        streams.trust_nothing();
-        streams.ask(2, Note::Query);
-        assert_eq!((streams.answer(1), streams.answer(2)), (Answer::Unclear, Answer::Unclear));
-        assert_eq!(streams.in_flight(), 0);
-    }
-
-    #[test]
-    fn negative_streams_leave_no_trace() {
-        let mut streams = Streams::default();
-        streams.ask(-1, Note::Query);
-        assert_eq!(streams.in_flight(), 0);
-        assert_eq!(streams.answer(-1), Answer::Unclear);
-        assert_eq!(streams.few.len, 0);
-    }
-
-    #[test]
-    fn what_answers_teach_is_remembered_of_so_many_and_no_more() {
-        let mut streams = Streams::default();
-        (0..1000).for_each(|stream| streams.ask(stream, Note::Described([1; 16])));
-        let taught = (0..1000).filter(|&stream| streams.answer(stream) == Answer::Of(Note::Described([1; 16]))).count();
-        assert_eq!((taught, streams.in_flight()), (MOST_DESCRIBED, 0));
-    }
-
-    #[test]
-    fn all_streams_in_flight_cost_pages_of_bytes_and_nothing_afterwards() {
-        let mut streams = Streams::default();
-        (0..=i16::MAX).for_each(|stream| streams.ask(stream, Note::Skipping));
-        let pages = &streams.many.as_ref().unwrap().0;
-        assert!(pages.len() * (size_of::<Page>() + size_of::<usize>()) <= 41 * 1024);
-        assert!((0..=i16::MAX).rev().all(|stream| streams.answer(stream) == Answer::Of(Note::Skipping)));
-        assert!(streams.in_flight() == 0 && streams.many.is_none());
-    }
-
-    /// Few streams, often used twice, and ids from the whole range.
-    fn stream() -> impl Strategy<Value = i16> {
-        prop_oneof![0i16..100, 0i16..=i16::MAX]
-    }
-
-    proptest! {
-        #[test]
-        fn behaves_as_a_list_of_what_is_in_flight(moves in prop::collection::vec((any::<bool>(), stream()), 0..600)) {
-            let mut streams = Streams::default();
-            // Per stream: the notes in flight, and whether there were ever two since it was empty.
-            let mut model: HashMap<i16, (Vec<Note>, bool)> = HashMap::new();
-            for (asks, stream) in moves {
-                let (notes, shared) = model.entry(stream).or_default();
-                if asks {
-                    let note = match stream % 5 {
-                        0 => Note::Plain,
-                        1 => Note::Query,
-                        2 => Note::PlainSelection,
-                        3 => Note::Skipping,
-                        _ => Note::Described([stream as u8; 16]),
-                    };
-                    notes.push(note);
-                    *shared |= notes.len() > 1;
-                    streams.ask(stream, note);
-                } else {
-                    let expected = match notes.pop() {
-                        Some(note) if !*shared => Answer::Of(note),
-                        _ => Answer::Unclear,
-                    };
-                    *shared &= !notes.is_empty();
-                    prop_assert_eq!(streams.answer(stream), expected);
-                }
-                let in_flight: usize = model.values().map(|(notes, _)| notes.len()).sum();
-                prop_assert_eq!(streams.in_flight(), in_flight as u64);
-            }
-        }
-    }
-}
+mod tests;

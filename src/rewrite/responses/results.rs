@@ -190,7 +190,8 @@ impl ResponseJudge<'_> {
 
     #[inline]
     fn ordinary(&mut self, header: Header) -> Verdict {
-        if let Answer::Of(Note::Described(statement)) = self.exchange.answer(header) {
+        let statement = self.exchange.streams.statement(header.stream);
+        if let (Answer::Of(Note::Described), Some(statement)) = (self.exchange.answer(header), statement) {
             self.exchange.around.statements.learn(&statement);
         }
         Verdict::Pass
