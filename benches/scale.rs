@@ -16,7 +16,7 @@ use cqlgate::cql::frame::Opcode;
 use cqlgate::cql::message::encode_register;
 use cqlgate::discovery::{Endpoint, Fold, Seen, Slice};
 use cqlgate::topology::diff::diff;
-use cqlgate::topology::input::{DeadReason, Found, Identity, Input, Placement};
+use cqlgate::topology::input::{DeadReason, Found, Identity, Input, Listed, Placement};
 use cqlgate::topology::ports::{PortMap, PortRange};
 use cqlgate::topology::state::{Options, State};
 use cqlgate::topology::{Advertised, Node, NodeState, Topology};
@@ -57,7 +57,7 @@ fn fold(c: &mut Criterion) {
         fold.see_slice(Seen::Init);
         (0..NODES / SLICE).for_each(|number| fold.see_slice(Seen::InitApply(name(number), slice(number, None))));
         fold.see_slice(Seen::InitDone);
-        fold.settle(now, |_| true);
+        fold.settle(now, |_, _| true);
         fold
     };
     group.bench_function("the first list, of 10 slices", |b| b.iter(list));
@@ -73,7 +73,7 @@ fn fold(c: &mut Criterion) {
             next,
             |slice| {
                 fold.see_slice(Seen::Apply(name(5), slice));
-                black_box(fold.settle(now, |_| true))
+                black_box(fold.settle(now, |_, _| true))
             },
             BatchSize::SmallInput,
         );
@@ -86,7 +86,8 @@ fn found() -> Vec<Found> {
         id: node.id,
         address: node.address,
         host: None,
-        present: true,
+        listed: Listed::Here,
+        confirmed: true,
         placement: Placement::Chosen(node.port),
         host_id: None,
         data_center: None,

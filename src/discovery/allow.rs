@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use super::refusals::Refused;
 use crate::config::Config;
-use crate::topology::input::Found;
+use crate::topology::input::{Found, Listed};
 use crate::topology::ports::PortRange;
 use crate::topology::{Advertised, HiddenReason};
 
@@ -67,9 +67,9 @@ impl Allow {
     /// Whoever lives where nobody is to be dialled counts as away.
     pub fn refuse(&self, found: &mut [Found], advertised: Advertised) -> Vec<Refused> {
         let mut refused = Vec::new();
-        for node in found.iter_mut().filter(|node| node.present) {
+        for node in found.iter_mut().filter(|node| node.listed == Listed::Here) {
             if let Err(why) = self.check(node.address, advertised) {
-                node.present = false;
+                node.listed = Listed::Away;
                 let (id, address, why) = (Some(node.id.clone()), Some(node.address), why.to_string());
                 refused.push(Refused { id, host_id: None, address, reason: HiddenReason::NotAllowed, why });
             }

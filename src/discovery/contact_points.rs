@@ -241,15 +241,15 @@ impl ContactPoints {
         let ring = self.ask(control, target.address).await?;
         self.metrics.discovery_relists.inc();
         memory.check_cluster(&ring)?;
-        let topology = Arc::clone(&self.topology.borrow());
-        let up = |id| topology.node_by_host_id(id).is_some_and(|node| node.state == NodeState::Up);
-        let doubted = memory.members.merge(&ring, up);
+        let doubted = memory.members.merge(&ring);
         if !doubted.is_empty() {
             match self.second_opinion(&doubted, &ring, target, memory).await {
                 Some(second) => memory.members.confirm(&second),
-                None => memory.members.confirm_alone(up),
+                None => memory.members.confirm_alone(),
             }
         }
+        let topology = Arc::clone(&self.topology.borrow());
+        memory.members.forget(|id| topology.node_by_host_id(id).is_none_or(|node| node.state == NodeState::Gone));
         memory.doubtful = if memory.members.in_doubt() { memory.doubtful.saturating_add(1) } else { 0 };
         self.metrics.discovery_heard();
         self.inputs.send(Input::Nodes(memory.members.found())).await.map_err(|_| ControlError::Stopped)?;

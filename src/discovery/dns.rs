@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use crate::metrics::Metrics;
 use crate::readiness::{Pending, Readiness};
-use crate::topology::input::{Found, Input, Placement};
+use crate::topology::input::{Found, Input, Listed, Placement};
 use crate::topology::ports::{PortError, PortRange};
 use crate::topology::{NodeId, NodeState, Topology};
 
@@ -163,15 +163,15 @@ impl Dns {
     }
 
     fn found(&self, memory: &Memory) -> Vec<Found> {
-        let topology = self.topology.borrow();
-        let answers = |id: &NodeId| topology.node_by_id(id).is_some_and(|node| node.state == NodeState::Up);
         let nodes = memory.nodes.iter().filter_map(|(id, known)| Some((id, known, known.address?)));
         nodes
             .map(|(id, known, ip)| Found {
                 id: id.clone(),
                 address: SocketAddr::new(ip, known.target.port),
                 host: Some(known.target.host.as_str().into()),
-                present: known.is_listed || answers(id),
+                // Records come and go with what DNS servers have cached.
+                listed: if known.is_listed { Listed::Here } else { Listed::Away },
+                confirmed: known.is_listed,
                 placement: self.placement(id),
                 host_id: None,
                 data_center: None,

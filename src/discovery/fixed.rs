@@ -14,7 +14,7 @@ use crate::config::ListedNode;
 use crate::metrics::Metrics;
 use crate::proxy::dial::DialFailure;
 use crate::topology::NodeId;
-use crate::topology::input::{Found, Input, Placement};
+use crate::topology::input::{Found, Input, Listed, Placement};
 use crate::topology::ports::PortRange;
 
 use super::resolve::{Addresses, Failures, Names, follow};
@@ -126,7 +126,8 @@ impl Fixed {
                 id: NodeId::new(&node.name),
                 address: SocketAddr::new(ip, node.address.port),
                 host: Some(node.address.host.as_str().into()),
-                present: true,
+                listed: Listed::Here,
+                confirmed: true,
                 placement: match self.positions {
                     true => {
                         self.range.iter().nth(usize::from(node.port)).map_or(Placement::Assigned, Placement::Chosen)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::topology::input::{Found, Identity, Placement};
+use crate::topology::input::{Found, Identity, Listed, Placement};
 use crate::topology::{HiddenReason, HostId, NodeId};
 
 use super::allow::NotAllowed;
@@ -58,7 +58,8 @@ impl Ring {
             let (Some(host_id), Some(address)) = (row.host_id, row.native) else { continue };
             nodes.entry(host_id).or_insert_with(|| Found {
                 host: None,
-                present: true,
+                listed: Listed::Here,
+                confirmed: true,
                 id: NodeId::new(&host_id.to_string()),
                 address,
                 placement: Placement::Assigned,
@@ -71,62 +72,61 @@ impl Ring {
     }
 }
 
-/// The nodes that discovery tells of. A node whose row is missing stays until that is confirmed: Cassandra opens its port
-/// before it knows all its peers, and a node that starts shows few of them. Nor does one node alone decide who is new, and where
-/// a node lives that answers at its former address: its rows may be wrong, or meant to be.
+/// The nodes that discovery tells of, and what of it is confirmed. A node whose row is missing is not gone before that is:
+/// Cassandra opens its port before it knows all its peers, and a node that starts shows few of them. Nor does one node alone
+/// decide who is new, and where another lives: its rows may be wrong, or meant to be.
 #[derive(Clone, Debug, Default)]
 pub struct Members {
     nodes: BTreeMap<HostId, Found>,
-    /// What the last view says and no other node has said yet.
+    /// Who is new, by the last view, and whom no other node has named yet.
     claims: BTreeMap<HostId, Found>,
     /// Missing in the last view of the same node: how often by now.
     missing: BTreeMap<HostId, u32>,
 }
 
 impl Members {
-    /// Takes a view over; the answer is who is in doubt: those of whom it does not tell, who are new, or who answer elsewhere.
-    /// Of itself alone it is believed. `answers`: whether a node does where it is known.
-    pub fn merge(&mut self, ring: &Ring, answers: impl Fn(HostId) -> bool) -> Vec<HostId> {
+    /// Takes a view over; the answer is who is in doubt: those of whom it does not tell, who are new, or who are elsewhere than
+    /// before. Of itself alone it is believed.
+    pub fn merge(&mut self, ring: &Ring) -> Vec<HostId> {
         self.claims.clear();
         for (host_id, found) in &ring.nodes {
-            let believed = match self.nodes.get(host_id) {
-                Some(known) => known.address == found.address || !answers(*host_id),
-                None => ring.own == Some(*host_id),
+            let confirmed = match self.nodes.get(host_id) {
+                Some(known) => known.confirmed && known.address == found.address,
+                None if ring.own == Some(*host_id) => true,
+                None => {
+                    self.claims.insert(*host_id, found.clone());
+                    continue;
+                }
             };
-            let place = if believed { &mut self.nodes } else { &mut self.claims };
-            place.insert(*host_id, found.clone());
+            self.nodes.insert(*host_id, Found { confirmed, ..found.clone() });
         }
         let missing: Vec<HostId> = self.nodes.keys().filter(|id| !ring.nodes.contains_key(id)).copied().collect();
         self.missing.retain(|id, _| missing.contains(id));
         for id in &missing {
             *self.missing.entry(*id).or_default() += 1;
         }
-        missing.into_iter().chain(self.claims.keys().copied()).collect()
+        let moved = self.moved().map(|(id, _)| *id);
+        missing.iter().copied().chain(moved).chain(self.claims.keys().copied()).collect()
     }
 
     /// A second node was asked as well: who is missing there too has left, and what it says too is so.
     pub fn confirm(&mut self, ring: &Ring) {
-        let said = |id: &HostId, claim: &Found| ring.nodes.get(id).is_some_and(|found| found.address == claim.address);
+        let says = |id: &HostId, claim: &Found| ring.nodes.get(id).is_some_and(|found| found.address == claim.address);
         let claims = std::mem::take(&mut self.claims);
         let (confirmed, others): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            claims.into_iter().partition(|(id, claim)| said(id, claim));
+            claims.into_iter().partition(|(id, claim)| says(id, claim));
         self.nodes.extend(confirmed);
         self.claims = others;
+        for (id, moved) in self.nodes.iter_mut().filter(|(_, found)| !found.confirmed) {
+            moved.confirmed = says(id, moved);
+        }
         let left: Vec<HostId> = self.missing.keys().filter(|id| !ring.nodes.contains_key(id)).copied().collect();
         self.let_go(left);
     }
 
-    /// There was no other node to ask: who is new is believed, and who was missing twice in a row has left, unless it still
-    /// answers.
-    pub fn confirm_alone(&mut self, answers: impl Fn(HostId) -> bool) {
-        let claims = std::mem::take(&mut self.claims);
-        let (moved, new): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            claims.into_iter().partition(|(id, _)| self.nodes.contains_key(id));
-        self.nodes.extend(new);
-        self.claims = moved;
-        let left = self.missing.iter().filter(|&(id, times)| *times >= 2 && !answers(*id)).map(|(id, _)| *id);
-        let left: Vec<HostId> = left.collect();
-        self.let_go(left);
+    /// There was no other node to ask: who is new is believed.
+    pub fn confirm_alone(&mut self) {
+        self.nodes.append(&mut self.claims);
     }
 
     /// Another node tells from now on: what its predecessor did not say does not count.
@@ -136,16 +136,32 @@ impl Members {
 
     /// Something is not confirmed.
     pub fn in_doubt(&self) -> bool {
-        !self.missing.is_empty() || !self.claims.is_empty()
+        !self.missing.is_empty() || !self.claims.is_empty() || self.moved().next().is_some()
     }
 
-    /// What one node says and no other: who, and where.
+    /// What one node says and no other: who is new or elsewhere, and where.
     pub fn claims(&self) -> impl Iterator<Item = &Found> {
-        self.claims.values()
+        self.claims.values().chain(self.moved().map(|(_, found)| found))
     }
 
+    /// Who is there; who was missing twice in a row has left, by one node's word alone.
     pub fn found(&self) -> Vec<Found> {
-        self.nodes.values().cloned().collect()
+        let told = |(id, found): (&HostId, &Found)| match self.missing.get(id) {
+            Some(times) if *times >= 2 => Found { listed: Listed::Left, confirmed: false, ..found.clone() },
+            _ => found.clone(),
+        };
+        self.nodes.iter().map(told).collect()
+    }
+
+    /// Those who have left by that word, and who are `gone` by now, need no other.
+    pub fn forget(&mut self, gone: impl Fn(HostId) -> bool) {
+        let left = self.missing.iter().filter(|&(id, times)| *times >= 2 && gone(*id)).map(|(id, _)| *id);
+        let left: Vec<HostId> = left.collect();
+        self.let_go(left);
+    }
+
+    fn moved(&self) -> impl Iterator<Item = (&HostId, &Found)> {
+        self.nodes.iter().filter(|(_, found)| !found.confirmed)
     }
 
     fn let_go(&mut self, left: Vec<HostId>) {
@@ -194,28 +210,28 @@ mod tests {
     #[test]
     fn a_node_leaves_when_a_second_node_does_not_know_it_either() {
         let mut members = Members::default();
-        members.merge(&ring(&[1, 2, 3, 4]), |_| true);
-        members.confirm_alone(|_| true);
-        assert_eq!(members.merge(&ring(&[1]), |_| true), [id(2), id(3), id(4)]);
+        members.merge(&ring(&[1, 2, 3, 4]));
+        members.confirm_alone();
+        assert_eq!(members.merge(&ring(&[1])), [id(2), id(3), id(4)]);
         members.confirm(&ring(&[2, 1, 3]));
         check(&members, &[1, 2, 3]);
         assert!(members.in_doubt());
-        members.merge(&ring(&[1, 2, 3]), |_| true);
+        members.merge(&ring(&[1, 2, 3]));
         assert!(!members.in_doubt());
     }
 
     #[test]
     fn a_node_at_a_refused_address_stays_where_another_node_knows_it() {
         let mut members = Members::default();
-        members.merge(&ring(&[1, 2]), |_| true);
-        members.confirm_alone(|_| true);
+        members.merge(&ring(&[1, 2]));
+        members.confirm_alone();
         let allowed = |address: SocketAddr| match address.port() {
             9042 => Ok(()),
             _ => Err(NotAllowed::NotListed),
         };
         let moved = Ring::of(row(1, "10.0.0.1:9042"), vec![row(2, "10.0.0.1:22")], allowed);
         assert_eq!(moved.refused.len(), 1);
-        assert_eq!(members.merge(&moved, |_| true), [id(2)]);
+        assert_eq!(members.merge(&moved), [id(2)]);
         members.confirm(&ring(&[1, 2]));
         check(&members, &[1, 2]);
         assert!(members.found().iter().all(|found| found.address.port() == 9042));
@@ -226,70 +242,68 @@ mod tests {
         Ring::of(row(1, "10.0.0.1:9042"), vec![row(n, address)], |_| Ok(()))
     }
 
-    fn address_of(members: &Members, n: u128) -> Option<String> {
-        members.found().iter().find(|found| found.host_id == Some(id(n))).map(|found| found.address.to_string())
-    }
-
     #[test]
-    fn where_an_answering_node_lives_is_not_decided_by_one_other_node() {
+    fn where_a_node_lives_is_confirmed_by_another_one() {
         let (here, there) = ("10.0.0.2:9042", "10.9.9.9:9042");
-        for (second, expected) in [(told(2, here), here), (told(3, there), here), (told(2, there), there)] {
+        for (second, confirmed) in [(told(2, here), false), (told(3, there), false), (told(2, there), true)] {
             let mut members = Members::default();
-            members.merge(&told(2, here), |_| true);
-            members.confirm_alone(|_| true);
-            assert_eq!(members.merge(&told(2, there), |_| true), [id(2)]);
-            assert_eq!(address_of(&members, 2).as_deref(), Some(here));
+            members.merge(&told(2, here));
+            members.confirm_alone();
+            assert_eq!(members.merge(&told(2, there)), [id(2)]);
             members.confirm(&second);
-            assert_eq!(address_of(&members, 2).as_deref(), Some(expected), "{second:?}");
-            assert_eq!(members.in_doubt(), expected == here);
+            let found = members.found();
+            let moved = found.iter().find(|found| found.host_id == Some(id(2))).unwrap();
+            assert_eq!((moved.address.to_string().as_str(), moved.confirmed), (there, confirmed), "{second:?}");
+            assert_eq!((members.in_doubt(), members.claims().count()), (!confirmed, usize::from(!confirmed)));
+            // Said again it is not the truer, and taken back it is no claim any more.
+            members.merge(&told(2, there));
+            assert_eq!(members.in_doubt(), !confirmed);
         }
-        let mut members = Members::default();
-        members.merge(&told(2, here), |_| true);
-        members.confirm_alone(|_| true);
-        members.merge(&told(2, there), |_| true);
-        members.confirm_alone(|_| true);
-        assert_eq!(address_of(&members, 2).as_deref(), Some(here));
-        // It is dead there: whoever tells where it is now is believed.
-        assert_eq!(members.merge(&told(2, there), |_| false), []);
-        assert_eq!(address_of(&members, 2).as_deref(), Some(there));
     }
 
     #[test]
     fn who_is_new_is_not_decided_by_one_node_where_there_is_another() {
         let mut members = Members::default();
         // A node is believed of itself.
-        assert_eq!(members.merge(&ring(&[1, 2]), |_| false), [id(2)]);
+        assert_eq!(members.merge(&ring(&[1, 2])), [id(2)]);
         check(&members, &[1]);
         members.confirm(&ring(&[2, 1]));
         check(&members, &[1, 2]);
-        assert_eq!(members.merge(&ring(&[1, 2, 3]), |_| true), [id(3)]);
+        assert_eq!(members.merge(&ring(&[1, 2, 3])), [id(3)]);
         check(&members, &[1, 2]);
         members.confirm(&ring(&[2, 1]));
         check(&members, &[1, 2]);
         assert!(members.in_doubt() && members.claims().count() == 1);
-        members.merge(&ring(&[1, 2, 3]), |_| true);
+        members.merge(&ring(&[1, 2, 3]));
         members.confirm(&ring(&[2, 1, 3]));
         check(&members, &[1, 2, 3]);
-        members.merge(&ring(&[1, 2, 3, 4]), |_| true);
-        members.confirm_alone(|_| true);
+        members.merge(&ring(&[1, 2, 3, 4]));
+        members.confirm_alone();
         check(&members, &[1, 2, 3, 4]);
         assert!(!members.in_doubt());
     }
 
     #[test]
-    fn on_one_nodes_word_alone_only_the_silent_leave_and_only_the_second_time() {
+    fn on_one_nodes_word_alone_they_leave_the_second_time_and_unconfirmed() {
         let mut members = Members::default();
-        members.merge(&ring(&[1, 2, 3]), |_| true);
-        members.confirm_alone(|_| true);
-        members.merge(&ring(&[1]), |_| true);
-        members.confirm_alone(|_| false);
-        check(&members, &[1, 2, 3]);
+        members.merge(&ring(&[1, 2, 3]));
+        members.confirm_alone();
+        let left = |members: &Members| {
+            let left = members.found().into_iter().filter(|found| found.listed == Listed::Left);
+            left.map(|found| (found.host_id.unwrap(), found.confirmed)).collect::<Vec<_>>()
+        };
+        members.merge(&ring(&[1]));
+        members.confirm_alone();
+        assert_eq!(left(&members), []);
         members.change_teller();
-        members.merge(&ring(&[1]), |_| true);
-        members.confirm_alone(|_| false);
-        check(&members, &[1, 2, 3]);
-        members.merge(&ring(&[1]), |_| true);
-        members.confirm_alone(|answers| answers == id(3));
+        members.merge(&ring(&[1]));
+        assert_eq!(left(&members), []);
+        members.merge(&ring(&[1]));
+        assert_eq!(left(&members), [(id(2), false), (id(3), false)]);
+        members.forget(|gone| gone == id(2));
         check(&members, &[1, 3]);
+        members.merge(&ring(&[1, 3]));
+        assert!(!members.in_doubt());
+        assert_eq!(left(&members), []);
     }
 }

@@ -51,14 +51,27 @@ pub struct Found {
     pub address: SocketAddr,
     /// The name of its host: what its certificate carries. `None` where it is known by its address alone.
     pub host: Option<Arc<str>>,
-    /// False while nothing lives at `address` although the node still belongs to the cluster: its pod is being replaced.
-    pub present: bool,
+    pub listed: Listed,
+    /// False where one word alone says so, and may be wrong or old: then a node that is up where it is known to live stays as it
+    /// is, until that is confirmed or it is up no more.
+    pub confirmed: bool,
     pub placement: Placement,
     /// Given where it *is* the node's identity (contact points): then no other host_id is accepted from the node. `None` where
     /// the name is the identity: then it is learned, and may change when the node is replaced.
     pub host_id: Option<HostId>,
     pub data_center: Option<Arc<str>>,
     pub rack: Option<Arc<str>>,
+}
+
+/// Where a node is said to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listed {
+    /// At its address.
+    Here,
+    /// Nowhere, although it still belongs to the cluster: its pod is being replaced.
+    Away,
+    /// It belongs to the cluster no more; the same as not to be in the set at all.
+    Left,
 }
 
 /// Which port a node is to have.

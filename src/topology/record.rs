@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::input::{Contradiction, Found, Identity};
+use super::input::{Contradiction, Found, Identity, Listed};
 use super::{HostId, Node, NodeId, NodeState};
 
 #[derive(Clone, Debug)]
@@ -17,6 +17,8 @@ pub(super) struct Record {
     pub address: SocketAddr,
     pub host: Option<Arc<str>>,
     pub present: bool,
+    /// It is not where it is said to be, on the strength of its answers alone.
+    pub kept: bool,
     /// When the address was claimed, as the number of the input that did it.
     pub claimed: u64,
     pub native: Option<SocketAddr>,
@@ -55,7 +57,8 @@ impl Record {
             port,
             address: found.address,
             host: found.host.clone(),
-            present: found.present,
+            present: found.listed == Listed::Here,
+            kept: false,
             claimed,
             native: None,
             pinned: found.host_id,

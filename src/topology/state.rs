@@ -6,12 +6,12 @@
 
 mod identity;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::input::{Found, Identity, Input, Notice, Observation, Placement};
+use super::input::{Found, Identity, Input, Listed, Notice, Observation, Placement};
 use super::ports::{Claim, DEFAULT_QUARANTINE, PortError, PortMap, PortRange};
 use super::record::Record;
 use super::{Advertised, Hidden, HiddenReason, HostId, NodeId, NodeState, Topology, canonical, is_shown};
@@ -131,6 +131,11 @@ impl State {
         }
         self.expire(now);
         self.conclude(now);
+        // Whoever stayed only because it was up goes with that.
+        if self.records.values().any(|record| record.kept && record.state != NodeState::Up) {
+            self.place(now);
+            self.conclude(now);
+        }
         self.publish()
     }
 
@@ -190,7 +195,14 @@ impl State {
         let mut found = self.found.take().unwrap_or_default();
         found.sort_by(|a, b| a.id.cmp(&b.id));
         found.dedup_by(|a, b| a.id == b.id);
-        let missing = |id: &NodeId| found.binary_search_by(|node| node.id.cmp(id)).is_err();
+        self.keep_the_doubted(&found);
+        let kept = |id: &NodeId| self.records.get(id).is_some_and(|record| record.kept);
+        let stays: BTreeSet<NodeId> = found
+            .iter()
+            .filter(|node| node.listed != Listed::Left || kept(&node.id))
+            .map(|node| node.id.clone())
+            .collect();
+        let missing = |id: &NodeId| !stays.contains(id);
         self.unresolved.retain(missing);
         let gone: Vec<NodeId> = self.ports.claims().keys().filter(|id| missing(id)).cloned().collect();
         for id in gone {
@@ -204,8 +216,9 @@ impl State {
         }
         let unplaced = std::mem::take(&mut self.unplaced);
         // Ports that the user chose go first: an assigned one must not take them.
+        let found_here = found.iter().filter(|node| stays.contains(&node.id));
         let (assigned, chosen): (Vec<&Found>, Vec<&Found>) =
-            found.iter().partition(|node| node.placement == Placement::Assigned);
+            found_here.partition(|node| node.placement == Placement::Assigned);
         for node in chosen.into_iter().chain(assigned) {
             let port = match &node.placement {
                 Placement::Assigned => self.ports.assign(&node.id, None),
@@ -234,6 +247,20 @@ impl State {
         self.found = Some(found);
     }
 
+    /// The one rule of doubt: what is not confirmed moves and withdraws nobody who is up where it is known to live; unless another
+    /// node is listed there, for then that one answers.
+    fn keep_the_doubted(&mut self, found: &[Found]) {
+        let here = found.iter().filter(|node| node.listed == Listed::Here && node.confirmed);
+        let here: HashMap<SocketAddr, &NodeId> = here.map(|node| (canonical(node.address), &node.id)).collect();
+        self.records.values_mut().for_each(|record| record.kept = false);
+        for node in found.iter().filter(|node| !node.confirmed) {
+            let Some(record) = self.records.get_mut(&node.id) else { continue };
+            let is_said = node.listed == Listed::Here && canonical(node.address) == canonical(record.address);
+            let is_given_again = here.get(&canonical(record.address)).is_some_and(|other| **other != node.id);
+            record.kept = record.state == NodeState::Up && !is_said && !is_given_again;
+        }
+    }
+
     fn place_one(&mut self, node: &Found, port: u16, now: SystemTime) {
         let claimed = self.inputs;
         let Some(record) = self.records.get_mut(&node.id) else {
@@ -252,9 +279,12 @@ impl State {
         }
         let Some(record) = self.records.get_mut(&node.id) else { return };
         record.host.clone_from(&node.host);
-        record.set_present(node.present);
         let place = Identity { data_center: node.data_center.clone(), rack: node.rack.clone(), ..Identity::default() };
         record.learn_place(&place);
+        if record.kept {
+            return;
+        }
+        record.set_present(node.listed == Listed::Here);
         if record.address != node.address
             && let Some(address) = record.move_to(node.address, claimed)
         {

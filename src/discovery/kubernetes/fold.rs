@@ -3,15 +3,17 @@
 //! Two witnesses speak of a pod: the EndpointSlices of the headless Service and, where they may be watched, the Pods
 //! themselves. Each may lag behind the other, so the later news of an address or of a deleted Pod wins; a Pod that exists
 //! outweighs that it is in no slice. Where only the slices speak, a pod that a watch took out of its slice is away at once. One
-//! whose whole slice was deleted is in doubt for as long as its node answers, and so is one that a new list lacks: until a
-//! second list lacks it too, and [`Timing::doubt`] is over. A pod that is away keeps its place; only when no Pod of its name has
-//! existed for a while has the node left. All such times are of hearing the API: while it is away nothing is concluded from
-//! what it does not say, and when it is heard again they begin anew.
+//! whose whole slice was deleted is in doubt, and so is one that a new list lacks, or shows elsewhere than a watch did: until a
+//! second list says so too, and [`Timing::doubt`] is over. What that means to a node that answers is not decided here
+//! ([`State`](crate::topology::state::State)). A pod that is away keeps its place; only when no Pod of its name has existed for
+//! a while has the node left. All such times are of hearing the API: while it is away nothing is concluded from what it does not
+//! say, and when it is heard again they begin anew.
 //!
 //! A pod may have several addresses (dual stack), of which Cassandra answers at one: the first is taken, the others are asked
 //! aside once the node has been silent for a while ([`Fold::elsewhere`]), and the node is where it is found to answer. One that
 //! answers is never moved.
 
+mod doubt;
 mod gather;
 mod identity;
 mod offers;
@@ -22,16 +24,18 @@ mod verdict;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use uuid::Uuid;
 
+use crate::topology::input::Listed;
 use crate::topology::{HostId, NodeId};
 
 use super::listing::{Changed, Listing, Seen};
 use super::objects::{PodObject, Slice};
 use super::timing::Timing;
 use crate::config::kubernetes::Family;
+use doubt::Said;
 pub use identity::split;
 use offers::{Lives, Offer};
 use places::Place;
@@ -46,13 +50,20 @@ pub struct Member {
     pub ordinal: u32,
     /// Where it lives, or lived last.
     pub address: SocketAddr,
-    pub present: bool,
+    /// Here or away; and whether more than one list says so.
+    pub listed: Listed,
+    pub confirmed: bool,
     /// Its DNS label, where it has a name of its own within the Service.
     pub hostname: Option<Arc<str>>,
     pub zone: Option<Arc<str>>,
 }
 
 impl Member {
+    /// It lives at its address, or nothing that is confirmed says that it does not.
+    pub fn is_present(&self) -> bool {
+        self.listed == Listed::Here || !self.confirmed
+    }
+
     /// The host_id of the node of this identity, where it is its identity.
     pub fn host_id(&self, id: &NodeId) -> Option<HostId> {
         self.stateful_set.is_empty().then(|| Uuid::parse_str(&id.0).ok().map(HostId)).flatten()
@@ -70,7 +81,7 @@ pub struct Stranger {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Presence {
     Here,
-    /// Not in the last lists, or its slice was deleted, although the node answers.
+    /// Not in the last list, or its slice was deleted.
     Doubted,
     Away(SystemTime),
 }
@@ -80,10 +91,10 @@ enum Presence {
 enum Withdrawn {
     /// Its endpoint was taken out of a slice: it is gone.
     Told,
-    /// The list of this number was the first that lacked it; when that was concluded from.
-    List { number: u64, since: Option<SystemTime> },
+    /// The first list that lacked it.
+    List(Said),
     /// Its whole slice was deleted. That happens when endpoints are packed anew, and when the Service is deleted; to a pod it
-    /// need mean nothing.
+    /// need mean nothing, until a list shows other slices.
     Slice,
 }
 
@@ -91,6 +102,10 @@ enum Withdrawn {
 struct Known {
     member: Member,
     presence: Presence,
+    /// This process has heard of it.
+    heard: bool,
+    /// The list that first said that it is at this address, where a watch had said another.
+    moved: Option<Said>,
     place: Place,
     /// The pod that the slices showed last: its uid, and the news that did so first.
     shown: Option<(Arc<str>, u64)>,
@@ -124,8 +139,10 @@ pub struct Fold {
     heard_since: Option<SystemTime>,
     slices: Listing<Slice>,
     pods: Listing<PodObject>,
-    /// News so far: says which witness spoke last.
+    /// News so far: says which witness spoke last. And the last that were whole lists, of slices and of pods.
     news: u64,
+    whole_slices: u64,
+    whole_pods: u64,
     /// What the slices show, all of it, and what of it counts.
     lives: Lives,
     chosen: BTreeMap<NodeId, Choice>,
@@ -171,9 +188,12 @@ impl Fold {
     pub fn restore(&mut self, members: impl IntoIterator<Item = (NodeId, Member)>) {
         for (id, member) in members {
             let presence = Presence::Doubted;
-            self.withdrawn.insert(id.clone(), Withdrawn::List { number: 0, since: None });
-            let place = Place::default();
-            self.known.insert(id, Known { member, presence, place, shown: None, answered: true, ours: false });
+            self.withdrawn.insert(id.clone(), Withdrawn::List(Said { number: 0, since: None }));
+            let (place, moved) = (Place::default(), None);
+            self.known.insert(
+                id,
+                Known { member, presence, heard: false, moved, place, shown: None, answered: true, ours: false },
+            );
         }
     }
 
@@ -184,16 +204,26 @@ impl Fold {
             return;
         }
         self.news += 1;
+        let said = Said { number: self.slices.lists(), since: None };
         let how = match (changed, deleted) {
-            (Changed::Whole, _) => Withdrawn::List { number: self.slices.lists(), since: None },
+            (Changed::Whole, _) => Withdrawn::List(said),
             (_, true) => Withdrawn::Slice,
             _ => Withdrawn::Told,
         };
+        if changed == Changed::Whole {
+            self.whole_slices = self.news;
+        }
         self.gather();
         self.choose(how);
-        // Those of an earlier process: this is the first list that lacks them.
         if changed == Changed::Whole {
-            let earlier = |of: &&mut Withdrawn| matches!(of, Withdrawn::List { number: 0, .. });
+            // Of those of an earlier process this is the first list that lacks them; and where there are other slices, a deleted
+            // one was not that of a Service that is gone.
+            let has_slices = self.slices.iter().next().is_some();
+            let earlier = |of: &&mut Withdrawn| match of {
+                Withdrawn::List(said) => said.number == 0,
+                Withdrawn::Slice => has_slices,
+                Withdrawn::Told => false,
+            };
             self.withdrawn.values_mut().filter(earlier).for_each(|of| *of = how);
         }
     }
@@ -232,6 +262,7 @@ impl Fold {
             self.objects.insert(id, Object { object: object.clone(), exists: true, since, news });
         }
         if changed == Changed::Whole {
+            self.whole_pods = self.news;
             // Not listed is not deleted: of these the slices alone speak, until a watch does.
             let pods = &self.pods;
             self.objects.retain(|id, _| pods.get(&id.0).is_some());
@@ -251,11 +282,10 @@ impl Fold {
         heard
     }
 
-    /// Concludes who is a member and where. `answers` says whether a node's probe is answered now. True when the endpoints
-    /// should be listed again before something is believed.
-    pub fn settle(&mut self, now: SystemTime, answers: impl Fn(&NodeId) -> bool) -> bool {
+    /// Concludes who is a member and where. `answers` says whether a node's probe is answered at an address.
+    pub fn settle(&mut self, now: SystemTime, answers: impl Fn(&NodeId, SocketAddr) -> bool) {
         if !self.is_listed() {
-            return false;
+            return;
         }
         if self.api_away {
             self.heard_since = None;
@@ -263,11 +293,10 @@ impl Fold {
             self.heard_since.get_or_insert(now);
         }
         for withdrawn in self.withdrawn.values_mut() {
-            if let Withdrawn::List { since, .. } = withdrawn {
-                since.get_or_insert(now);
+            if let Withdrawn::List(said) = withdrawn {
+                said.since.get_or_insert(now);
             }
         }
-        let mut relist = false;
         let mut other_family = BTreeSet::new();
         let ids: BTreeSet<NodeId> = self.chosen.keys().chain(self.known.keys()).cloned().collect();
         for id in ids {
@@ -278,29 +307,29 @@ impl Fold {
                 let why = format!("pod {id} has no {family} address, and discovery.kubernetes.family wants one");
                 other_family.insert(Stranger { address, why });
             }
-            // Nobody asks a node that is away whether it answers; and where another pod is listed, that one answers.
-            let is_asked =
-                |known: &Known| !matches!(known.presence, Presence::Away(_)) && !self.is_given_again(&id, known);
-            let answers = before.is_some_and(is_asked) && answers(&id);
+            let answers = before.is_some_and(|known| answers(&id, known.member.address));
             let mut place = before.map(|known| known.place.clone()).unwrap_or_default();
+            let mut moved = before.and_then(|known| known.moved);
             let presence = match (&verdict, before.map(|known| &known.presence)) {
                 (Verdict::Here(..), _) => Presence::Here,
-                (Verdict::Missing(Withdrawn::List { number, .. }), _)
-                    if self.believed_at(&id).is_none_or(|at| at > now) && answers =>
-                {
-                    relist |= *number == self.slices.lists();
+                (_, Some(Presence::Away(since))) => Presence::Away(*since),
+                (Verdict::Missing(Withdrawn::List(said)), _) if self.believed_at(said).is_none_or(|at| at > now) => {
                     Presence::Doubted
                 }
-                (Verdict::Missing(Withdrawn::Slice), _) if answers => Presence::Doubted,
-                (_, Some(Presence::Away(since))) => Presence::Away(*since),
+                (Verdict::Missing(Withdrawn::Slice), _) => Presence::Doubted,
                 _ => Presence::Away(now),
             };
             let member = match verdict {
                 Verdict::Here(member, places) => {
                     let now_at = place.choose(&places, before.map(|known| known.member.address), answers, now);
-                    Some(Member { address: now_at.unwrap_or(member.address), ..member })
+                    let address = now_at.unwrap_or(member.address);
+                    moved = self.moved(&id, before, &places, now);
+                    Some(Member { address, confirmed: moved.is_none(), ..member })
                 }
-                _ => before.map(|known| Member { present: presence == Presence::Doubted, ..known.member.clone() }),
+                _ => before.map(|known| {
+                    let (listed, confirmed) = (Listed::Away, presence != Presence::Doubted);
+                    Member { listed, confirmed, ..known.member.clone() }
+                }),
             };
             if let Some(member) = member {
                 let exists = self.objects.get(&id).is_some_and(|object| object.exists);
@@ -308,7 +337,7 @@ impl Fold {
                 let answered = answers || before.is_some_and(|known| known.answered);
                 let ours = exists || here.map_or(before.is_some_and(|known| known.ours), |choice| choice.ours);
                 let shown = self.offer(&id).map_or_else(|| before.and_then(|of| of.shown.clone()), Offer::shown);
-                self.known.insert(id, Known { member, presence, place, shown, answered, ours });
+                self.known.insert(id, Known { member, presence, heard: true, moved, place, shown, answered, ours });
             }
         }
         let left = self.known.iter().filter(|(id, known)| self.leaves_at(id, known).is_some_and(|at| at <= now));
@@ -321,7 +350,6 @@ impl Fold {
         self.objects.retain(|id, object| object.exists || known.contains_key(id) || chosen.contains_key(id));
         self.other_family = other_family;
         self.settled = Some(now);
-        relist
     }
 
     /// Other addresses of nodes that have been silent for a while: to be asked, and told to [`Self::see_answer`].
@@ -342,16 +370,6 @@ impl Fold {
         known.place.asked_at(self.timing.elsewhere)
     }
 
-    /// When `settle` would conclude something else, if nothing is heard before.
-    pub fn deadline(&self) -> Option<SystemTime> {
-        let next = |(id, known): (&NodeId, &Known)| match known.presence {
-            Presence::Here => self.asked_at(known).filter(|at| Some(*at) > self.settled),
-            Presence::Doubted => self.believed_at(id),
-            Presence::Away(_) => self.leaves_at(id, known),
-        };
-        self.known.iter().filter_map(next).min()
-    }
-
     pub fn members(&self) -> impl Iterator<Item = (&NodeId, &Member)> {
         self.known.iter().map(|(id, known)| (id, &known.member))
     }
@@ -359,37 +377,6 @@ impl Fold {
     /// Endpoints that are no nodes.
     pub fn strangers(&self) -> impl Iterator<Item = &Stranger> {
         self.strangers.iter().chain(&self.foreign).chain(&self.other_family)
-    }
-
-    /// When it is believed that a pod is away which lists lack although its node answers; never by one list alone.
-    fn believed_at(&self, id: &NodeId) -> Option<SystemTime> {
-        match self.withdrawn.get(id)? {
-            Withdrawn::List { number, since } if *number < self.slices.lists() => {
-                self.heard_for(self.timing.doubt, (*since)?)
-            }
-            _ => None,
-        }
-    }
-
-    /// When a pod that is away has left; never while a Pod of its name exists, running or not.
-    fn leaves_at(&self, id: &NodeId, known: &Known) -> Option<SystemTime> {
-        let Presence::Away(since) = known.presence else { return None };
-        if self.objects.get(id).is_some_and(|object| object.exists) {
-            return None;
-        }
-        let Timing { left, left_unseen, .. } = self.timing;
-        self.heard_for(if self.pods.lists() > 0 { left } else { left_unseen }, since)
-    }
-
-    /// When the API will have been heard for so long after `since`; `None` while it is away.
-    fn heard_for(&self, long: Duration, since: SystemTime) -> Option<SystemTime> {
-        since.max(self.heard_since?).checked_add(long)
-    }
-
-    fn is_given_again(&self, id: &NodeId, known: &Known) -> bool {
-        let ip = known.member.address.ip();
-        let others = self.chosen.keys().filter(|other| *other != id);
-        others.filter_map(|other| self.offer(other)).any(|offer| offer.places.iter().any(|at| at.ip() == ip))
     }
 }
 

@@ -14,6 +14,7 @@ use tracing::{debug, info};
 
 use crate::metrics::Metrics;
 use crate::topology::NodeId;
+use crate::topology::input::Listed;
 
 use super::super::resolve::{Addresses, Failures, Names, follow};
 use super::fold::Member;
@@ -106,6 +107,12 @@ impl PodNames {
     pub fn disagrees(&self, id: &NodeId) -> bool {
         let Some(followed) = self.followed.get(id) else { return false };
         followed.answer.as_ref().is_some_and(|answer| !answer.has(followed.address))
+    }
+
+    /// Whether a node's name leads where it is listed.
+    pub fn agrees(&self, id: &NodeId, member: &Member) -> bool {
+        let answer = self.followed.get(id).and_then(|followed| followed.answer.as_ref());
+        member.listed == Listed::Here && answer.is_some_and(|answer| answer.has(member.address.ip()))
     }
 
     /// The API is not heard and the node is away, or dead where it is dialled: from now on it is dialled where its name leads.

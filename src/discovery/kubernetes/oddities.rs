@@ -90,7 +90,7 @@ impl Oddities {
             warn!(address = %stranger.address, "hidden from clients: {}", stranger.why);
         }
         self.strangers = fold.strangers().cloned().collect();
-        let nameless = fold.members().filter(|(_, member)| by_name && member.present && member.hostname.is_none());
+        let nameless = fold.members().filter(|(_, member)| by_name && member.is_present() && member.hostname.is_none());
         let nameless: BTreeSet<NodeId> = nameless.map(|(id, _)| id.clone()).collect();
         for node in nameless.difference(&self.nameless) {
             warn!(

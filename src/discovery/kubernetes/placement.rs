@@ -67,6 +67,7 @@ fn position(ordinal: u32, first_ordinal: u32) -> Option<usize> {
 mod tests {
     use super::*;
     use crate::config::kubernetes::Ports;
+    use crate::topology::input::Listed;
 
     fn check(pod: &str, config: &str, expected: Result<u16, &str>) {
         let (set, ordinal) = pod.rsplit_once('-').unwrap();
@@ -74,7 +75,8 @@ mod tests {
             stateful_set: set.into(),
             ordinal: ordinal.parse().unwrap(),
             address: "10.1.0.1:9042".parse().unwrap(),
-            present: true,
+            listed: Listed::Here,
+            confirmed: true,
             hostname: None,
             zone: None,
         };

@@ -13,6 +13,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use crate::topology::input::Listed;
 use crate::topology::{Advertised, NodeId};
 
 use super::super::replace_file::{read_limited, replace_file};
@@ -93,7 +94,8 @@ impl Snapshot {
                 stateful_set: pod.stateful_set.into(),
                 ordinal: pod.ordinal,
                 address: pod.address,
-                present: pod.present,
+                listed: if pod.present { Listed::Here } else { Listed::Away },
+                confirmed: true,
                 hostname: pod.hostname.map(Arc::from),
                 zone: None,
             };
@@ -118,7 +120,7 @@ impl Snapshot {
                 address: member.address,
                 hostname: member.hostname.as_deref().map(str::to_owned),
                 port,
-                present: member.present,
+                present: member.is_present(),
             })
             .collect();
         if self.written.as_ref().is_some_and(|written| written.0 == pods && written.1 == advertised) {
@@ -183,7 +185,8 @@ mod tests {
             stateful_set: "cassandra".into(),
             ordinal: 0,
             address: "10.1.0.1:9042".parse().unwrap(),
-            present,
+            listed: if present { Listed::Here } else { Listed::Away },
+            confirmed: true,
             hostname: Some(name.into()),
             zone: None,
         };

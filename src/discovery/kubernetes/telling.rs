@@ -8,9 +8,9 @@ use tokio::sync::mpsc;
 use tracing::{debug, info};
 
 use crate::config::kubernetes::Dial;
-use crate::topology::input::{Found, Input, Placement};
+use crate::topology::input::{Found, Input, Listed, Placement};
 use crate::topology::ports::PortError;
-use crate::topology::{Hidden, HiddenReason, NodeId, NodeState, Topology};
+use crate::topology::{Hidden, HiddenReason, Node, NodeId, NodeState, Topology};
 
 use super::agreed_ports::{Known, Wanted, publish};
 use super::fold::Member;
@@ -24,8 +24,16 @@ impl Source {
         let topology = Arc::clone(&self.topology.borrow());
         let state = |id: &NodeId| topology.node_by_id(id).map(|node| node.state);
         self.fold.see_api(self.api_away);
-        if self.fold.settle(self.clock.now(), |id| state(id) == Some(NodeState::Up)) {
-            info!("nodes that answer are missing from the list of endpoints; asking again before that is believed");
+        let answers = |id: &NodeId, at| {
+            topology.node_by_id(id).is_some_and(|node| node.state == NodeState::Up && node.address == at)
+        };
+        self.fold.settle(self.clock.now(), answers);
+        let contradicts = |(id, member): (&NodeId, &Member)| {
+            let is_elsewhere = |node: &Arc<Node>| member.listed == Listed::Away || node.address != member.address;
+            topology.node_by_id(id).is_some_and(|node| node.state == NodeState::Up && is_elsewhere(node))
+        };
+        if self.fold.asks_again().any(contradicts) {
+            info!("a list lacks nodes that answer, or shows them elsewhere; asking again before that is believed");
             self.relist.notify_one();
         }
         let by_name = self.config.dial == Dial::Name;
@@ -38,7 +46,7 @@ impl Source {
         self.unnamed.follow(self.fold.unnamed().filter(|at| allowed(*at)));
         if by_name {
             // The pod of one that is away may come back unheard: then nothing but its name tells.
-            self.names.follow(self.fold.members().filter(|(_, member)| member.present || self.api_away));
+            self.names.follow(self.fold.members().filter(|(_, member)| member.is_present() || self.api_away));
             if self.api_away {
                 let dead = |(id, _): &(&NodeId, &Member)| state(id) == Some(NodeState::Down);
                 self.fold.members().filter(dead).for_each(|(id, member)| self.names.lead(id, member.address.ip()));
@@ -149,7 +157,9 @@ impl Source {
             id: id.clone(),
             address: led.unwrap_or(member.address),
             host: if named { self.names.host(member) } else { None },
-            present: member.present || led.is_some(),
+            listed: if led.is_some() { Listed::Here } else { member.listed },
+            // The list, and the name.
+            confirmed: member.confirmed || led.is_some() || self.names.agrees(id, member),
             placement: self.placement(id, member, topology, by_ordinals),
             host_id: member.host_id(id),
             data_center: None,

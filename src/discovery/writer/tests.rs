@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::*;
 use crate::config::Config;
-use crate::topology::input::{DeadReason, Found, Identity, Observation, Placement};
+use crate::topology::input::{DeadReason, Found, Identity, Listed, Observation, Placement};
 use crate::topology::ports::PortRange;
 use crate::topology::state::Options;
 
@@ -31,7 +31,8 @@ async fn writer() -> (Writer, Ends) {
         id: NodeId::new("a"),
         address: nobody(),
         host: None,
-        present: true,
+        listed: Listed::Here,
+        confirmed: true,
         placement: Placement::Assigned,
         host_id: None,
         data_center: None,

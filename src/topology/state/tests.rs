@@ -1,11 +1,12 @@
 //! The rules of the fold, by table: a story in, the nodes and what became of addresses out.
 //!
 //! A story's lines: `nodes a=.1 b=.2` (all that discovery sees; `a:9050=.1` gives a port, `H1=.1` names a node by its
-//! host_id), `a alive .1 H1` (a probe was answered; `-` it could not ask; `H1@other` another cluster), `a dead .1`,
+//! host_id; `a=.1?` is not confirmed, `a=.1-` is away, `a=.1x` has left), `a alive .1 H1` (a probe was answered; `-` it could not ask; `H1@other` another cluster), `a dead .1`,
 //! `a row H1` (a passing local row; `H1.9`: with that native address), `a stale-row H1` (of a former life), `a unresolved`,
 //! `a doubted` (a node says that it is down), `wait 5`.
 //! A node: `a up .1 H1`; `a!`: its connections are closed by the story's last line.
 
+mod doubt;
 mod places;
 
 use proptest::prelude::*;
@@ -44,13 +45,19 @@ fn identity(text: &str) -> Identity {
 
 fn found(text: &str) -> Found {
     let (name, at) = text.split_once('=').unwrap();
+    let (at, confirmed) = at.strip_suffix('?').map_or((at, true), |at| (at, false));
+    let (at, listed) = match at.trim_end_matches(['-', 'x']) {
+        bare if bare == at => (at, Listed::Here),
+        bare => (bare, if at.ends_with('x') { Listed::Left } else { Listed::Away }),
+    };
     let (name, port) = name.split_once(':').map_or((name, None), |(name, port)| (name, Some(port.parse().unwrap())));
     let (id, address, host_id) = (NodeId::new(name), address(at), host_id(name));
     Found {
         id,
         address,
         host: None,
-        present: true,
+        listed,
+        confirmed,
         placement: port.map_or(Placement::Assigned, Placement::Chosen),
         host_id,
         data_center: None,

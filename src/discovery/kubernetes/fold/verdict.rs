@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::topology::NodeId;
+use crate::topology::input::Listed;
 
 use super::identity::split;
 use super::offers::Offer;
@@ -72,7 +73,9 @@ impl Fold {
         let first = places.first().map(SocketAddr::ip);
         places.retain(|at| self.family.is_none_or(|family| family.is_of(at.ip())));
         match (member, places.first(), first) {
-            (Some(member), Some(&address), _) => Verdict::Here(Member { address, present: true, ..member }, places),
+            (Some(member), Some(&address), _) => {
+                Verdict::Here(Member { address, listed: Listed::Here, confirmed: true, ..member }, places)
+            }
             (_, None, Some(other)) => Verdict::OtherFamily(other),
             _ => Verdict::Away,
         }
@@ -96,7 +99,8 @@ fn member(id: &NodeId, offer: &Offer, object: Option<&Object>) -> Option<Member>
         stateful_set: owner.unwrap_or_else(|| Arc::from(from_name)),
         ordinal,
         address: SocketAddr::new(offer.endpoint.address, offer.port),
-        present: true,
+        listed: Listed::Here,
+        confirmed: true,
         hostname: offer.endpoint.hostname.clone(),
         zone: offer.endpoint.zone.clone(),
     })

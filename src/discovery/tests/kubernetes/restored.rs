@@ -106,7 +106,7 @@ async fn a_name_that_leads_elsewhere_is_a_reason_to_list_again() {
 
 #[tokio::test]
 async fn time_alone_is_a_reason_to_list_again() {
-    let timing = Timing { renew: Duration::from_millis(500), ..QUICK };
+    let timing = Timing { renew: Duration::from_millis(500), doubt: Duration::from_millis(200), ..QUICK };
     let mut scene = Scene::of([55, 3], 2).await;
     let mut running = scene.started(timing).await;
     running.until_watching("pods", true).await;

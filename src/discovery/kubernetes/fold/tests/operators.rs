@@ -29,7 +29,7 @@ fn check(pods: [(&str, &str, u32); 2], ports: &[(&str, u16)], expected: u16) {
         fold.see_slice(Seen::InitApply((*set).to_owned() + pod, slice));
     }
     fold.see_slice(Seen::InitDone);
-    fold.settle(at(0), |_| false);
+    fold.settle(at(0), |_, _| false);
     let found: Vec<_> = fold.members().map(|(id, m)| (&*m.stateful_set, &*id.0, m.ordinal, m.address.port())).collect();
     let wanted: Vec<_> = pods.iter().map(|(set, pod, ordinal)| (*set, *pod, *ordinal, expected)).collect();
     assert_eq!((found, fold.strangers().next()), (wanted, None));
