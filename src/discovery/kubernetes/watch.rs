@@ -6,6 +6,13 @@
 //! [`Seen`], whole lists and single changes, and now and then whether the API is being heard.
 //!
 //! Never gives up, and never asks faster than its waits allow: an API server that is in trouble is not helped by questions.
+//!
+//! Why not `kube::runtime::watcher` (as of 5.0.0): its list has no deadline, so that a server which accepts and is silent stops
+//! it until the client's own read timeout (here [`Timing::answer`]); a dead connection is found 5 s after the server would have
+//! ended the watch (here after [`Timing::silence`], half of that); bookmarks are swallowed, and with them the only sign that an
+//! API without news is heard, on which every wait of the fold depends; a watch that cannot begin is begun at the same place for
+//! ever, also where the server answers 410 to the request itself; and `Retry-After` is not in its errors. What would remain
+//! is its paging and its match over five events.
 
 use std::fmt::Debug;
 use std::sync::Arc;
