@@ -195,14 +195,8 @@ impl State {
         let mut found = self.found.take().unwrap_or_default();
         found.sort_by(|a, b| a.id.cmp(&b.id));
         found.dedup_by(|a, b| a.id == b.id);
-        self.keep_the_doubted(&found);
-        let kept = |id: &NodeId| self.records.get(id).is_some_and(|record| record.kept);
-        let stays: BTreeSet<NodeId> = found
-            .iter()
-            .filter(|node| node.listed != Listed::Left || kept(&node.id))
-            .map(|node| node.id.clone())
-            .collect();
-        let missing = |id: &NodeId| !stays.contains(id);
+        let left = self.keep_the_doubted(&found);
+        let missing = |id: &NodeId| left.contains(id) || found.binary_search_by(|node| node.id.cmp(id)).is_err();
         self.unresolved.retain(missing);
         let gone: Vec<NodeId> = self.ports.claims().keys().filter(|id| missing(id)).cloned().collect();
         for id in gone {
@@ -216,9 +210,9 @@ impl State {
         }
         let unplaced = std::mem::take(&mut self.unplaced);
         // Ports that the user chose go first: an assigned one must not take them.
-        let found_here = found.iter().filter(|node| stays.contains(&node.id));
+        let stays = found.iter().filter(|node| !left.contains(&node.id));
         let (assigned, chosen): (Vec<&Found>, Vec<&Found>) =
-            found_here.partition(|node| node.placement == Placement::Assigned);
+            stays.partition(|node| node.placement == Placement::Assigned);
         for node in chosen.into_iter().chain(assigned) {
             let port = match &node.placement {
                 Placement::Assigned => self.ports.assign(&node.id, None),
@@ -248,17 +242,22 @@ impl State {
     }
 
     /// The one rule of doubt: what is not confirmed moves and withdraws nobody who is up where it is known to live; unless another
-    /// node is listed there, for then that one answers.
-    fn keep_the_doubted(&mut self, found: &[Found]) {
-        let here = found.iter().filter(|node| node.listed == Listed::Here && node.confirmed);
-        let here: HashMap<SocketAddr, &NodeId> = here.map(|node| (canonical(node.address), &node.id)).collect();
+    /// node is listed there, for then that one answers. Who has left, after that.
+    fn keep_the_doubted(&mut self, found: &[Found]) -> BTreeSet<NodeId> {
         self.records.values_mut().for_each(|record| record.kept = false);
-        for node in found.iter().filter(|node| !node.confirmed) {
-            let Some(record) = self.records.get_mut(&node.id) else { continue };
-            let is_said = node.listed == Listed::Here && canonical(node.address) == canonical(record.address);
-            let is_given_again = here.get(&canonical(record.address)).is_some_and(|other| **other != node.id);
-            record.kept = record.state == NodeState::Up && !is_said && !is_given_again;
+        if found.iter().any(|node| !node.confirmed) {
+            let here = found.iter().filter(|node| node.listed == Listed::Here && node.confirmed);
+            let here: HashMap<SocketAddr, &NodeId> = here.map(|node| (canonical(node.address), &node.id)).collect();
+            for node in found.iter().filter(|node| !node.confirmed) {
+                let Some(record) = self.records.get_mut(&node.id) else { continue };
+                let is_said = node.listed == Listed::Here && canonical(node.address) == canonical(record.address);
+                let is_given_again = here.get(&canonical(record.address)).is_some_and(|other| **other != node.id);
+                record.kept = record.state == NodeState::Up && !is_said && !is_given_again;
+            }
         }
+        let kept = |id: &NodeId| self.records.get(id).is_some_and(|record| record.kept);
+        let left = found.iter().filter(|node| node.listed == Listed::Left && !kept(&node.id));
+        left.map(|node| node.id.clone()).collect()
     }
 
     fn place_one(&mut self, node: &Found, port: u16, now: SystemTime) {
