@@ -13,6 +13,9 @@
 //! A question goes the other way: where somebody says what a node's last answer contradicts (another node has its host_id, a third one
 //! calls it down), the state has the writer ask its probe at once, and nothing is concluded before.
 //!
+//! Sources say what is listed and whether that is confirmed ([`Found`](crate::topology::input::Found)): one list, one row or one DNS
+//! answer may be old, or wrong. Whoever is up where it is known to live stays there until it is. That rule is the state's alone.
+//!
 //! Everything here only reports; what it means is concluded in `topology::state`, which the writer alone owns.
 
 mod advertised;

@@ -44,7 +44,7 @@
 //! # A pod moves, as the news travel
 //!
 //! ```text
-//! watch event ─▶ discovery::kubernetes::fold (the later of two witnesses counts; 100 ms to settle) ─▶ placement: the same port
+//! watch event ─▶ discovery::kubernetes::fold (two witnesses: what is listed, and is it confirmed? 100 ms to settle) ─▶ placement: the port
 //!   ─▶ Input::Nodes ─▶ topology::state: another life of the node; its connections are closed, a probe asks who lives there
 //!   ─▶ next Topology ─▶ rewrite::events on each control connection: DOWN, and UP when a dial would succeed
 //! ```

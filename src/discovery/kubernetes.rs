@@ -3,13 +3,14 @@
 //! ```text
 //!   EndpointSlices ─┐
 //!   Pods ───────────┼─ watch ─▶ fold ─▶ members ─▶ placement (ordinal, ranges, ledger) ─▶ Input::Nodes
-//!   Service ────────┘             ▲                    │
-//!   probes' answers ──────────────┘     pod names ─────┘ (DNS: what TLS verifies; decides only while the API is away)
+//!   Service ────────┘                                  │
+//!                                       pod names ─────┘ (DNS: what TLS verifies; decides only while the API is away)
 //!
 //!   the gateway's own Service ─ watch ─▶ load_balancer ─▶ Input::Advertised
 //! ```
 //!
-//! What speaks against the watches makes them list again (`suspicion`): a node that is not up, a name that leads elsewhere, time. A node
+//! What one list alone says against what a watch said is told as such, and lists are read again where a node that is up contradicts it.
+//! What speaks against the watches makes them list again, too (`suspicion`): a node that is not up, a name that leads elsewhere, time. A node
 //! that is silent is asked for at its pod's other addresses (`elsewhere`), and an endpoint without a pod who it is (`unnamed`).
 //! `simulation` plays all of this but the asking, from a seed.
 //!
