@@ -47,8 +47,8 @@ pub struct Pod {
 pub struct Cluster {
     pub pods: BTreeMap<String, Pod>,
     wanted: [u64; SETS.len()],
-    /// Where the last pod of a name lived: the next one lives elsewhere.
-    former: BTreeMap<String, [u8; 4]>,
+    /// Where pods of a name have lived: the next one lives elsewhere, or what is heard late of one would be true of the other.
+    former: BTreeMap<String, Vec<[u8; 4]>>,
     lives: u64,
     /// Decides which pods share a slice.
     packing: usize,
@@ -79,7 +79,7 @@ impl Cluster {
                     6 if random.percent(40) => pod.terminating = true,
                     7 if random.percent(40) => (pod.alive, pod.ready) = (false, false),
                     8 if pod.terminating && !pod.alive => {
-                        self.former.extend(pod.address.map(|address| (name.clone(), address)));
+                        self.former.entry(name.clone()).or_default().extend(pod.address);
                         self.pods.remove(&name);
                     }
                     9 => pod.address = pod.address.or(address),
@@ -91,11 +91,15 @@ impl Cluster {
         }
     }
 
-    /// An address that no pod has, and the last pod of that name had not.
+    /// An address that no pod has, and no pod of that name had.
     fn free(&self, random: &mut Random, name: &str) -> Option<[u8; 4]> {
-        let taken: BTreeSet<_> =
-            self.pods.values().filter_map(|pod| pod.address).chain(self.former.get(name).copied()).collect();
-        let free: Vec<_> = (1..12).map(|last| [10, 0, 0, last]).filter(|at| !taken.contains(at)).collect();
+        let taken: BTreeSet<_> = self
+            .pods
+            .values()
+            .filter_map(|pod| pod.address)
+            .chain(self.former.get(name).into_iter().flatten().copied())
+            .collect();
+        let free: Vec<_> = (1..20).map(|last| [10, 0, 0, last]).filter(|at| !taken.contains(at)).collect();
         random.one_of(&free)
     }
 
@@ -175,7 +179,7 @@ impl Cluster {
                 let address = self.free(random, &name);
                 let Some(pod) = self.pods.get_mut(&name) else { continue };
                 if pod.terminating {
-                    self.former.extend(pod.address.map(|address| (name.clone(), address)));
+                    self.former.entry(name.clone()).or_default().extend(pod.address);
                     self.pods.remove(&name);
                 } else {
                     pod.address = pod.address.or(address);
