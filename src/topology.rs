@@ -73,6 +73,8 @@ label_set! {
         NotAllowed = "not_allowed",
         /// One node alone tells of it, or of its address.
         NotConfirmed = "not_confirmed",
+        /// Its pod is not of the StatefulSet that owns the others of that name, or is made by hand beside StatefulSets' pods.
+        NotOwned = "not_owned",
         /// A name or a value of its row is longer than any that means something.
         TooLong = "too_long",
         /// The node is listed by a DNS name that never had an address.

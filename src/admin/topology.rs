@@ -76,8 +76,8 @@ struct ShownHidden {
     name: Option<String>,
     host_id: Option<String>,
     address: Option<SocketAddr>,
-    /// `no_port`, `not_announced`, `not_allowed`, `not_confirmed`, `too_long` or `not_resolved` (listed by a DNS name that never
-    /// had an address).
+    /// `no_port`, `not_announced`, `not_allowed`, `not_confirmed`, `not_owned`, `too_long` or `not_resolved` (listed by a DNS name
+    /// that never had an address).
     reason: &'static str,
 }
 

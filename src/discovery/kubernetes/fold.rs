@@ -17,6 +17,7 @@ mod doubt;
 mod gather;
 mod identity;
 mod offers;
+mod owners;
 mod places;
 mod sift;
 mod verdict;
@@ -38,6 +39,7 @@ use crate::config::kubernetes::Family;
 use doubt::Said;
 pub use identity::split;
 use offers::{Lives, Offer};
+use owners::{Disowned, Owners};
 use places::Place;
 use sift::Choice;
 use verdict::Verdict;
@@ -162,6 +164,9 @@ pub struct Fold {
     who: BTreeMap<SocketAddr, Result<HostId, String>>,
     /// Pods of other clusters.
     foreign: BTreeSet<Stranger>,
+    /// Which StatefulSets own Pods, and whom the slices show that none does.
+    owners: Owners,
+    disowned: BTreeSet<Disowned>,
     /// Pods without an address of the configured family.
     other_family: BTreeSet<Stranger>,
     /// When it was last concluded.
@@ -235,6 +240,7 @@ impl Fold {
         let chosen = &self.chosen;
         let lost = before.into_keys().filter(|id| !chosen.contains_key(id));
         self.withdrawn.extend(lost.map(|id| (id, how)));
+        self.withdrawn.extend(self.disowned.iter().map(|of| (of.id.clone(), Withdrawn::Told)));
         self.withdrawn.retain(|id, _| !chosen.contains_key(id));
     }
 
@@ -248,6 +254,7 @@ impl Fold {
             return;
         }
         self.news += 1;
+        self.owners.learn(&self.pods);
         if let Some(object) = deleted.and_then(|id| self.objects.get_mut(&id)) {
             object.exists = false;
             object.news = self.news;
@@ -276,7 +283,7 @@ impl Fold {
     /// Pods may not be watched any longer: what they said last is no testimony. False where they had said nothing.
     pub fn forget_pods(&mut self) -> bool {
         let heard = self.pods.lists() > 0;
-        self.pods = Listing::default();
+        (self.pods, self.owners) = (Listing::default(), Owners::default());
         self.objects.clear();
         self.choose(Withdrawn::Told);
         heard

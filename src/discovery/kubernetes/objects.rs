@@ -7,6 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
+use super::fold::split;
 use crate::config::kubernetes::EndpointPort;
 use crate::config::text::NATIVE_PORT;
 
@@ -20,6 +21,9 @@ const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const CONTROLLER: &str = "endpointslice-controller.k8s.io";
 /// Of which cluster the endpoints are, where slices are exchanged (Multi-Cluster Services API, `KEP-1645`; Cilium too).
 const SOURCE_CLUSTER: &str = "multicluster.kubernetes.io/source-cluster";
+
+/// What a StatefulSet calls each of its pods (Kubernetes documentation, "StatefulSets", "Pod Name Label").
+const POD_NAME: &str = "statefulset.kubernetes.io/pod-name";
 
 /// Whose pods a slice shows, as far as its labels say.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,8 +66,14 @@ pub struct PodObject {
     pub uid: Option<Arc<str>>,
     /// `status.podIPs`, the primary one first; none before the pod runs, and none once it has ended.
     pub addresses: Vec<IpAddr>,
-    /// The StatefulSet that made it.
+    /// The StatefulSet that owns it: its controller, whose name and the ordinal are the pod's own name.
     pub stateful_set: Option<Arc<str>>,
+    pub set_uid: Option<Arc<str>>,
+    /// Nothing says that a controller made it: it has none, nor the label that a StatefulSet gives its pods, which stays with those
+    /// that lost it.
+    pub by_hand: bool,
+    /// It is being deleted.
+    pub ending: bool,
 }
 
 /// What the headless Service says.
@@ -138,13 +148,19 @@ impl PodObject {
                 addresses.push(ip);
             }
         }
+        let name = pod.metadata.name.unwrap_or_default();
+        let named = split(&name).map(|(set, _)| set);
         let owners = pod.metadata.owner_references.unwrap_or_default();
-        let stateful_set = owners.into_iter().find(|owner| owner.kind == "StatefulSet");
-        Self {
-            uid: pod.metadata.uid.map(Arc::from),
-            addresses,
-            stateful_set: stateful_set.map(|owner| Arc::from(owner.name)),
-        }
+        let controller = owners.into_iter().find(|owner| owner.controller == Some(true));
+        let labelled = pod.metadata.labels.is_some_and(|labels| labels.get(POD_NAME) == Some(&name));
+        let by_hand = controller.is_none() && !labelled;
+        let owner = controller.filter(|owner| {
+            let is_set = owner.kind == "StatefulSet" && owner.api_version.starts_with("apps/");
+            is_set && named == Some(&owner.name)
+        });
+        let (stateful_set, set_uid) = owner.map(|owner| (owner.name.into(), owner.uid.into())).unzip();
+        let ending = pod.metadata.deletion_timestamp.is_some();
+        Self { uid: pod.metadata.uid.map(Arc::from), addresses, stateful_set, set_uid, by_hand, ending }
     }
 }
 
@@ -229,18 +245,50 @@ mod tests {
         check(mesh, Origin::Mirrored("west".into()));
     }
 
+    fn pod(metadata: &str, phase: &str) -> PodObject {
+        let json = format!(
+            r#"{{"metadata":{{"uid":"u",{metadata}}},
+                "status":{{"phase":"{phase}","podIP":"10.1.0.1","podIPs":[{{"ip":"10.1.0.1"}},{{"ip":"fd00::1"}}]}}}}"#
+        );
+        PodObject::new(serde_json::from_str(&json).unwrap())
+    }
+
     #[test]
     fn a_pod_that_has_ended_has_no_address() {
-        let pod = |phase: &str| {
-            let json = format!(
-                r#"{{"metadata":{{"uid":"u","ownerReferences":[{{"apiVersion":"apps/v1","kind":"StatefulSet","name":"cassandra","uid":"s"}}]}},
-                    "status":{{"phase":"{phase}","podIP":"10.1.0.1","podIPs":[{{"ip":"10.1.0.1"}},{{"ip":"fd00::1"}}]}}}}"#
-            );
-            PodObject::new(serde_json::from_str(&json).unwrap())
-        };
-        assert_eq!(pod("Running").addresses, ["10.1.0.1".parse::<IpAddr>().unwrap(), "fd00::1".parse().unwrap()]);
-        assert_eq!(pod("Running").stateful_set.as_deref(), Some("cassandra"));
-        assert!(pod("Failed").addresses.is_empty());
+        let named = r#""name":"cassandra-0""#;
+        assert_eq!(
+            pod(named, "Running").addresses,
+            ["10.1.0.1".parse::<IpAddr>().unwrap(), "fd00::1".parse().unwrap()]
+        );
+        assert!(pod(named, "Failed").addresses.is_empty());
+        assert!(!pod(named, "Running").ending);
+        assert!(pod(&format!(r#"{named},"deletionTimestamp":"2026-01-01T00:00:00Z""#), "Running").ending);
+    }
+
+    /// Who owns pod `name` that refers to one owner.
+    fn check_owner(name: &str, reference: &str, expected: Option<(&str, &str)>) {
+        let metadata = format!(r#""name":"{name}","ownerReferences":[{{{reference},"uid":"s"}}]"#);
+        let pod = pod(&metadata, "Running");
+        assert_eq!(pod.stateful_set.as_deref().zip(pod.set_uid.as_deref()), expected, "{name} {reference}");
+    }
+
+    #[test]
+    fn a_pod_is_owned_by_the_stateful_set_that_controls_it_and_whose_name_it_has() {
+        let set = r#""apiVersion":"apps/v1","kind":"StatefulSet","name":"cassandra""#;
+        check_owner("cassandra-0", &format!(r#"{set},"controller":true"#), Some(("cassandra", "s")));
+        check_owner("cassandra-0", &format!(r#"{set},"controller":false"#), None);
+        check_owner("cassandra-0", set, None);
+        check_owner("other-0", &format!(r#"{set},"controller":true"#), None);
+        let foreign = set.replace("apps/v1", "example.com/v1");
+        check_owner("cassandra-0", &format!(r#"{foreign},"controller":true"#), None);
+        let job = set.replace("StatefulSet", "ReplicaSet");
+        check_owner("cassandra-0", &format!(r#"{job},"controller":true"#), None);
+        let by_hand = |more: &str| pod(&format!(r#""name":"cassandra-0"{more}"#), "Running").by_hand;
+        assert!(by_hand(""));
+        assert!(by_hand(&format!(r#","ownerReferences":[{{{set},"uid":"s"}}]"#)));
+        assert!(!by_hand(&format!(r#","ownerReferences":[{{{job},"uid":"s","controller":true}}]"#)));
+        assert!(!by_hand(r#","labels":{"statefulset.kubernetes.io/pod-name":"cassandra-0"}"#));
+        assert!(by_hand(r#","labels":{"statefulset.kubernetes.io/pod-name":"cassandra-1"}"#));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::topology::input::{Found, Input, Listed, Placement};
 use crate::topology::ports::PortError;
 use crate::topology::{Hidden, HiddenReason, Node, NodeId, NodeState, Topology};
 
+use super::super::refusals::Refused;
 use super::agreed_ports::{Known, Wanted, publish};
 use super::fold::Member;
 use super::ledger::agreement::Unplaced;
@@ -76,7 +77,14 @@ impl Source {
         }
         let found = |(id, member)| self.found(id, member, &topology, by_ordinals);
         let mut found: Vec<Found> = self.fold.members().map(found).collect();
-        let refused = self.allow.refuse(&mut found, topology.advertised);
+        let mut refused = self.allow.refuse(&mut found, topology.advertised);
+        refused.extend(self.fold.disowned().map(|of| Refused {
+            id: Some(of.id.clone()),
+            host_id: None,
+            address: Some(of.address),
+            reason: HiddenReason::NotOwned,
+            why: of.why.clone(),
+        }));
         if let Some(snapshot) = self.snapshot.as_mut().filter(|_| self.fold.is_listed()) {
             // Whoever waits for a port is nobody to start with.
             let placed: Vec<_> = self
@@ -125,6 +133,9 @@ impl Source {
     /// Why there is no node at all: a gateway that has never had one is not ready.
     fn nobody(&self) -> String {
         let asked = self.fold.unnamed().count();
+        if let Some(of) = self.fold.disowned().next() {
+            return format!("no node: {}: {}", of.address, of.why);
+        }
         match self.fold.strangers().next() {
             Some(stranger) => format!("no node: {}: {}", stranger.address, stranger.why),
             None if asked > 0 => format!("no node: {asked} addresses are being asked who they are"),

@@ -70,7 +70,7 @@ impl Fold {
     /// When a pod that is away has left; never while a Pod of its name exists, running or not.
     pub(super) fn leaves_at(&self, id: &NodeId, known: &Known) -> Option<SystemTime> {
         let Presence::Away(since) = known.presence else { return None };
-        if self.objects.get(id).is_some_and(|object| object.exists) {
+        if self.objects.get(id).is_some_and(|object| object.exists) && !self.is_disowned(id) {
             return None;
         }
         let Timing { left, left_unseen, .. } = self.timing;

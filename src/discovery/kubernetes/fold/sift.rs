@@ -6,13 +6,14 @@
 //! again for that name, not even while ours is being replaced.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use crate::topology::NodeId;
 
 use super::super::objects::Origin;
 use super::offers::Offer;
+use super::owners::Disowned;
 use super::{Fold, Stranger};
 
 /// One of the pods of a name.
@@ -35,11 +36,17 @@ impl Fold {
         let mut rivals = std::mem::take(&mut self.rivals);
         self.foreign.clear();
         self.doubtful.clear();
+        let mut disowned = BTreeSet::new();
         for (id, lives) in &self.lives {
             let known = self.known_among(id, lives);
             let mut best: Option<(Choice, &Offer)> = None;
             let mut losers = Vec::new();
             for (at, life) in lives.iter().enumerate() {
+                if let Some(why) = self.disowns(id, life) {
+                    let disown = |at: &SocketAddr| Disowned { id: id.clone(), address: *at, why: why.to_owned() };
+                    disowned.extend(life.places.iter().map(disown));
+                    continue;
+                }
                 let ours = match self.is_ours(id, life, known == Some(at)) {
                     Ok(ours) => ours,
                     Err(why) => {
@@ -86,6 +93,7 @@ impl Fold {
         let slices = &self.slices;
         rivals.retain(|(_, slice)| slices.get(slice).is_some());
         self.rivals = rivals;
+        self.disowned = disowned;
         self.chosen = chosen;
     }
 

@@ -5,6 +5,7 @@ mod clusters;
 mod families;
 mod late;
 mod operators;
+mod owners;
 
 use std::time::Duration;
 
@@ -144,9 +145,11 @@ impl World {
     }
 }
 
+/// Owned by StatefulSet `cassandra`, whose uid is `s`.
 fn object(uid: &str, addresses: &[&str]) -> PodObject {
     let addresses = addresses.iter().map(|ip| ip.parse().unwrap()).collect();
-    PodObject { uid: Some(uid.into()), addresses, stateful_set: Some("cassandra".into()) }
+    let (stateful_set, set_uid) = (Some("cassandra".into()), Some("s".into()));
+    PodObject { uid: Some(uid.into()), addresses, stateful_set, set_uid, by_hand: false, ending: false }
 }
 
 const A: &[&str] = &["cassandra-0=10.1.0.1", "cassandra-1=10.1.0.2"];

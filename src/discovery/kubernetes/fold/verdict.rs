@@ -19,7 +19,9 @@ impl Fold {
         let outlived = |object: &&Object| {
             shown.as_ref().is_some_and(|(uid, since)| *since > object.since && object.object.uid.as_ref() != Some(uid))
         };
-        let object = self.objects.get(id).filter(|object| !outlived(object));
+        let disowned =
+            |object: &&Object| object.exists && self.owners.refused(id, object.object.uid.as_ref()).is_some();
+        let object = self.objects.get(id).filter(|object| !outlived(object) && !disowned(object));
         let spoke_last = match (offer, object) {
             (Some(offer), Some(object)) => offer.news >= object.news,
             (offer, _) => offer.is_some(),

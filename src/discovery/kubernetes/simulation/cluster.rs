@@ -40,6 +40,8 @@ pub struct Pod {
     pub alive: bool,
     ready: bool,
     terminating: bool,
+    /// The uid of the StatefulSet that owns it.
+    owner: Option<u64>,
 }
 
 /// What is, and what the API has said of it so far.
@@ -47,6 +49,8 @@ pub struct Pod {
 pub struct Cluster {
     pub pods: BTreeMap<String, Pod>,
     wanted: [u64; SETS.len()],
+    /// The uids of the StatefulSets: each may be made anew.
+    owners: [u64; SETS.len()],
     /// Where pods of a name have lived: the next one lives elsewhere, or what is heard late of one would be true of the other.
     former: BTreeMap<String, Vec<[u8; 4]>>,
     lives: u64,
@@ -63,14 +67,19 @@ impl Cluster {
         Self { wanted: [3, 2], ..Self::default() }
     }
 
-    /// One thing happens, to a pod or to what is said of pods.
-    pub fn step(&mut self, random: &mut Random) {
+    /// One thing happens, to a pod or to what is said of pods. `known`: the owners of pods may change.
+    pub fn step(&mut self, random: &mut Random, known: bool) {
         let names: Vec<String> = self.pods.keys().cloned().collect();
-        match random.below(12) {
+        match random.below(14) {
             0 => self.wanted[random.below(SETS.len())] = 1 + random.below(MOST_PODS as usize) as u64,
             1 | 2 => self.control(),
             3 | 4 => self.slice_up(),
             5 => self.packing = random.below(3),
+            12 if known && random.percent(10) => self.make_anew(random),
+            13 => {
+                let Some(name) = random.one_of(&names) else { return };
+                self.adopt(&name);
+            }
             what => {
                 let Some(name) = random.one_of(&names) else { return };
                 let address = self.free(random, &name);
@@ -105,7 +114,10 @@ impl Cluster {
 
     /// The StatefulSet controller makes the pods that there should be, and ends those that there should not.
     fn control(&mut self) {
-        for (set, wanted) in SETS.into_iter().zip(self.wanted) {
+        for ((set, wanted), owner) in SETS.into_iter().zip(self.wanted).zip(self.owners) {
+            for name in self.names_of(set) {
+                self.adopt(&name);
+            }
             for ordinal in 0..=MOST_PODS {
                 let name = format!("{set}-{ordinal}");
                 if ordinal >= wanted {
@@ -113,7 +125,8 @@ impl Cluster {
                 } else if !self.pods.contains_key(&name) {
                     self.lives += 1;
                     let uid = self.lives;
-                    let pod = Pod { uid, address: None, alive: false, ready: false, terminating: false };
+                    let pod =
+                        Pod { uid, address: None, alive: false, ready: false, terminating: false, owner: Some(owner) };
                     self.pods.insert(name.clone(), pod);
                 }
                 self.tell_pod(&name);
@@ -121,11 +134,39 @@ impl Cluster {
         }
     }
 
+    /// A StatefulSet is deleted, with its pods or without them, and another one of its name is made.
+    fn make_anew(&mut self, random: &mut Random) {
+        let (at, with_pods) = (random.below(SETS.len()), random.percent(50));
+        self.owners[at] += 1;
+        for name in self.names_of(SETS[at]) {
+            let Some(pod) = self.pods.get_mut(&name) else { continue };
+            pod.terminating |= with_pods;
+            pod.owner = pod.owner.filter(|_| pod.terminating);
+            self.tell_pod(&name);
+        }
+    }
+
+    /// A pod without an owner gets the StatefulSet of its name for one.
+    fn adopt(&mut self, name: &str) {
+        let owner = self.owners[usize::from(!name.starts_with(SETS[0]))];
+        if let Some(pod) = self.pods.get_mut(name).filter(|pod| !pod.terminating) {
+            pod.owner.get_or_insert(owner);
+            self.tell_pod(name);
+        }
+    }
+
+    fn names_of(&self, set: &str) -> Vec<String> {
+        self.pods.keys().filter(|name| name.starts_with(set)).cloned().collect()
+    }
+
     fn tell_pod(&mut self, name: &str) {
         let object = self.pods.get(name).map(|pod| PodObject {
             uid: Some(pod.uid.to_string().into()),
             addresses: pod.address.into_iter().map(Into::into).collect(),
-            stateful_set: name.split('-').next().map(Into::into),
+            stateful_set: name.split('-').next().filter(|_| pod.owner.is_some()).map(Into::into),
+            set_uid: pod.owner.map(|uid| format!("{}{uid}", &name[..1]).into()),
+            by_hand: false,
+            ending: pod.terminating,
         });
         if self.objects.get(name) == object.as_ref() {
             return;
