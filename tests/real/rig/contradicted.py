@@ -1,4 +1,4 @@
-"""Who says what the gateway knows better: a node that is cut off from the others and calls them down, and a pod that answers as a node that there is.
+"""Who says what the gateway knows better: a node that is cut off from the others and calls them down, and pods that somebody made.
 
 Steps of `kubernetes_life`.
 """
@@ -10,26 +10,29 @@ from . import net
 from .api_witness import Witness
 from .wait import until
 
-# What passes each connection on to a node, so that it answers as that one.
-RELAY = """
-import asyncio, sys
-async def pump(source, sink):
-    try:
-        while piece := await source.read(65536):
-            sink.write(piece)
-            await sink.drain()
-    except OSError:
-        pass
-    sink.close()
+# What answers as a node that wants a login, and writes down what it is sent: a line for each frame, its opcode and its body.
+COLLECTOR = """
+import asyncio
+CLASS = b"org.apache.cassandra.auth.PasswordAuthenticator"
+SAYS = {5: (6, b"\\0\\0"), 1: (3, len(CLASS).to_bytes(2, "big") + CLASS)}
 async def serve(reader, writer):
-    there = await asyncio.open_connection(sys.argv[1], 9042)
-    await asyncio.gather(pump(reader, there[1]), pump(there[0], writer))
+    try:
+        while True:
+            head = await reader.readexactly(9)
+            body = await reader.readexactly(int.from_bytes(head[5:], "big"))
+            print(head[4], body.hex(), flush=True)
+            opcode, answer = SAYS.get(head[4], (16, b"\\xff\\xff\\xff\\xff"))
+            writer.write(bytes([head[0] | 0x80, 0, *head[2:4], opcode]) + len(answer).to_bytes(4, "big") + answer)
+    except (OSError, EOFError):
+        pass
+    writer.close()
 async def main():
     async with await asyncio.start_server(serve, "0.0.0.0", 9042) as server:
         await server.serve_forever()
 asyncio.run(main())
 """
-IMPOSTOR = "c-7"
+# One of a name of the StatefulSet's, and one of a name of its own.
+IMPOSTORS = ("cassandra-7", "c-7")
 
 
 def cut(full, is_cut):
@@ -79,46 +82,51 @@ def cutoff(life):
 
 
 def impostor(life):
-    """A pod that somebody made, with the Service's labels, answers as node 2: node 2 keeps what is its own."""
-    pod, node = life.pod(1)
-    host_id = str(node.open()["host_id"])
-    address = next(life.fresh)
-    full = net.namespace("impostor")
-    net.attach(full, net.NODE_BRIDGE, f"{address}/24", default=f"{net.NODES}.1")
-    relay = subprocess.Popen(["ip", "netns", "exec", full, sys.executable, "-c", RELAY, node.address])
-    row = {}
+    """Pods that somebody made, with the Service's labels, ask for the gateway's password: they are hidden, and get no login."""
+    started = []
+    for pod in IMPOSTORS:
+        address = next(life.fresh)
+        full = net.namespace(pod)
+        net.attach(full, net.NODE_BRIDGE, f"{address}/24", default=f"{net.NODES}.1")
+        said = life.gateway.home / f"{pod}.frames"
+        with open(said, "wb") as out:
+            process = subprocess.Popen(["ip", "netns", "exec", full, sys.executable, "-c", COLLECTOR], stdout=out)
+        started.append((pod, address, said, process))
 
-    def shown():
-        rows = [one for one in life.gateway.topology()["nodes"] if one["name"] == IMPOSTOR]
-        row.update(rows[0] if rows else {})
-        return rows
+    def hidden(pod):
+        return [row for row in life.gateway.topology()["hidden"] if row["name"] == pod]
 
     def act():
-        life.plane.apply(f"""
+        for pod, address, _, _ in started:
+            life.plane.apply(f"""
 apiVersion: v1
 kind: Pod
-metadata: {{name: {IMPOSTOR}, namespace: {life.kubelet.namespace}, labels: {{app: cassandra}}}}
+metadata: {{name: {pod}, namespace: {life.kubelet.namespace}, labels: {{app: cassandra}}}}
 spec:
   containers: [{{name: c, image: "example.com/c:1", ports: [{{name: cql, containerPort: 9042}}]}}]
 """)
-        life.kubelet.place(IMPOSTOR, address)
-        life.kubelet.ready(IMPOSTOR)
-        until("it is in the slices", lambda: IMPOSTOR in life.kubelet.endpoints("cassandra"), 30)
-        until("the gateway knows it", shown, 30)
-        said = f"its host_id {host_id} is that of {pod}"
-        until("the gateway says whose host_id that is", lambda: any(IMPOSTOR in line and said in line for line in life.log()), 30)
-        shown()
+            life.kubelet.place(pod, address)
+            life.kubelet.ready(pod)
+            until("it is in the slices", lambda pod=pod: pod in life.kubelet.endpoints("cassandra"), 30)
+            until(f"{pod} is hidden", lambda pod=pod: hidden(pod), 30)
+            until(f"the log says why {pod} is", lambda pod=pod: any(f"pod {pod} is owned by no" in line for line in life.log()), 30)
 
     try:
-        life.loaded("impostor", act, {IMPOSTOR: ""})
-        life.judge("impostor: never up", lambda _: never_up(row))
+        life.loaded("impostor", act, dict.fromkeys(IMPOSTORS, ""))
+        for pod, address, said, _ in started:
+            life.judge(f"impostor: {pod}", lambda _, pod=pod, address=address, said=said: kept_out(life, hidden(pod), address, said))
     finally:
-        relay.kill()
-        life.kubelet.forget(IMPOSTOR)
-    until("the gateway has forgotten it", lambda: all(row["state"] == "gone" for row in shown()), 120)
+        for pod, _, _, process in started:
+            process.kill()
+            life.kubelet.forget(pod)
 
 
-def never_up(row):
-    if row["state"] != "pending" or row.get("host_id"):
-        raise a.Failed(f"it is {row}")
-    return f"pending at {row['address']}"
+def kept_out(life, hidden, address, said):
+    shown = [row for row in life.gateway.topology()["nodes"] if row["address"].startswith(f"{address}:") and row["state"] == "up"]
+    if shown or [(row["address"], row["reason"]) for row in hidden] != [(f"{address}:9042", "not_owned")]:
+        raise a.Failed(f"it is {hidden}, {shown}")
+    opcodes = [int(line.split()[0]) for line in said.read_text().splitlines()]
+    # AUTH_RESPONSE.
+    if 15 in opcodes:
+        raise a.Failed(f"it was sent a login, in frames {opcodes}")
+    return f"not_owned; it was sent {len(opcodes)} frames, and no login"

@@ -50,7 +50,7 @@ class KubernetesLife(Life):
             if not moved:
                 witness.unmoved()
                 said += "; no connection closed"
-            return f"{said}; {witness.told(program, {where.get(pod): kinds for pod, kinds in moved.items()})}"
+            return f"{said}; {witness.told(program, {where[pod]: kinds for pod, kinds in moved.items() if pod in where})}"
         self.judge(step, check)
 
     def held_downs(self):
