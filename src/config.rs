@@ -132,6 +132,18 @@ pub struct Credentials {
     pub password_file: PathBuf,
 }
 
+/// To whom the gateway's own password goes where no certificate was verified: over plain TCP, or with `tls.nodes.verify: off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PlainPassword {
+    /// To nodes that the file names, and to pods that their StatefulSet owns.
+    Listed,
+    /// To whatever is dialled.
+    Always,
+    /// To nobody.
+    Never,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Verify {

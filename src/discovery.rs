@@ -8,7 +8,8 @@
 //!   relays ── Observed, heard last ──────────┘        └─ starts and ends the probes
 //! ```
 //!
-//! `allow` says which addresses of those that rows, slices and DNS name are dialled at all; `refusals` why others are not.
+//! `allow` says which addresses of those that rows, slices and DNS name are dialled at all, `own_login` which of them are sent the
+//! gateway's password; `refusals` why others are not.
 //!
 //! A question goes the other way: where somebody says what a node's last answer contradicts (another node has its host_id, a third one
 //! calls it down), the state has the writer ask its probe at once, and nothing is concluded before.
@@ -29,6 +30,7 @@ mod dns;
 mod fixed;
 mod identity;
 mod kubernetes;
+mod own_login;
 mod probe;
 mod refusals;
 mod replace_file;
@@ -67,6 +69,7 @@ use contact_points::ContactPoints;
 use dns::Dns;
 use fixed::Fixed;
 use kubernetes::{Cluster, ClusterError, follow_load_balancer};
+use own_login::OwnLogin;
 use resolve::Names;
 use state_file::StateFile;
 use writer::{Ends, Probes, Writer};
@@ -133,7 +136,7 @@ fn spawn_with(
         Discovery::Dns(name) => dns = Some(name.clone()),
         Discovery::Kubernetes(config) => kubernetes = cluster.clone().map(|cluster| (cluster, config.clone())),
     }
-    let allow = Allow::new(config, ports.clone());
+    let (allow, login) = (Allow::new(config, ports.clone()), OwnLogin::new(config));
     let mut state = State::new(ports.clone(), Options::default());
     let now = Clock::new().now();
     for (id, claim) in state_file.iter().flat_map(|file| file.claims()) {
@@ -142,6 +145,7 @@ fn spawn_with(
     let probes = |inputs, topology| Probes {
         dialer: dialer.clone(),
         settings: config.probe.clone(),
+        login: login.clone(),
         inputs,
         topology,
         metrics: Arc::clone(&metrics),
@@ -166,7 +170,7 @@ fn spawn_with(
         (advertise, _) => sources.spawn(advertised::run(advertise.clone(), names.clone(), inputs.clone())),
     };
     if let Some(fixed) = fixed {
-        sources.spawn(fixed.run(names.clone(), inputs.clone(), Arc::clone(&metrics)));
+        sources.spawn(fixed.run(names.clone(), login.clone(), inputs.clone(), Arc::clone(&metrics)));
     }
     if let Some((cluster, of_kubernetes)) = kubernetes {
         sources.spawn(kubernetes::Source::run(kubernetes::Parts {
@@ -176,7 +180,7 @@ fn spawn_with(
             allow: allow.clone(),
             names: names.clone(),
             dialer: dialer.clone(),
-            credentials: config.probe.credentials(),
+            login: login.clone(),
             patience: config.probe.silence,
             inputs: inputs.clone(),
             topology: topology.clone(),
@@ -190,6 +194,7 @@ fn spawn_with(
             names: names.clone(),
             range: ports,
             allow: allow.clone(),
+            login: login.clone(),
             inputs: inputs.clone(),
             topology: topology.clone(),
             metrics: Arc::clone(&metrics),
@@ -203,7 +208,7 @@ fn spawn_with(
             names,
             dialer,
             allow,
-            credentials: config.probe.credentials(),
+            login,
             patience: config.probe.silence,
             inputs: inputs.clone(),
             topology: topology.clone(),

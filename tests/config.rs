@@ -231,6 +231,7 @@ fn values_that_mean_nothing_are_refused_with_the_numbers() {
     refused(&nodes("limits:\n  connections: -1\n"), "invalid", 4);
     refused(&nodes("probe:\n  silence: 1s\n"), "1s is shorter than probe.interval, 2s", 4);
     refused(&nodes("probe:\n  username: x\n"), "needs probe.password_file", 4);
+    refused(&nodes("probe:\n  plain_password: yes\n"), "unknown variant `yes`", 4);
     refused(&nodes("probe:\n  username: x\n  password_file: /no/such\n"), "/no/such: No such file", 5);
     refused(&nodes("drain:\n  spread: 40s\n"), "30s is shorter than drain.spread, 40s", 3);
     refused(&nodes("log:\n  level: loud\n"), "\"loud\" is no level", 4);
@@ -370,6 +371,16 @@ fn odd_settings_are_allowed_with_a_warning() {
     assert!(drain("spread: 28s, linger: 3s").contains("30s is shorter than drain.spread and drain.linger, 28s and 3s"));
     assert_eq!(drain("spread: 27s, linger: 3s"), "");
     assert!(warnings(&format!("{HEAD}{NODES}tls: {{nodes: {{verify: off}}}}\n")).contains("verify is off"));
+    let login = |more: &str| format!("probe: {{username: u, password_file: Cargo.toml{more}}}\n");
+    assert_eq!(warnings(&format!("{HEAD}{NODES}{}", login(""))), "");
+    let never =
+        "probe.username logs in nowhere: no certificate of a node is verified, and probe.plain_password is never";
+    assert_eq!(warnings(&format!("{HEAD}{NODES}{}", login(", plain_password: never"))), never);
+    let unwatched = format!("{HEAD}discovery: {{kubernetes: {{service: c, watch_pods: false}}}}\n");
+    assert!(warnings(&format!("{unwatched}{}", login(""))).contains("no pod is known to be a StatefulSet's"));
+    assert_eq!(warnings(&format!("{unwatched}{}", login(", plain_password: always"))), "");
+    let verified = "tls: {nodes: {ca: Cargo.toml}}\n";
+    assert_eq!(warnings(&format!("{HEAD}{NODES}{verified}{}", login(", plain_password: never"))), "");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::Args;
 
 use crate::config::file::{Advertise, Discovery, File, Probe};
-use crate::config::{Config, ConfigError, HostPort, Listen, Resolved};
+use crate::config::{Config, ConfigError, HostPort, Listen, PlainPassword, Resolved};
 use crate::proxy::descriptors;
 use crate::telemetry;
 
@@ -38,6 +38,10 @@ pub struct RunArgs {
     /// The password of --username, alone in a file.
     #[arg(long, value_name = "F", requires = "username")]
     password_file: Option<PathBuf>,
+    /// Who is sent the password over plain TCP: listed (the contact points), always (each node that is found) or never
+    /// [default: listed].
+    #[arg(long, value_name = "RULE", requires = "username")]
+    plain_password: Option<PlainPassword>,
     /// Keeps each node's port across restarts of the gateway; made when it is not there.
     #[arg(long, value_name = "F")]
     state_file: Option<PathBuf>,
@@ -46,14 +50,15 @@ pub struct RunArgs {
 /// How long what is left may take when everything is over.
 const STOPPING: Duration = Duration::from_secs(1);
 
-const FLAGS: [&str; 6] = ["listen", "advertise", "admin", "username", "password_file", "state_file"];
+const FLAGS: [&str; 7] = ["listen", "advertise", "admin", "username", "password_file", "plain_password", "state_file"];
 
 /// Keys of the file and the flags that set them.
-const KEYS: [(&str, &str); 7] = [
+const KEYS: [(&str, &str); 8] = [
     ("discovery.contact_points", "--contact-point"),
     ("discovery.state_file", "--state-file"),
     ("probe.username", "--username"),
     ("probe.password_file", "--password-file"),
+    ("probe.plain_password", "--plain-password"),
     ("listen", "--listen"),
     ("advertise", "--advertise"),
     ("admin", "--admin"),
@@ -106,7 +111,8 @@ impl RunArgs {
         file.listen = self.listen.unwrap_or(file.listen);
         file.admin = self.admin.unwrap_or(file.admin);
         let (username, password_file) = (self.username.clone(), self.password_file.clone());
-        file.probe = Probe { username, password_file, ..file.probe };
+        let plain_password = self.plain_password.unwrap_or(file.probe.plain_password);
+        file.probe = Probe { username, password_file, plain_password, ..file.probe };
         file
     }
 
@@ -190,6 +196,10 @@ mod tests {
             "advertise: g\ndiscovery: {contact_points: [h]}\nprobe: {username: u, password_file: Cargo.toml}\n",
         );
         check(
+            "--contact-point h --advertise g --username u --password-file Cargo.toml --plain-password always",
+            "advertise: g\ndiscovery: {contact_points: [h]}\nprobe: {username: u, password_file: Cargo.toml, plain_password: always}\n",
+        );
+        check(
             "--contact-point h --advertise g --state-file ports.json",
             "advertise: g\ndiscovery: {contact_points: [h], state_file: ports.json}\n",
         );
@@ -220,6 +230,8 @@ mod tests {
             ("", "--config <FILE>"),
             ("--config x --listen 0.0.0.0:9042", "cannot be used with"),
             ("--contact-point h --username u", "--password-file"),
+            ("--contact-point h --username u --password-file f --plain-password no", "nor always nor never"),
+            ("--contact-point h --plain-password always", "--username"),
             ("--contact-point h --listen 9042", "has no port"),
             ("--contact-point h --advertise 0.0.0.0", "--advertise: 0.0.0.0 cannot be dialled"),
             (

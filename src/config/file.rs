@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::bounds::{Drain, Limits, Logins, Timeouts};
 use super::kubernetes::Kubernetes;
 use super::text::{BadText, Network, Time, time};
-use super::{Credentials, HostPort, Listen, LogFormat, Verify, ViewName, ViewRule};
+use super::{Credentials, HostPort, Listen, LogFormat, PlainPassword, Verify, ViewName, ViewRule};
 
 /// The configuration of cqlgate.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -226,11 +226,19 @@ pub struct Probe {
     /// The password, alone in a file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password_file: Option<PathBuf>,
+    /// Who is sent the password where no certificate says who it is: listed, only nodes that the file names or a StatefulSet owns.
+    pub plain_password: PlainPassword,
 }
 
 impl Default for Probe {
     fn default() -> Self {
-        Self { interval: Duration::from_secs(2), silence: Duration::from_secs(10), username: None, password_file: None }
+        Self {
+            interval: Duration::from_secs(2),
+            silence: Duration::from_secs(10),
+            username: None,
+            password_file: None,
+            plain_password: PlainPassword::Listed,
+        }
     }
 }
 

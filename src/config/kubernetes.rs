@@ -46,7 +46,8 @@ pub struct Kubernetes {
     /// Ports of single nodes, by the pod's name, in place of what follows from ordinals and of what the ledger would give.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub pins: BTreeMap<String, u16>,
-    /// Watch the pods themselves, too: only they tell a node that was scaled away from one that is being replaced.
+    /// Watch the pods themselves, too: only they tell a node that was scaled away from one that is being replaced, and the
+    /// StatefulSet's pods from one that somebody made with such a name.
     #[serde(default = "Kubernetes::default_watch_pods")]
     pub watch_pods: bool,
     /// Keeps what was found, so that the gateway can start while the API is away.

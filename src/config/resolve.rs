@@ -11,7 +11,9 @@ use super::file::{self, File};
 use super::kubernetes::is_object_name;
 use super::marked::{ConfigError, Problem};
 use super::text::{Time, is_name};
-use super::{Advertise, ClientTls, Config, ContactPoints, Discovery, ListedNode, NodeTls, Probe, Tls, Verify};
+use super::{
+    Advertise, ClientTls, Config, ContactPoints, Discovery, ListedNode, NodeTls, PlainPassword, Probe, Tls, Verify,
+};
 
 /// A configuration with nothing left to validate, and what is odd about it.
 #[derive(Clone, Debug)]
@@ -241,7 +243,27 @@ impl File {
             (Some(_), None) => found.problem("probe.username", "needs probe.password_file"),
             (None, Some(_)) => found.problem("probe.password_file", "needs probe.username"),
         }
+        self.warn_of_plain_password(&probe, found);
         probe
+    }
+}
+
+impl File {
+    /// Where there is a login that is sent to nobody.
+    fn warn_of_plain_password(&self, probe: &Probe, found: &mut Findings) {
+        let verified = self.tls.nodes.as_ref().is_some_and(|tls| tls.verify != Verify::Off);
+        let unwatched = self.discovery.kubernetes.as_ref().is_some_and(|kubernetes| !kubernetes.watch_pods);
+        let why = match probe.plain_password {
+            _ if verified || probe.username.is_none() => return,
+            PlainPassword::Never => "never",
+            PlainPassword::Listed if unwatched => {
+                "listed, and without discovery.kubernetes.watch_pods no pod is known to be a StatefulSet's"
+            }
+            _ => return,
+        };
+        found.warnings.push(format!(
+            "probe.username logs in nowhere: no certificate of a node is verified, and probe.plain_password is {why}"
+        ));
     }
 }
 

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::bounds::MemoryLimit;
-use super::{HostPort, Listen};
+use super::{HostPort, Listen, PlainPassword};
 
 /// The port of a node when none is written (Cassandra's `native_transport_port`).
 pub const NATIVE_PORT: u16 = 9042;
@@ -20,6 +20,19 @@ pub const NATIVE_PORT: u16 = 9042;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct BadText(String);
+
+impl FromStr for PlainPassword {
+    type Err = BadText;
+
+    fn from_str(text: &str) -> Result<Self, BadText> {
+        match text {
+            "listed" => Ok(Self::Listed),
+            "always" => Ok(Self::Always),
+            "never" => Ok(Self::Never),
+            _ => Err(BadText(format!("{text:?} is neither listed nor always nor never"))),
+        }
+    }
+}
 
 /// A duration with its unit: `500ms`, `10s`, `2m`, `1m 30s`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -13,7 +13,7 @@ use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use crate::config::Credentials;
+use crate::config::{Credentials, PlainPassword};
 use crate::cql::frame::{EVENT_STREAM, Flags, HEADER_LEN, Header, Opcode, Version, encode_frame};
 use crate::cql::message::error_code::BAD_CREDENTIALS;
 use crate::cql::message::request::encode_query;
@@ -21,6 +21,7 @@ use crate::cql::message::{self, Error, error_code};
 use crate::cql::primitives::DecodeError;
 use crate::cql::rows;
 
+use super::own_login::Login;
 use crate::proxy::dial::{DialError, DialFailure, Dialer, Target};
 use crate::proxy::stream::Stream;
 use crate::topology::input::LONGEST_NAME;
@@ -60,12 +61,32 @@ pub enum ClientError {
     LoginRefused { text: String },
     #[error("probe.password_file {path}: {kind}")]
     PasswordFile { path: PathBuf, kind: io::ErrorKind },
+    #[error("{}", withheld(*.rule))]
+    LoginWithheld { rule: PlainPassword },
+}
+
+fn withheld(rule: PlainPassword) -> &'static str {
+    match rule {
+        PlainPassword::Never => {
+            "the node asks for a login, and probe.plain_password is never: over plain TCP it is sent none"
+        }
+        _ => {
+            "the node asks for a login, and is sent none over plain TCP: neither the file names it nor a StatefulSet owns it \
+             (probe.plain_password: listed)"
+        }
+    }
 }
 
 impl ClientError {
     /// Trying again soon does not help: the user must do something.
     pub fn is_login(&self) -> bool {
-        matches!(self, Self::LoginNeeded { .. } | Self::LoginRefused { .. } | Self::PasswordFile { .. })
+        matches!(
+            self,
+            Self::LoginNeeded { .. }
+                | Self::LoginRefused { .. }
+                | Self::PasswordFile { .. }
+                | Self::LoginWithheld { .. }
+        )
     }
 
     /// The node answers, and does not take the gateway's own login: a wrong password, a file that cannot be read, or the replicas
@@ -79,7 +100,10 @@ impl ClientError {
             Self::Dial(error) => error.failure(),
             Self::Lost { .. } => DialFailure::Reset,
             Self::Silent { .. } => DialFailure::Timeout,
-            Self::LoginNeeded { .. } | Self::LoginRefused { .. } | Self::PasswordFile { .. } => DialFailure::Login,
+            Self::LoginNeeded { .. }
+            | Self::LoginRefused { .. }
+            | Self::PasswordFile { .. }
+            | Self::LoginWithheld { .. } => DialFailure::Login,
             Self::Malformed { .. } | Self::Unexpected { .. } | Self::Refused { .. } => DialFailure::Other,
         }
     }
@@ -134,17 +158,21 @@ impl Client {
     }
 
     /// STARTUP, and the login where the node asks for one. The password file is read each time, so that it may change.
-    pub async fn start(&mut self, credentials: Option<&Credentials>) -> Result<(), ClientError> {
+    pub async fn start(&mut self, login: &Login) -> Result<(), ClientError> {
         let options =
             [("CQL_VERSION", "3.0.0"), ("DRIVER_NAME", "cqlgate"), ("DRIVER_VERSION", env!("CARGO_PKG_VERSION"))];
         let answer = self.ask("STARTUP", Opcode::STARTUP, &message::encode_startup(&options)).await?;
         if answer.opcode != Opcode::AUTHENTICATE {
             return self.expect("STARTUP", &answer, Opcode::READY);
         }
-        let Some(credentials) = credentials else {
-            let class = message::parse_authenticate(&answer.body).unwrap_or("unknown");
-            let authenticator = shortened(class.rsplit('.').next().unwrap_or(class));
-            return Err(ClientError::LoginNeeded { authenticator });
+        let credentials = match login {
+            Login::Given(credentials) => credentials,
+            Login::Withheld(rule) => return Err(ClientError::LoginWithheld { rule: *rule }),
+            Login::Absent => {
+                let class = message::parse_authenticate(&answer.body).unwrap_or("unknown");
+                let authenticator = shortened(class.rsplit('.').next().unwrap_or(class));
+                return Err(ClientError::LoginNeeded { authenticator });
+            }
         };
         let read = {
             let credentials = credentials.clone();

@@ -3,7 +3,8 @@
 //! One control connection, to a node that is up or else to a contact point, registered for the cluster's events. An event
 //! only says *look again*: its address is never trusted (Cassandra 4.1 announces its own old address after a change). What is
 //! true is in `system.local` and `peers_v2`, read at each event, every [`RELIST`] and on each new connection; of what they say
-//! about nodes that are known, and about new ones, another node is asked.
+//! about nodes that are known, and about new ones, another node is asked. Over plain TCP only the contact points themselves are
+//! logged in to, unless `probe.plain_password` says otherwise: nodes that rows tell of are asked where they want no login.
 
 mod failures;
 
@@ -19,7 +20,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info};
 
-use crate::config::{Credentials, HostPort};
+use crate::config::HostPort;
 use crate::cql::message::event::{STATUS_CHANGE, TOPOLOGY_CHANGE};
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
@@ -29,6 +30,7 @@ use crate::topology::{HiddenReason, HostId, NodeState, Topology};
 use super::allow::Allow;
 use super::backoff::{Backoff, jittered};
 use super::client::{Client, ClientError, LOGIN_AGAIN};
+use super::own_login::OwnLogin;
 use super::refusals::{Refused, Said};
 use super::resolve::{Addresses, Names};
 use super::ring::{Members, Ring};
@@ -76,7 +78,7 @@ pub struct ContactPoints {
     pub names: Names,
     pub dialer: Dialer,
     pub allow: Allow,
-    pub credentials: Option<Credentials>,
+    pub login: OwnLogin,
     /// How long an answer may take.
     pub patience: Duration,
     pub inputs: mpsc::Sender<Input>,
@@ -152,6 +154,11 @@ impl ContactPoints {
             if error == ControlError::Stopped {
                 return Err(error);
             }
+            let withheld = matches!(&error, ControlError::Client(ClientError::LoginWithheld { .. }));
+            if withheld && memory.points.iter().all(|point| point.address != target.address) {
+                debug!(node = %target, %error, "no control connection to this node");
+                continue;
+            }
             memory.failures.note(&target.to_string(), &error.to_string());
             if !std::mem::take(&mut memory.stood) {
                 count(error.failure());
@@ -169,12 +176,15 @@ impl ContactPoints {
     fn up(&self) -> Vec<Target> {
         let topology = Arc::clone(&self.topology.borrow());
         let up = topology.nodes.iter().filter(|node| node.state == NodeState::Up);
-        up.map(|node| Target::at(node.address)).collect()
+        let mut up: Vec<Target> = up.map(|node| Target::at(node.address)).collect();
+        // Those that may be logged in to first.
+        up.sort_by_key(|target| !self.login.is_sent(target.address));
+        up
     }
 
     /// The contact points, each name with all its addresses.
     async fn resolve(&self, memory: &mut Memory) -> Vec<Target> {
-        let mut targets = Vec::new();
+        let (mut targets, mut unknown) = (Vec::new(), false);
         for point in &self.points {
             let ips: Vec<IpAddr> = match point.host.parse() {
                 Ok(ip) => vec![ip],
@@ -186,6 +196,7 @@ impl ContactPoints {
                     Err(error) => {
                         memory.failures.note(&point.host, &error.to_string());
                         self.metrics.contact_point_failed(DialFailure::Dns);
+                        unknown = true;
                         Vec::new()
                     }
                 },
@@ -194,8 +205,31 @@ impl ContactPoints {
             targets.extend(ips.into_iter().map(target));
         }
         self.allow.name(targets.iter().map(|target| target.address.ip()));
+        let addresses = targets.iter().map(|target| target.address);
+        // What the names led to before still counts while one of them leads nowhere.
+        if unknown {
+            self.login.vouch_also(addresses)
+        } else {
+            self.login.vouch(addresses)
+        }
         memory.points.clone_from(&targets);
         targets
+    }
+
+    /// A contact point that is known by its name may have moved to an address that rows tell of: it is logged in to there.
+    async fn look_up_again(&self, ring: &Ring) {
+        if ring.nodes.values().all(|node| self.login.is_sent(node.address)) {
+            return;
+        }
+        let look_up = async {
+            for point in self.points.iter().filter(|point| point.host.parse::<IpAddr>().is_err()) {
+                let Ok((found, _)) = self.names.lookup(&point.host, &Addresses::default()).await else { continue };
+                let ips = found.ipv4.into_iter().map(IpAddr::V4).chain(found.ipv6.into_iter().map(IpAddr::V6));
+                self.login.vouch_also(ips.map(|ip| SocketAddr::new(ip, point.port)));
+            }
+        };
+        // Whoever is not found now is looked for at the next reading.
+        _ = timeout(OPINION, look_up).await;
     }
 
     /// A control connection from its beginning to its end.
@@ -232,7 +266,7 @@ impl ContactPoints {
 
     async fn open(&self, target: &Target) -> Result<Client, ControlError> {
         let mut client = Client::open(&self.dialer, target, self.patience).await?;
-        client.start(self.credentials.as_ref()).await?;
+        client.start(&self.login.of(target.address)).await?;
         Ok(client)
     }
 
@@ -240,6 +274,7 @@ impl ContactPoints {
     async fn read(&self, control: &mut Client, target: &Target, memory: &mut Memory) -> Result<(), ControlError> {
         let ring = self.ask(control, target.address).await?;
         self.metrics.discovery_relists.inc();
+        self.look_up_again(&ring).await;
         memory.check_cluster(&ring)?;
         let doubted = memory.members.merge(&ring);
         if !doubted.is_empty() {
@@ -279,7 +314,8 @@ impl ContactPoints {
             let in_question = node.host_id.is_none_or(|id| doubted.contains(&id) || !ring.nodes.contains_key(&id));
             node.state == NodeState::Up && node.address != target.address && !in_question
         });
-        for other in others.take(SECOND_OPINIONS) {
+        let (sent, unsent): (Vec<_>, Vec<_>) = others.partition(|node| self.login.is_sent(node.address));
+        for other in sent.into_iter().chain(unsent).take(SECOND_OPINIONS) {
             if let Some(second) = self.opinion_of(&Target::at(other.address), ring).await {
                 return Some(second);
             }

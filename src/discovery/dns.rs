@@ -22,6 +22,7 @@ use crate::topology::{NodeId, NodeState, Topology};
 
 use super::allow::Allow;
 use super::kubernetes::pod_name;
+use super::own_login::OwnLogin;
 use super::refusals::Said;
 use super::resolve::{Addresses, Names, ResolveError, Target};
 
@@ -39,6 +40,7 @@ pub struct Dns {
     pub names: Names,
     pub range: PortRange,
     pub allow: Allow,
+    pub login: OwnLogin,
     pub inputs: mpsc::Sender<Input>,
     pub topology: watch::Receiver<Arc<Topology>>,
     pub metrics: Arc<Metrics>,
@@ -155,6 +157,8 @@ impl Dns {
         let advertised = self.topology.borrow().advertised;
         let mut found = self.found(memory);
         let refused = self.allow.refuse(&mut found, advertised);
+        // The file names the Service, and so whatever it leads to.
+        self.login.vouch(found.iter().map(|node| node.address));
         self.inputs.send(Input::Nodes(found)).await?;
         for hidden in memory.refused.take_over(refused) {
             self.inputs.send(Input::Hidden(hidden)).await?;

@@ -17,6 +17,7 @@ use crate::topology::NodeId;
 use crate::topology::input::{Found, Input, Listed, Placement};
 use crate::topology::ports::PortRange;
 
+use super::own_login::OwnLogin;
 use super::resolve::{Addresses, Failures, Names, follow};
 
 /// A list does not change; this often it is said to be still true, so that nobody takes discovery for stale.
@@ -49,7 +50,7 @@ impl Fixed {
     }
 
     /// Sends the list once every name was looked up, and again whenever an address changes.
-    pub async fn run(mut self, names: Names, inputs: mpsc::Sender<Input>, metrics: Arc<Metrics>) {
+    pub async fn run(mut self, names: Names, login: OwnLogin, inputs: mpsc::Sender<Input>, metrics: Arc<Metrics>) {
         let (told, mut news) = mpsc::channel::<News>(16);
         let mut lookups = JoinSet::new();
         let mut waiting: Vec<usize> = Vec::new();
@@ -94,7 +95,9 @@ impl Fixed {
             }
             if waiting.is_empty() {
                 metrics.discovery_heard();
-                if inputs.send(Input::Nodes(self.found())).await.is_err() {
+                let found = self.found();
+                login.vouch(found.iter().map(|node| node.address));
+                if inputs.send(Input::Nodes(found)).await.is_err() {
                     return;
                 }
             }

@@ -54,7 +54,6 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, interval, sleep_until};
 use tracing::{error, info};
 
-use crate::config::Credentials;
 use crate::config::kubernetes::Kubernetes;
 use crate::metrics::Metrics;
 use crate::proxy::dial::Dialer;
@@ -65,6 +64,7 @@ use crate::topology::{Advertised, NodeId, Topology};
 
 use super::allow::Allow;
 use super::clock::Clock;
+use super::own_login::OwnLogin;
 use super::refusals::Said;
 use super::resolve::Names;
 use agreed_ports::{Known, Wanted};
@@ -99,7 +99,7 @@ pub struct Parts {
     pub allow: Allow,
     pub names: Names,
     pub dialer: Dialer,
-    pub credentials: Option<Credentials>,
+    pub login: OwnLogin,
     /// How long a node's answer may take.
     pub patience: Duration,
     pub inputs: mpsc::Sender<Input>,
@@ -116,6 +116,7 @@ pub struct Source {
     config: Kubernetes,
     range: PortRange,
     allow: Allow,
+    login: OwnLogin,
     refused: Said,
     inputs: mpsc::Sender<Input>,
     topology: latest::Receiver<Arc<Topology>>,
@@ -150,7 +151,7 @@ pub struct Source {
 impl Source {
     /// Runs until nobody takes what it finds, or one of its watches breaks.
     pub async fn run(parts: Parts) {
-        let Parts { cluster, config, range, allow, names, dialer, credentials, patience, .. } = parts;
+        let Parts { cluster, config, range, allow, names, dialer, login, patience, .. } = parts;
         let Parts { inputs, topology, metrics, readiness, .. } = parts;
         let namespace = config.namespace.clone().unwrap_or_else(|| cluster.namespace.clone());
         info!(service = %config.service, %namespace, "watching the pods behind the Service");
@@ -159,7 +160,7 @@ impl Source {
             PodNames::new(names, &config.service, &namespace, &config.cluster_domain, Arc::clone(&metrics));
         let again = cluster.timing.elsewhere;
         let (elsewhere, found_elsewhere) = Elsewhere::new(dialer.clone(), patience, again);
-        let (unnamed, said) = Unnamed::new(Asks { dialer, credentials, patience, again });
+        let (unnamed, said) = Unnamed::new(Asks { dialer, login: login.clone(), patience, again });
         let mut watches = JoinSet::new();
         let agreed = config.stateful_sets.is_empty().then(|| {
             let store = ConfigMapStore::new(cluster.client.clone(), &cluster.namespace, &config.ledger);
@@ -171,6 +172,9 @@ impl Source {
             (wanted, known)
         });
         let oddities = Oddities::new(&config.service, &namespace);
+        if !config.watch_pods {
+            Oddities::without_pods("are not watched (discovery.kubernetes.watch_pods: false)");
+        }
         let (fold, suspicion) = (Fold::new(cluster.timing, config.family), Suspicion::new(cluster.timing));
         let source = Self {
             clock: Clock::new(),
@@ -179,6 +183,7 @@ impl Source {
             config,
             range,
             allow,
+            login,
             refused: Said::default(),
             inputs,
             topology,

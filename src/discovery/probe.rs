@@ -24,6 +24,7 @@ use crate::topology::{NodeId, NodeState, Topology};
 use super::backoff::Backoff;
 use super::client::{Client, ClientError, LOGIN_AGAIN};
 use super::identity::read_local;
+use super::own_login::{Login, OwnLogin};
 use crate::proxy::dial::{DialError, Dialer, Target};
 
 /// Dials are given up after this when a connection was lost (where the address went with the node, nobody refuses) and while a
@@ -43,6 +44,7 @@ pub struct Probe {
     pub target: Target,
     pub dialer: Dialer,
     pub settings: config::Probe,
+    pub login: OwnLogin,
     pub inputs: mpsc::Sender<Input>,
     pub topology: watch::Receiver<Arc<Topology>>,
     pub metrics: Arc<NodeMetrics>,
@@ -77,6 +79,8 @@ struct Memory {
     lost: bool,
     /// That a login is needed was said.
     login_said: bool,
+    /// Whether somebody vouches for it was waited for.
+    waited: bool,
     /// The last login was refused.
     degraded: Option<Degraded>,
 }
@@ -120,7 +124,7 @@ impl Probe {
             dialer.deadline = dialer.deadline.min(SHORT_DIAL);
         }
         let mut client = self.open(&dialer).await?;
-        let asked = match client.start(self.settings.credentials().as_ref()).await {
+        let asked = match client.start(&self.login.of(self.target.address)).await {
             Ok(()) => read_local(&mut client, self.target.address).await,
             Err(error) => Err(error),
         };
@@ -136,13 +140,21 @@ impl Probe {
                 }
                 self.connect_unnamed(&dialer, client).await
             }
+            Err(error @ ClientError::LoginWithheld { .. }) => {
+                if !std::mem::replace(&mut memory.waited, true) && self.login.vouched_soon(self.target.address).await {
+                    return Box::pin(self.connect(backoff, memory)).await;
+                }
+                self.login_failed(&error, memory);
+                let connected = self.connect_unnamed(&dialer, client).await?;
+                Ok(Connected { refused: Some(error), ..connected })
+            }
             // A login of ours that fails must not cost more than having none: clients log in as themselves.
             Err(error)
                 if error.is_refused_login() || memory.verified && matches!(error, ClientError::Refused { .. }) =>
             {
                 self.login_failed(&error, memory);
                 let mut waiting = self.open(&dialer).await?;
-                match waiting.start(None).await {
+                match waiting.start(&Login::Absent).await {
                     Ok(()) | Err(ClientError::LoginNeeded { .. }) => {
                         let connected = self.connect_unnamed(&dialer, waiting).await?;
                         Ok(Connected { refused: Some(error), ..connected })
@@ -181,7 +193,9 @@ impl Probe {
         let login_again = Instant::now() + LOGIN_INTERVALS * self.settings.interval;
         let mut asked = Instant::now();
         loop {
-            if let Some(refused) = connected.refused.take_if(|_| Instant::now() >= login_again) {
+            // One that was withheld is given as soon as somebody vouches for the node.
+            let withheld = matches!(connected.refused, Some(ClientError::LoginWithheld { .. }));
+            if let Some(refused) = connected.refused.take_if(|_| !withheld && Instant::now() >= login_again) {
                 return refused;
             }
             let mut questioned = false;
@@ -196,6 +210,11 @@ impl Probe {
                     Err(error) => return error,
                 },
                 error = lost(&mut connected.waiting) => return error,
+                () = self.login.vouched(self.target.address), if withheld => {
+                    if let Some(refused) = connected.refused.take() {
+                        return refused;
+                    }
+                }
             }
             asked = Instant::now();
             // Something speaks against it: perhaps no longer, perhaps it is true.
@@ -278,8 +297,9 @@ fn dead_reason(error: &ClientError) -> DeadReason {
         ClientError::Malformed { .. } | ClientError::Unexpected { .. } | ClientError::Refused { .. } => {
             DeadReason::Protocol
         }
-        ClientError::LoginNeeded { .. } | ClientError::LoginRefused { .. } | ClientError::PasswordFile { .. } => {
-            DeadReason::Login
-        }
+        ClientError::LoginNeeded { .. }
+        | ClientError::LoginRefused { .. }
+        | ClientError::PasswordFile { .. }
+        | ClientError::LoginWithheld { .. } => DeadReason::Login,
     }
 }

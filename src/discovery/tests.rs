@@ -6,6 +6,7 @@ mod fake_api;
 mod fixed;
 mod kubernetes;
 mod node;
+mod plain_password;
 mod services;
 
 use std::net::SocketAddr;

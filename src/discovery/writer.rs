@@ -22,6 +22,7 @@ use crate::topology::state::State;
 use crate::topology::{Advertised, Node, NodeId, NodeState, Topology};
 
 use super::clock::Clock;
+use super::own_login::OwnLogin;
 use super::probe::Probe;
 use super::state_file::StateFile;
 use super::store::Store;
@@ -189,6 +190,7 @@ pub struct Running {
 pub struct Probes {
     pub dialer: Dialer,
     pub settings: config::Probe,
+    pub login: OwnLogin,
     pub inputs: mpsc::Sender<Input>,
     pub topology: watch::Receiver<Arc<Topology>>,
     pub metrics: Arc<Metrics>,
@@ -251,6 +253,7 @@ impl Probes {
             target: Target { address: node.address, host: node.host_name() },
             dialer: self.dialer.clone(),
             settings: self.settings.clone(),
+            login: self.login.clone(),
             inputs: self.inputs.clone(),
             topology: self.topology.clone(),
             metrics: self.metrics.node(&id.0),

@@ -44,11 +44,18 @@ impl Oddities {
     /// Pods may not be watched, or may again.
     pub fn of_pods(&mut self, unseen: bool) {
         if begins(&mut self.pods_unseen, unseen) {
-            warn!(
-                "Pods may not be watched; EndpointSlices alone do not tell a pod that was scaled away from one that is being \
-                 replaced: its node stays down for a day, in place of a minute, before it counts as gone"
-            );
+            Self::without_pods("may not be watched");
         }
+    }
+
+    /// Pods are not watched, for this reason.
+    pub fn without_pods(reason: &str) {
+        warn!(
+            "Pods {reason}; EndpointSlices alone do not tell a pod that was scaled away from one that is being replaced: its node \
+             stays down for a day, in place of a minute, before it counts as gone. Nor do they tell the StatefulSet's pods from \
+             one that somebody made with such a name: each counts, and over plain TCP none is sent the gateway's password unless \
+             probe.plain_password is always"
+        );
     }
 
     pub fn of_service(&mut self, service: &ServiceObject) {

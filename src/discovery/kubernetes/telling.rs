@@ -85,6 +85,7 @@ impl Source {
             reason: HiddenReason::NotOwned,
             why: of.why.clone(),
         }));
+        self.login.vouch(self.fold.owned());
         if let Some(snapshot) = self.snapshot.as_mut().filter(|_| self.fold.is_listed()) {
             // Whoever waits for a port is nobody to start with.
             let placed: Vec<_> = self

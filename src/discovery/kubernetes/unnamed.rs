@@ -10,13 +10,13 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::config::Credentials;
 use crate::proxy::dial::{Dialer, Target};
 use crate::topology::HostId;
 
 use super::super::backoff::jittered;
 use super::super::client::{Client, ClientError, LOGIN_AGAIN};
 use super::super::identity::read_local;
+use super::super::own_login::OwnLogin;
 
 /// Addresses that are asked at the same time.
 const AT_ONCE: usize = 16;
@@ -28,7 +28,7 @@ pub type Said = (SocketAddr, Result<HostId, String>);
 #[derive(Clone)]
 pub struct Asks {
     pub dialer: Dialer,
-    pub credentials: Option<Credentials>,
+    pub login: OwnLogin,
     /// How long an answer may take.
     pub patience: Duration,
     /// Between two questions to one address.
@@ -85,7 +85,7 @@ impl Unnamed {
 impl Asks {
     async fn ask(&self, address: SocketAddr) -> Result<Option<HostId>, ClientError> {
         let mut client = Client::open(&self.dialer, &Target::at(address), self.patience).await?;
-        client.start(self.credentials.as_ref()).await?;
+        client.start(&self.login.of(address)).await?;
         Ok(read_local(&mut client, address).await?.host_id)
     }
 }

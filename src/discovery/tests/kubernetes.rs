@@ -3,6 +3,7 @@
 mod away;
 mod by_hand;
 mod faults;
+mod owners;
 mod pods;
 mod restored;
 

@@ -1,14 +1,17 @@
 //! The demo's node as discovery meets it: a ring whose members listen, or do not, at addresses of a test's choice.
 
 use std::net::SocketAddr;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::broadcast;
+use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
-use crate::cql::frame::Version;
+use crate::cql::frame::{Flags, HEADER_LEN, Header, Opcode, Version, encode_frame};
 use crate::cql::message::{Event, NodeChange};
 use crate::demo::node::{Arrival, Facts, Member, Node, Seen};
 use crate::proxy::tls::ClientAcceptor;
@@ -85,6 +88,57 @@ impl std::ops::Deref for FakeNode {
 
     fn deref(&self) -> &Node {
         &self.node
+    }
+}
+
+type Frames = Arc<Mutex<Vec<(Opcode, Vec<u8>)>>>;
+
+/// Whoever wants passwords: it asks each connection for a login, and keeps what it is sent.
+pub struct Collector {
+    frames: Frames,
+    _listening: AbortOnDropHandle<()>,
+}
+
+impl Collector {
+    pub async fn start(address: SocketAddr) -> Self {
+        let frames = Frames::default();
+        let (listener, kept) = (bind(address).await, Arc::clone(&frames));
+        let listening = async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                connections.spawn(collect(stream, Arc::clone(&kept)));
+            }
+        };
+        Self { frames, _listening: AbortOnDropHandle::new(tokio::spawn(listening)) }
+    }
+
+    /// How many frames of this opcode have come.
+    pub fn seen(&self, opcode: Opcode) -> usize {
+        self.frames.lock().unwrap().iter().filter(|(of, _)| *of == opcode).count()
+    }
+
+    /// Everything that it was sent.
+    pub fn text(&self) -> String {
+        self.frames.lock().unwrap().iter().map(|(_, body)| String::from_utf8_lossy(body).into_owned()).collect()
+    }
+}
+
+async fn collect(mut stream: TcpStream, kept: Frames) -> std::io::Result<()> {
+    loop {
+        let mut head = [0; HEADER_LEN];
+        stream.read_exact(&mut head).await?;
+        let header = Header::peek(&head).unwrap();
+        let mut body = vec![0; header.length as usize];
+        stream.read_exact(&mut body).await?;
+        kept.lock().unwrap().push((header.opcode, body));
+        let class = b"org.apache.cassandra.auth.PasswordAuthenticator";
+        let (opcode, body) = match header.opcode {
+            Opcode::OPTIONS => (Opcode::SUPPORTED, vec![0, 0]),
+            Opcode::STARTUP => (Opcode::AUTHENTICATE, [&(class.len() as u16).to_be_bytes()[..], class].concat()),
+            _ => (Opcode::AUTH_SUCCESS, (-1i32).to_be_bytes().to_vec()),
+        };
+        let header = Header { version: header.version | 0x80, flags: Flags::default(), opcode, ..header };
+        stream.write_all(&encode_frame(header, &body)).await?;
     }
 }
 

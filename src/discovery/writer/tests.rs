@@ -11,12 +11,13 @@ use crate::topology::state::Options;
 /// Discovery has found one node, where nobody answers.
 async fn writer() -> (Writer, Ends) {
     let text = "listen: 127.0.0.1:9042-9043\nadvertise: 127.0.0.1\ndiscovery: {contact_points: [\"127.0.0.1:1\"]}";
-    let settings = Config::parse("test.yaml", text, Path::new("/")).unwrap().config.probe;
+    let config = Config::parse("test.yaml", text, Path::new("/")).unwrap().config;
     let metrics = Metrics::new();
     let of_probes = Arc::clone(&metrics);
     let probes = |inputs, topology| Probes {
         dialer: Dialer { deadline: Duration::from_secs(1), tls: None },
-        settings,
+        settings: config.probe.clone(),
+        login: OwnLogin::new(&config),
         inputs,
         topology,
         metrics: of_probes,

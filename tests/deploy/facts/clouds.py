@@ -68,6 +68,9 @@ def notes_say_what_will_surprise():
     assert "without traffic" in notes({"loadBalancer": {"provider": "gke"}})
     assert "one replica" in notes({"replicas": 1})
     assert "EndpointSlices alone" in notes({"rbac": {"watchPods": False}})
+    unwatched = {"rbac": {"watchPods": False}, "credentials": {"secret": "role"}}
+    assert "WARNING: over plain TCP no pod is sent the password in role" in notes(unwatched)
+    assert "over plain TCP" not in notes(unwatched | {"tls": {"nodes": {"secret": "ca"}}}) + notes(unwatched | config(probe={"plain_password": "always"}))
     assert " & " not in notes({}), "a forward in the background is not there yet when the next command asks"
 
 

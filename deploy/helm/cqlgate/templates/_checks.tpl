@@ -103,6 +103,9 @@ WARNING: one replica: every connection is lost when its pod moves.
 {{- end }}
 {{- if and (include "cqlgate.kubernetes" .) (not .Values.rbac.watchPods) }}
 NOTE: rbac.watchPods is false: the gateway sees EndpointSlices alone, and cannot tell a pod that is away for a moment from one that was
-removed for good.
+removed for good, nor the StatefulSet's pods from one that somebody made with such a name.
+{{- if and .Values.credentials.secret (not .Values.tls.nodes.secret) (ne (dig "probe" "plain_password" "listed" .Values.config) "always") }}
+WARNING: over plain TCP no pod is sent the password in {{ .Values.credentials.secret }} then: set tls.nodes.secret, or config.probe.plain_password: always.
+{{- end }}
 {{- end }}
 {{- end -}}
