@@ -204,6 +204,7 @@ fn clients(c: &mut Criterion) {
     });
     let mut talk = conversation(V4, up.clone());
     drive(&register, |bytes, work| talk.request(bytes, work));
+    drive(&frame(V4, 0x80, 1, Opcode::READY, &[]), |bytes, work| talk.response(bytes, work));
     group.bench_function("a registered client is told DOWN, then UP", |b| {
         b.iter(|| {
             assert!(!black_box(talk.announce(&down)).is_empty());

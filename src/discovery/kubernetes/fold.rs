@@ -13,6 +13,8 @@
 //! aside once the node has been silent for a while ([`Fold::elsewhere`]), and the node is where it is found to answer. One that
 //! answers is never moved.
 
+mod conclude;
+mod cursor;
 mod doubt;
 mod gather;
 mod identity;
@@ -36,13 +38,13 @@ use super::listing::{Changed, Listing, Seen};
 use super::objects::{PodObject, Slice};
 use super::timing::Timing;
 use crate::config::kubernetes::Family;
+use cursor::Cursor;
 use doubt::Said;
 pub use identity::split;
-use offers::{Lives, Offer};
+use offers::Lives;
 use owners::{Disowned, Owners};
 use places::Place;
 use sift::Choice;
-use verdict::Verdict;
 
 /// A pod of a StatefulSet behind the Service, and where it lives; or, without a StatefulSet, a node that is known by its host_id.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -237,10 +239,11 @@ impl Fold {
     fn choose(&mut self, how: Withdrawn) {
         let before = std::mem::take(&mut self.chosen);
         self.sift();
-        let chosen = &self.chosen;
-        let lost = before.into_keys().filter(|id| !chosen.contains_key(id));
+        let mut now = Cursor::new(&self.chosen);
+        let lost = before.into_keys().filter(|id| now.at(id).is_none());
         self.withdrawn.extend(lost.map(|id| (id, how)));
         self.withdrawn.extend(self.disowned.iter().map(|of| (of.id.clone(), Withdrawn::Told)));
+        let chosen = &self.chosen;
         self.withdrawn.retain(|id, _| !chosen.contains_key(id));
     }
 
@@ -304,49 +307,8 @@ impl Fold {
                 said.since.get_or_insert(now);
             }
         }
-        let mut other_family = BTreeSet::new();
-        let ids: BTreeSet<NodeId> = self.chosen.keys().chain(self.known.keys()).cloned().collect();
-        for id in ids {
-            let before = self.known.get(&id);
-            let verdict = self.verdict(&id, before);
-            if let Verdict::OtherFamily(address) = verdict {
-                let family = self.family.map(|family| family.to_string()).unwrap_or_default();
-                let why = format!("pod {id} has no {family} address, and discovery.kubernetes.family wants one");
-                other_family.insert(Stranger { address, why });
-            }
-            let answers = before.is_some_and(|known| answers(&id, known.member.address));
-            let mut place = before.map(|known| known.place.clone()).unwrap_or_default();
-            let mut moved = before.and_then(|known| known.moved);
-            let presence = match (&verdict, before.map(|known| &known.presence)) {
-                (Verdict::Here(..), _) => Presence::Here,
-                (_, Some(Presence::Away(since))) => Presence::Away(*since),
-                (Verdict::Missing(Withdrawn::List(said)), _) if self.believed_at(said).is_none_or(|at| at > now) => {
-                    Presence::Doubted
-                }
-                (Verdict::Missing(Withdrawn::Slice), _) => Presence::Doubted,
-                _ => Presence::Away(now),
-            };
-            let member = match verdict {
-                Verdict::Here(member, places) => {
-                    let now_at = place.choose(&places, before.map(|known| known.member.address), answers, now);
-                    let address = now_at.unwrap_or(member.address);
-                    moved = self.moved(&id, before, &places, now);
-                    Some(Member { address, confirmed: moved.is_none(), ..member })
-                }
-                _ => before.map(|known| {
-                    let (listed, confirmed) = (Listed::Away, presence != Presence::Doubted);
-                    Member { listed, confirmed, ..known.member.clone() }
-                }),
-            };
-            if let Some(member) = member {
-                let exists = self.objects.get(&id).is_some_and(|object| object.exists);
-                let here = self.chosen.get(&id);
-                let answered = answers || before.is_some_and(|known| known.answered);
-                let ours = exists || here.map_or(before.is_some_and(|known| known.ours), |choice| choice.ours);
-                let shown = self.offer(&id).map_or_else(|| before.and_then(|of| of.shown.clone()), Offer::shown);
-                self.known.insert(id, Known { member, presence, heard: true, moved, place, shown, answered, ours });
-            }
-        }
+        let (known, other_family) = self.conclude(now, answers);
+        self.known = known;
         let left = self.known.iter().filter(|(id, known)| self.leaves_at(id, known).is_some_and(|at| at <= now));
         let left: Vec<NodeId> = left.map(|(id, _)| id.clone()).collect();
         for id in left {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
+use super::conclude::Heard;
 use super::{Fold, Known, Member, Presence, Timing, Withdrawn};
 use crate::topology::NodeId;
 
@@ -49,20 +50,19 @@ impl Fold {
     /// news; a list may be older than what the watch said before, where etcd was restored from a backup.
     pub(super) fn moved(
         &self,
-        id: &NodeId,
+        heard: Heard<'_>,
         before: Option<&Known>,
         places: &[SocketAddr],
         now: SystemTime,
     ) -> Option<Said> {
         let before = before.filter(|known| known.heard && !matches!(known.presence, Presence::Away(_)))?;
-        let news = [self.offer(id).map(|offer| offer.news), self.objects.get(id).map(|object| object.news)];
-        let by_list =
-            news.into_iter().max().flatten().is_some_and(|news| [self.whole_slices, self.whole_pods].contains(&news));
-        let said = match before.moved {
-            _ if !places.contains(&before.member.address) => {
-                by_list.then(|| Said { number: self.slices.lists(), since: Some(now) })
-            }
-            said => said,
+        let said = if places.contains(&before.member.address) {
+            before.moved
+        } else {
+            let news = [heard.offer.map(|offer| offer.news), heard.object.map(|object| object.news)];
+            let last = news.into_iter().max().flatten();
+            let by_list = last.is_some_and(|news| [self.whole_slices, self.whole_pods].contains(&news));
+            by_list.then(|| Said { number: self.slices.lists(), since: Some(now) })
         };
         said.filter(|said| self.believed_at(said).is_none_or(|at| at > now))
     }

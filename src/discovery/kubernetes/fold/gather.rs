@@ -48,12 +48,15 @@ impl Fold {
                 self.strangers.insert(Stranger { address: endpoint.address, why });
             }
         }
-        let of_pods: BTreeSet<IpAddr> = self.pods.iter().flat_map(|(_, pod)| pod.addresses.iter().copied()).collect();
-        let endpoints = self.slices.iter().flat_map(|(_, slice)| &slice.endpoints);
-        let named = endpoints.filter(|endpoint| !endpoint.is_unnamed());
-        let of_slices: BTreeSet<IpAddr> = named.map(|endpoint| endpoint.address).collect();
         // What is written by hand beside a named pod is that pod.
-        unnamed.retain(|at, _| !of_pods.contains(&at.ip()) && !of_slices.contains(&at.ip()));
+        if !unnamed.is_empty() {
+            let of_pods: BTreeSet<IpAddr> =
+                self.pods.iter().flat_map(|(_, pod)| pod.addresses.iter().copied()).collect();
+            let endpoints = self.slices.iter().flat_map(|(_, slice)| &slice.endpoints);
+            let named = endpoints.filter(|endpoint| !endpoint.is_unnamed());
+            let of_slices: BTreeSet<IpAddr> = named.map(|endpoint| endpoint.address).collect();
+            unnamed.retain(|at, _| !of_pods.contains(&at.ip()) && !of_slices.contains(&at.ip()));
+        }
         self.who.retain(|at, _| unnamed.contains_key(at));
         for (at, (endpoint, origin, name)) in &unnamed {
             match self.who.get(at) {

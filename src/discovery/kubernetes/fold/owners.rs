@@ -150,6 +150,9 @@ impl Owners {
 impl Fold {
     /// Why a pod that the slices show is none of its set's, if it is not.
     pub(super) fn disowns(&self, id: &NodeId, life: &Offer) -> Option<&str> {
+        if self.owners.refused.is_empty() {
+            return None;
+        }
         let object = self.pods.get(&id.0)?;
         let uid = object.uid.as_ref();
         let is_it = match &life.endpoint.uid {

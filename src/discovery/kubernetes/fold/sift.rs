@@ -6,7 +6,7 @@
 //! again for that name, not even while ours is being replaced.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use crate::topology::NodeId;
@@ -19,25 +19,29 @@ use super::{Fold, Stranger};
 /// One of the pods of a name.
 #[derive(Clone, Copy, Debug)]
 pub struct Choice {
-    life: usize,
+    pub life: usize,
     /// There is evidence that it is this cluster's.
     pub ours: bool,
 }
 
 impl Fold {
-    /// The pod of this name that is meant, as the slices show it.
-    pub(super) fn offer(&self, id: &NodeId) -> Option<&Offer> {
-        self.lives.get(id)?.get(self.chosen.get(id)?.life)
-    }
-
     /// Chooses for each name anew.
     pub(super) fn sift(&mut self) {
-        let mut chosen = BTreeMap::new();
+        let mut chosen = Vec::with_capacity(self.lives.len());
         let mut rivals = std::mem::take(&mut self.rivals);
         self.foreign.clear();
         self.doubtful.clear();
         let mut disowned = BTreeSet::new();
         for (id, lives) in &self.lives {
+            // What nearly all are.
+            if let [life] = lives.as_slice()
+                && life.origin == Origin::Controller
+                && rivals.is_empty()
+                && self.disowns(id, life).is_none()
+            {
+                chosen.push((id.clone(), Choice { life: 0, ours: true }));
+                continue;
+            }
             let known = self.known_among(id, lives);
             let mut best: Option<(Choice, &Offer)> = None;
             let mut losers = Vec::new();
@@ -87,14 +91,14 @@ impl Fold {
                 self.foreign.extend(life.places.iter().map(stranger));
             }
             if let Some((choice, _)) = best {
-                chosen.insert(id.clone(), choice);
+                chosen.push((id.clone(), choice));
             }
         }
         let slices = &self.slices;
         rivals.retain(|(_, slice)| slices.get(slice).is_some());
         self.rivals = rivals;
         self.disowned = disowned;
-        self.chosen = chosen;
+        self.chosen = chosen.into_iter().collect();
     }
 
     /// Whether a pod is this cluster's: surely, or perhaps; or why it is not. One that `is_known` and once was stays ours: a list

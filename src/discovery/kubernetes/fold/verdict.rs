@@ -6,13 +6,14 @@ use std::sync::Arc;
 use crate::topology::NodeId;
 use crate::topology::input::Listed;
 
+use super::conclude::Heard;
 use super::identity::split;
 use super::offers::Offer;
 use super::{Fold, Known, Member, Object, Withdrawn};
 
 impl Fold {
-    pub(super) fn verdict(&self, id: &NodeId, before: Option<&Known>) -> Verdict {
-        let offer = self.offer(id);
+    pub(super) fn verdict(&self, id: &NodeId, before: Option<&Known>, heard: Heard<'_>) -> Verdict {
+        let offer = heard.offer;
         // The slices have shown a later pod of this name, and may lack it only for now: that an earlier one is there, or was
         // deleted, says nothing of it.
         let shown = offer.map_or_else(|| before.and_then(|known| known.shown.clone()), Offer::shown);
@@ -21,7 +22,7 @@ impl Fold {
         };
         let disowned =
             |object: &&Object| object.exists && self.owners.refused(id, object.object.uid.as_ref()).is_some();
-        let object = self.objects.get(id).filter(|object| !outlived(object) && !disowned(object));
+        let object = heard.object.filter(|object| !outlived(object) && !disowned(object));
         let spoke_last = match (offer, object) {
             (Some(offer), Some(object)) => offer.news >= object.news,
             (offer, _) => offer.is_some(),
