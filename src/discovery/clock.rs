@@ -1,7 +1,9 @@
 //! Time that only goes forward: the wall clock at the start, and what has passed since by a clock that nobody sets. A wall clock
 //! that jumps a day ends no quarantine and keeps no node waiting.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {

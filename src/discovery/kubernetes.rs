@@ -162,13 +162,14 @@ impl Source {
         let (elsewhere, found_elsewhere) = Elsewhere::new(dialer.clone(), patience, again);
         let (unnamed, said) = Unnamed::new(Asks { dialer, login: login.clone(), patience, again });
         let mut watches = JoinSet::new();
+        let clock = Clock::new();
         let agreed = config.stateful_sets.is_empty().then(|| {
             let store = ConfigMapStore::new(cluster.client.clone(), &cluster.namespace, &config.ledger);
             let pins = config.pins.iter().map(|(name, port)| (NodeId::new(name), *port)).collect();
             let terms = Terms { range: range.clone(), quarantine: DEFAULT_QUARANTINE, pins };
             let (wanted, wants) = latest::channel(Wanted::default());
             let (tell, known) = latest::channel(Known::Nothing("the ledger has not been looked for yet".into()));
-            watches.spawn(agreed_ports::keep(store, terms, wants, tell));
+            watches.spawn(agreed_ports::keep(store, terms, clock, wants, tell));
             (wanted, known)
         });
         let oddities = Oddities::new(&config.service, &namespace);
@@ -177,7 +178,7 @@ impl Source {
         }
         let (fold, suspicion) = (Fold::new(cluster.timing, config.family), Suspicion::new(cluster.timing));
         let source = Self {
-            clock: Clock::new(),
+            clock,
             cluster,
             namespace,
             config,

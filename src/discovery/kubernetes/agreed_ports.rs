@@ -52,13 +52,18 @@ pub enum Known {
 }
 
 /// Looks for a ledger, and keeps to it and keeps it up to date; ends with the source.
-pub async fn keep<S: Store>(store: S, terms: Terms, mut wanted: watch::Receiver<Wanted>, known: watch::Sender<Known>) {
+pub async fn keep<S: Store>(
+    store: S,
+    terms: Terms,
+    clock: Clock,
+    mut wanted: watch::Receiver<Wanted>,
+    known: watch::Sender<Known>,
+) {
     let Some(ledger) = find(&store, &known).await else { return };
     let mut agreement = Agreement::new(store, terms.clone(), ledger.unwrap_or_default());
     // The StatefulSet that had the ports of its ordinals while it was the only one.
     let mut alone: Option<Arc<str>> = None;
     let mut unwritten = 0;
-    let clock = Clock::new();
     loop {
         let Wanted { present, gone } = wanted.borrow_and_update().clone();
         let follows = agreement.ledger().follows_ordinals(&present, &terms.range);
@@ -166,6 +171,10 @@ fn say(known: &watch::Sender<Known>, agreed: &Agreed) {
     }
 }
 
+#[cfg(test)]
+mod former;
+#[cfg(test)]
+mod rollout;
 #[cfg(test)]
 mod simulation;
 

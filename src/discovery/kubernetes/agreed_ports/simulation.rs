@@ -15,17 +15,21 @@ const STEPS: u64 = 40;
 const MOST_PODS: u64 = 4;
 
 /// xorshift64*, <https://www.jstatsoft.org/article/view/v008i14>.
-struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    pub fn below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % bound
     }
 
-    fn percent(&mut self, percent: u64) -> bool {
+    pub fn percent(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
 }
@@ -51,7 +55,7 @@ impl Replica {
     fn start(shelf: &Shelf) -> Self {
         let (wanted, wants) = watch::channel(Wanted::default());
         let (tell, known) = watch::channel(Known::Nothing("not asked".into()));
-        let task = tokio::spawn(keep(shelf.clone(), terms(), wants, tell)).abort_handle();
+        let task = tokio::spawn(keep(shelf.clone(), terms(), Clock::new(), wants, tell)).abort_handle();
         Self { wanted, known, task, told: BTreeMap::new() }
     }
 
@@ -79,7 +83,7 @@ impl Replica {
 
 /// What went wrong, with what was told by whom.
 async fn run(seed: u64) -> Result<(), String> {
-    let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+    let mut random = Random::new(seed);
     let (alone, second) = if random.percent(50) { ("a", "b") } else { ("b", "a") };
     let mut pods = vec![(alone, 1 + random.below(MOST_PODS))];
     let comes = 1 + random.below(STEPS - 10);

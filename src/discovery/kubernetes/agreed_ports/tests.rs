@@ -117,7 +117,7 @@ impl Kept {
             Terms { range: PortRange::new(first, first + 7).unwrap(), quarantine: Duration::from_secs(86_400), pins };
         let (wanted, wants) = watch::channel(Wanted::default());
         let (tell, known) = watch::channel(Known::Nothing("not asked".into()));
-        tokio::spawn(keep(shelf.clone(), terms, wants, tell));
+        tokio::spawn(keep(shelf.clone(), terms, Clock::new(), wants, tell));
         Self { wanted, known }
     }
 
@@ -262,6 +262,25 @@ async fn while_the_ledger_is_away_only_new_nodes_wait() {
     kept.until("a-0=9042 b-0=9049 b-1=waits").await;
     shelf.refuse(None);
     kept.until("a-0=9042 b-0=9049 b-1=9048").await;
+}
+
+/// It knows the ledger of before still, and whose ports are in quarantine there.
+#[tokio::test(start_paused = true)]
+async fn while_the_ledger_is_away_a_set_that_comes_alone_has_no_port_of_who_left() {
+    let shelf = Shelf::default();
+    let mut kept = Kept::start(&shelf);
+    kept.want("b-0 b-1");
+    shelf.until("b-0=9042 b-1=9043").await;
+    let gone = vec![NodeId::new("b-0"), NodeId::new("b-1")];
+    kept.wanted.send_replace(Wanted { present: Vec::new(), gone });
+    // More than half of the quarantine.
+    sleep(Duration::from_secs(13 * 3600)).await;
+    shelf.refuse(Some(StoreError::Unavailable("away".to_owned())));
+    kept.want("a-0 a-1");
+    sleep(Duration::from_secs(60)).await;
+    kept.until("a-0=waits a-1=waits").await;
+    shelf.refuse(None);
+    kept.until("a-0=9049 a-1=9048").await;
 }
 
 #[tokio::test(start_paused = true)]

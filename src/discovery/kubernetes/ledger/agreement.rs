@@ -118,6 +118,8 @@ pub struct Agreement<S> {
     store: S,
     terms: Terms,
     ledger: Ledger,
+    /// Claims that may be others' by now, since the store was last reached.
+    lapsed: BTreeSet<NodeId>,
     /// At the last look.
     present: BTreeSet<NodeId>,
     /// When those with a port were last present.
@@ -131,7 +133,8 @@ impl<S: Store> Agreement<S> {
     /// `ledger` is what an earlier run knew, or empty.
     pub fn new(store: S, terms: Terms, ledger: Ledger) -> Self {
         let (seen, missed, reported) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { store, terms, ledger, present: BTreeSet::new(), seen, missed, reported }
+        let (lapsed, present) = (BTreeSet::new(), BTreeSet::new());
+        Self { store, terms, ledger, lapsed, present, seen, missed, reported }
     }
 
     /// The ports of `present`, agreed with the other replicas. To be called when members or the stored ledger have changed,
@@ -139,10 +142,11 @@ impl<S: Store> Agreement<S> {
     /// they have none.
     pub async fn settle(&mut self, present: &[Member], gone: &[NodeId], now: SystemTime) -> Agreed {
         let view = self.look(present, gone, now);
-        let (refused, failure) = match agree(&self.store, &self.ledger, &view, &self.terms, now).await {
+        let (refused, failure) = match agree(&self.store, &self.valid(), &view, &self.terms, now).await {
             Ok(settled) => {
                 self.reported.extend(view.gone.into_iter().map(|id| (id, now)));
                 self.ledger = settled.ledger;
+                self.lapsed.clear();
                 (settled.unplaced, None)
             }
             Err(error) => {
@@ -156,10 +160,10 @@ impl<S: Store> Agreement<S> {
 
     /// What the ledger shall know of this look.
     fn look(&mut self, present: &[Member], gone: &[NodeId], now: SystemTime) -> View {
-        let entries = self.ledger.entries();
+        let (entries, valid) = (self.ledger.entries(), self.valid());
         // A ledger that was removed is made again as it was: a port of old comes before the one that is preferred.
         let void = self.ledger.is_void(present, &self.terms.range);
-        let known = |id: &NodeId| entries.get(id).filter(|_| !void).map(|claim| claim.port);
+        let known = |id: &NodeId| valid.entries.get(id).filter(|_| !void).map(|claim| claim.port);
         let with_known = |member: &Member| Member { prefers: known(&member.id).or(member.prefers), ..member.clone() };
         let members: Vec<Member> = present.iter().map(with_known).collect();
         let here: BTreeSet<&NodeId> = present.iter().map(|member| &member.id).collect();
@@ -185,7 +189,7 @@ impl<S: Store> Agreement<S> {
         self.ledger.deadline(self.terms.quarantine)
     }
 
-    /// What is known to be stored.
+    /// What is known to be stored, and who has left since.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
     }
@@ -203,25 +207,27 @@ impl<S: Store> Agreement<S> {
         for id in self.ledger.over(self.terms.quarantine / 2, now) {
             let stayed = here(&id) && self.present.contains(&id);
             if !stayed {
-                self.ledger.entries.remove(&id);
+                self.lapsed.insert(id);
             }
         }
     }
 
+    /// What of the ledger this replica may go by.
+    fn valid(&self) -> Ledger {
+        let entries = self.ledger.entries.iter().filter(|(id, _)| !self.lapsed.contains(id));
+        Ledger { entries: entries.map(|(id, claim)| (id.clone(), *claim)).collect() }
+    }
+
     fn agreed(&self, refused: BTreeMap<NodeId, PortError>, failure: Option<StoreError>) -> Agreed {
+        let valid = self.valid().entries;
         let lives = |(id, claim): &(&NodeId, &Claim)| claim.left.is_none() || self.present.contains(id);
         // Others may have stored by now that it has moved.
         let moves = |(id, claim): &(&NodeId, &Claim)| {
             let pin = self.terms.pins.get(id).filter(|pin| failure.is_some() && **pin != claim.port);
-            pin.is_some_and(|pin| self.ledger.entries.values().all(|claim| claim.port != *pin))
+            pin.is_some_and(|pin| valid.values().all(|claim| claim.port != *pin))
         };
-        let lives = self
-            .ledger
-            .entries
-            .iter()
-            .filter(lives)
-            .filter(|entry| !moves(entry))
-            .map(|(id, claim)| (id.clone(), claim.port));
+        let lives = valid.iter().filter(lives).filter(|entry| !moves(entry));
+        let lives = lives.map(|(id, claim)| (id.clone(), claim.port));
         let ports: BTreeMap<NodeId, u16> = lives.filter(|(_, port)| self.terms.range.contains(*port)).collect();
         let mut unplaced: BTreeMap<NodeId, Unplaced> = refused.into_iter().map(|(id, why)| (id, why.into())).collect();
         if let Some(failure) = &failure {
