@@ -107,7 +107,7 @@ pub async fn spawn(
     let in_kubernetes =
         matches!(config.discovery, Discovery::Kubernetes(_)) || matches!(config.advertise, Advertise::Service(_));
     let cluster = if in_kubernetes { Some(Cluster::connect().await?) } else { None };
-    spawn_with(Names::System, cluster, config, ports, metrics, node_tls, readiness)
+    spawn_with(Names::system(), cluster, config, ports, metrics, node_tls, readiness)
 }
 
 /// `cluster` is there where the configuration needs it.

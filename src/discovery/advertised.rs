@@ -24,7 +24,7 @@ pub async fn run(advertise: Advertise, names: Names, inputs: mpsc::Sender<Input>
         Advertise::Service(_) => return pending().await,
     };
     let mut advertised = Advertised::default();
-    follow(names, host, Arc::default(), Failures::Wrong, move |addresses| {
+    follow(names, host, Arc::default(), Failures::Wrong, None, move |addresses| {
         let news = addresses.map(|addresses| choose_each(advertised, &addresses)).filter(|next| *next != advertised);
         advertised = news.unwrap_or(advertised);
         let inputs = inputs.clone();

@@ -59,7 +59,7 @@ impl Fixed {
             waiting.push(index);
             let told = told.clone();
             let (names, host, wake) = (names.clone(), node.address.host.clone(), Arc::clone(wake));
-            lookups.spawn(follow(names, host, wake, Failures::Wrong, move |addresses| {
+            lookups.spawn(follow(names, host, wake, Failures::Wrong, None, move |addresses| {
                 let told = told.clone();
                 async move { _ = told.send((index, addresses)).await }
             }));

@@ -156,8 +156,14 @@ impl Source {
         let namespace = config.namespace.clone().unwrap_or_else(|| cluster.namespace.clone());
         info!(service = %config.service, %namespace, "watching the pods behind the Service");
         let snapshot = config.snapshot_file.as_deref().map(|path| Snapshot::new(path, &namespace, &config.service));
-        let (names, answers) =
-            PodNames::new(names, &config.service, &namespace, &config.cluster_domain, Arc::clone(&metrics));
+        let (names, answers) = PodNames::new(
+            names,
+            &config.service,
+            &namespace,
+            &config.cluster_domain,
+            cluster.timing,
+            Arc::clone(&metrics),
+        );
         let again = cluster.timing.elsewhere;
         let (elsewhere, found_elsewhere) = Elsewhere::new(dialer.clone(), patience, again);
         let (unnamed, said) = Unnamed::new(Asks { dialer, login: login.clone(), patience, again });

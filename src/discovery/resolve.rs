@@ -1,25 +1,26 @@
 //! DNS: the names of listed nodes and the advertised name, looked up and kept fresh.
 //!
-//! The system's own `resolv.conf` and `hosts` are read again for every look-up, so that they may change; nothing is kept
-//! between two look-ups but the last good answer, which outlives any failure. A dial never waits for DNS.
+//! One resolver serves all names. The system's own `resolv.conf` and `hosts` are read again when it is [a while](KEPT) old, so that
+//! they may change; no answer is kept in it, only by who asked: the last good one outlives any failure. A dial never waits for DNS.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hickory_resolver::TokioResolver;
 #[cfg(test)]
 use hickory_resolver::config::{ResolveHosts, ResolverConfig};
-#[cfg(test)]
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{RData, RecordType};
+use hickory_resolver::{ResolverBuilder, TokioResolver};
 use thiserror::Error;
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
+
+use super::backoff::jittered;
 
 /// One look-up, both families, retries included.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -29,6 +30,8 @@ const SHORTEST: Duration = Duration::from_secs(5);
 const LONGEST: Duration = Duration::from_secs(60);
 /// Between look-ups that are asked for before the TTL is over, and after a failure without any answer yet.
 const AGAIN: Duration = Duration::from_secs(1);
+/// A resolver is used for so long; the next look-up makes another.
+const KEPT: Duration = Duration::from_secs(30);
 /// More addresses than any name that means one thing has; the rest is left out.
 const MAX_ADDRESSES: usize = 64;
 /// More nodes than a range of ports has.
@@ -61,16 +64,33 @@ pub struct Addresses {
     pub ipv6: Vec<Ipv6Addr>,
 }
 
-/// Where names are looked up.
-#[derive(Clone, Debug)]
-pub enum Names {
+/// Where names are looked up; its clones share one resolver.
+#[derive(Clone)]
+pub struct Names {
+    servers: Servers,
+    resolver: Arc<Mutex<Option<(Instant, TokioResolver)>>>,
+}
+
+#[derive(Clone)]
+enum Servers {
+    /// Those of `resolv.conf`.
     System,
-    /// These servers only, and no hosts file.
     #[cfg(test)]
-    Servers(ResolverConfig),
+    Given(ResolverConfig),
 }
 
 impl Names {
+    /// As the system is configured.
+    pub fn system() -> Self {
+        Self { servers: Servers::System, resolver: Arc::default() }
+    }
+
+    /// These servers only, and no hosts file.
+    #[cfg(test)]
+    pub fn of(servers: ResolverConfig) -> Self {
+        Self { servers: Servers::Given(servers), resolver: Arc::default() }
+    }
+
     /// Both families of a name, and how long they may be used. A family whose look-up failed keeps what `last` had.
     pub async fn lookup(&self, host: &str, last: &Addresses) -> Result<(Addresses, Duration), ResolveError> {
         match timeout(DEADLINE, self.lookup_both(host, last)).await {
@@ -137,17 +157,33 @@ impl Names {
     }
 
     async fn resolver(&self) -> Result<TokioResolver, NetError> {
+        let mut kept = self.resolver.lock().await;
+        if let Some((_, resolver)) = kept.as_ref().filter(|(since, _)| since.elapsed() < KEPT) {
+            return Ok(resolver.clone());
+        }
+        let resolver = self.servers.resolver().await?;
+        *kept = Some((Instant::now(), resolver.clone()));
+        Ok(resolver)
+    }
+}
+
+impl Servers {
+    async fn resolver(&self) -> Result<TokioResolver, NetError> {
+        let build = |mut builder: ResolverBuilder<TokioRuntimeProvider>| {
+            builder.options_mut().cache_size = 0;
+            builder.build()
+        };
         match self {
             // It reads resolv.conf and the hosts file.
-            Self::System => spawn_blocking(|| TokioResolver::builder_tokio()?.build())
+            Self::System => spawn_blocking(move || build(TokioResolver::builder_tokio()?))
                 .await
                 .unwrap_or_else(|error| Err(std::io::Error::other(error).into())),
             #[cfg(test)]
-            Self::Servers(config) => {
+            Self::Given(config) => {
                 let provider = TokioRuntimeProvider::default();
                 let mut builder = TokioResolver::builder_with_config(config.clone(), provider);
                 builder.options_mut().use_hosts_file = ResolveHosts::Never;
-                builder.build()
+                build(builder)
             }
         }
     }
@@ -208,12 +244,20 @@ pub enum Failures {
     Ordinary,
 }
 
+/// When a name need not be known: then it is asked for but rarely.
+pub struct Pace {
+    pub is_calm: watch::Receiver<bool>,
+    /// Between two look-ups then, where the TTL is not longer; shortened by up to a quarter, so that names are not asked for in step.
+    pub rarely: Duration,
+}
+
 /// Looks a name up for ever: after its TTL, and soon after `wake`. Tells every good answer, and `None` of every failure.
 pub async fn follow<F>(
     names: Names,
     host: String,
     wake: Arc<Notify>,
     failures: Failures,
+    mut pace: Option<Pace>,
     mut tell: impl FnMut(Option<Addresses>) -> F,
 ) where
     F: Future<Output = ()>,
@@ -247,8 +291,28 @@ pub async fn follow<F>(
             }
         };
         tokio::select! {
-            () = sleep(wait) => {}
+            () = rest(wait, &mut pace) => {}
             () = wake.notified() => sleep(AGAIN.saturating_sub(started.elapsed())).await,
+        }
+    }
+}
+
+/// Waits from one look-up to the next, `wait` by its TTL.
+async fn rest(wait: Duration, pace: &mut Option<Pace>) {
+    let Some(Pace { is_calm, rarely }) = pace else { return sleep(wait).await };
+    let answered = Instant::now();
+    let rarely = jittered(*rarely).max(wait);
+    let mut earliest = answered;
+    loop {
+        let wait = if *is_calm.borrow_and_update() { rarely } else { wait };
+        let due = earliest.max(answered + wait);
+        tokio::select! {
+            () = sleep_until(due) => return,
+            changed = is_calm.changed() => match changed {
+                // Many nodes may have died at once.
+                Ok(()) => earliest = Instant::now() + (AGAIN - jittered(AGAIN)),
+                Err(_) => return sleep_until(due).await,
+            },
         }
     }
 }
@@ -271,5 +335,45 @@ mod tests {
         let ipv6 = Addresses { ipv4: Vec::new(), ..both };
         assert_eq!(ipv6.choose(Some(ip("10.0.0.2"))), Some(ip("::1")));
         assert_eq!(Addresses::default().choose(Some(ip("10.0.0.2"))), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_resolver_serves_all_until_it_is_old() {
+        let names = Names::of(ResolverConfig::default());
+        let mut made = Vec::new();
+        for wait in [Duration::ZERO, KEPT / 2, KEPT / 2] {
+            sleep(wait).await;
+            names.clone().resolver().await.unwrap();
+            made.push(names.resolver.lock().await.as_ref().unwrap().0);
+        }
+        assert!(made[0] == made[1] && made[1] < made[2], "{made:?}");
+    }
+
+    /// A minute at the shortest TTL, calm but for the middle third: how often it is asked.
+    #[tokio::test(start_paused = true)]
+    async fn a_name_is_asked_for_rarely_while_all_is_calm() {
+        let (tell, is_calm) = watch::channel(true);
+        let mut pace = Some(Pace { is_calm, rarely: Duration::from_secs(120) });
+        let began = Instant::now();
+        let asked = async {
+            let mut asked = Vec::new();
+            loop {
+                rest(SHORTEST, &mut pace).await;
+                asked.push(began.elapsed().as_secs());
+                if asked.len() == 6 {
+                    return asked;
+                }
+            }
+        };
+        let change = async {
+            for (second, calm) in [(20, false), (40, true)] {
+                sleep(Duration::from_secs(second) - began.elapsed()).await;
+                tell.send_replace(calm);
+            }
+        };
+        let (asked, ()) = tokio::join!(asked, change);
+        assert_eq!(asked[..4], [20, 25, 30, 35], "{asked:?}");
+        assert!(asked[4] == 40 || (125..=155).contains(&asked[4]), "{asked:?}");
+        assert!(asked[5] - asked[4] >= 90, "{asked:?}");
     }
 }

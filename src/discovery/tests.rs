@@ -39,7 +39,7 @@ fn config(discovery: &str) -> Config {
 }
 
 fn start_with(config: &Config) -> Running {
-    start_by(Names::System, config)
+    start_by(Names::system(), config)
 }
 
 fn start_by(names: Names, config: &Config) -> Running {

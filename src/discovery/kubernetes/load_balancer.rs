@@ -70,7 +70,8 @@ pub async fn run(
                         }
                     }
                 };
-                let task = tokio::spawn(follow(names.clone(), host.clone(), Arc::default(), Failures::Wrong, tell));
+                let task =
+                    tokio::spawn(follow(names.clone(), host.clone(), Arc::default(), Failures::Wrong, None, tell));
                 (host, AbortOnDropHandle::new(task))
             });
         }

@@ -1,5 +1,6 @@
 //! The pods' DNS names: `pod.service.namespace.svc.domain` (Kubernetes documentation, "Stable Network ID"), each looked up
-//! when its TTL is over and whenever the watch says that its pod has moved.
+//! whenever the watch says that its pod has moved, and when its TTL is over while there is a reason: the node is not up, or the name
+//! leads elsewhere. The others are looked up every few minutes, because a name that leads elsewhere may say that a watch is silent.
 //!
 //! A name never decides while the API is heard: DNS is fed by the same API, through caches. It decides only when the API is not
 //! heard and the address that was last known is dead, because the cluster's DNS may still hear what the gateway does not.
@@ -8,7 +9,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info};
 
@@ -16,8 +17,9 @@ use crate::metrics::Metrics;
 use crate::topology::NodeId;
 use crate::topology::input::Listed;
 
-use super::super::resolve::{Addresses, Failures, Names, follow};
+use super::super::resolve::{Addresses, Failures, Names, Pace, follow};
 use super::fold::Member;
+use super::timing::Timing;
 
 /// What a look-up found; `None` when it failed.
 pub type Answer = (NodeId, Option<Addresses>);
@@ -30,12 +32,21 @@ struct Followed {
     /// Where the name led when the API was not heard and the node was dead.
     led: Option<IpAddr>,
     wake: Arc<Notify>,
+    /// There is no reason to ask for it.
+    is_calm: watch::Sender<bool>,
     task: AbortOnDropHandle<()>,
+}
+
+impl Followed {
+    fn disagrees(&self) -> bool {
+        self.answer.as_ref().is_some_and(|answer| !answer.has(self.address))
+    }
 }
 
 /// The names of all members that have one.
 pub struct PodNames {
     names: Names,
+    timing: Timing,
     /// `.service.namespace.svc.domain`.
     suffix: String,
     followed: HashMap<NodeId, Followed>,
@@ -50,11 +61,12 @@ impl PodNames {
         service: &str,
         namespace: &str,
         domain: &str,
+        timing: Timing,
         metrics: Arc<Metrics>,
     ) -> (Self, mpsc::Receiver<Answer>) {
         let (tell, answers) = mpsc::channel(64);
         let suffix = format!(".{service}.{namespace}.svc.{domain}");
-        (Self { names, suffix, followed: HashMap::new(), tell, metrics }, answers)
+        (Self { names, timing, suffix, followed: HashMap::new(), tell, metrics }, answers)
     }
 
     /// The name of a pod that has one.
@@ -62,8 +74,12 @@ impl PodNames {
         member.hostname.as_ref().map(|hostname| format!("{hostname}{}", self.suffix).into())
     }
 
-    /// Follows the names of these members and of no others; looks one up at once when its pod has moved.
-    pub fn follow<'a>(&mut self, members: impl Iterator<Item = (&'a NodeId, &'a Member)>) {
+    /// Follows the names of these members and of no others; looks one up at once when its pod has moved, and rarely while it is up.
+    pub fn follow<'a>(
+        &mut self,
+        members: impl Iterator<Item = (&'a NodeId, &'a Member)>,
+        is_up: impl Fn(&NodeId) -> bool,
+    ) {
         let wanted: HashMap<&NodeId, (Arc<str>, IpAddr)> =
             members.filter_map(|(id, member)| Some((id, (self.host(member)?, member.address.ip())))).collect();
         // A look-up never ends by itself: one that panicked is begun anew.
@@ -76,6 +92,8 @@ impl PodNames {
                     followed.address = address;
                     followed.wake.notify_one();
                 }
+                let is_calm = is_up(id) && !followed.disagrees();
+                followed.is_calm.send_if_modified(|before| std::mem::replace(before, is_calm) != is_calm);
                 continue;
             }
             let (wake, tell, of) = (Arc::new(Notify::new()), self.tell.clone(), id.clone());
@@ -85,8 +103,11 @@ impl PodNames {
             };
             // With the dot at its end the name is absolute: no search list is gone through.
             let (names, name, woken) = (self.names.clone(), format!("{host}."), Arc::clone(&wake));
-            let task = AbortOnDropHandle::new(tokio::spawn(follow(names, name, woken, Failures::Ordinary, told)));
-            let followed = Followed { host, address, answer: None, led: None, wake, task };
+            let (is_calm, calm) = watch::channel(is_up(id));
+            let pace = Some(Pace { is_calm: calm, rarely: self.timing.names });
+            let following = follow(names, name, woken, Failures::Ordinary, pace, told);
+            let task = AbortOnDropHandle::new(tokio::spawn(following));
+            let followed = Followed { host, address, answer: None, led: None, wake, is_calm, task };
             self.followed.insert(id.clone(), followed);
         }
     }
@@ -105,8 +126,7 @@ impl PodNames {
 
     /// Whether a node's name leads elsewhere than where the watch says that it lives.
     pub fn disagrees(&self, id: &NodeId) -> bool {
-        let Some(followed) = self.followed.get(id) else { return false };
-        followed.answer.as_ref().is_some_and(|answer| !answer.has(followed.address))
+        self.followed.get(id).is_some_and(Followed::disagrees)
     }
 
     /// Whether a node's name leads where it is listed.

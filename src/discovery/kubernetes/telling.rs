@@ -47,7 +47,8 @@ impl Source {
         self.unnamed.follow(self.fold.unnamed().filter(|at| allowed(*at)));
         if by_name {
             // The pod of one that is away may come back unheard: then nothing but its name tells.
-            self.names.follow(self.fold.members().filter(|(_, member)| member.is_present() || self.api_away));
+            let followed = self.fold.members().filter(|(_, member)| member.is_present() || self.api_away);
+            self.names.follow(followed, |id| state(id) == Some(NodeState::Up));
             if self.api_away {
                 let dead = |(id, _): &(&NodeId, &Member)| state(id) == Some(NodeState::Down);
                 self.fold.members().filter(dead).for_each(|(id, member)| self.names.lead(id, member.address.ip()));

@@ -323,7 +323,7 @@ async fn a_bad_state_file_stops_the_start() {
     let refused = |contents: &str| {
         std::fs::write(file.path(), contents).unwrap();
         let ports = PortRange::new(9042, 9043).unwrap();
-        spawn_with(Names::System, None, &config(&text), ports, Metrics::new(), None, &Readiness::new())
+        spawn_with(Names::system(), None, &config(&text), ports, Metrics::new(), None, &Readiness::new())
             .err()
             .unwrap()
             .to_string()

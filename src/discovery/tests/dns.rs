@@ -60,7 +60,7 @@ impl NameServer {
         let mut connection = ConnectionConfig::udp();
         connection.port = server.port();
         let server = NameServerConfig::new(server.ip(), true, vec![connection]);
-        let names = Names::Servers(ResolverConfig::from_name_servers(vec![server]));
+        let names = Names::of(ResolverConfig::from_name_servers(vec![server]));
         Self { zone, ttl, asked, names, task: task.abort_handle() }
     }
 
@@ -176,6 +176,19 @@ async fn an_advertised_name_without_address_keeps_the_gateway_from_being_ready()
     assert!(running.readiness.pending_names().contains(&Arc::from("advertised address")));
     server.set("gate.test", &[[203, 0, 113, 7]]);
     running.until_ready().await;
+}
+
+/// Whoever asks has a reason.
+#[tokio::test]
+async fn no_answer_is_kept_whatever_its_ttl() {
+    let server = NameServer::start().await;
+    server.set_ttl(60);
+    for last in [1, 2] {
+        server.set("moves.test", &[[127, 33, 5, last]]);
+        let (found, _) = server.names.clone().lookup("moves.test.", &Addresses::default()).await.unwrap();
+        assert_eq!(found.ipv4, [Ipv4Addr::new(127, 33, 5, last)]);
+        assert_eq!(server.asked("moves.test"), 2 * usize::from(last));
+    }
 }
 
 #[tokio::test]

@@ -29,6 +29,7 @@ const QUICK: Timing = Timing {
     renew: Duration::from_secs(600),
     suspicion: Duration::from_secs(600),
     longest_suspicion: Duration::from_secs(600),
+    names: Duration::from_secs(600),
     doubt: Duration::from_secs(60),
     forbidden: Duration::from_millis(100),
     elsewhere: Duration::from_millis(300),
@@ -83,7 +84,7 @@ impl Scene {
 
     /// The gateway's discovery; `keys` are more of `discovery.kubernetes`.
     fn start(&self, keys: &str) -> Running {
-        self.start_by(Names::System, QUICK, &in_kubernetes(keys))
+        self.start_by(Names::system(), QUICK, &in_kubernetes(keys))
     }
 
     fn start_by(&self, names: Names, timing: Timing, config: &Config) -> Running {
@@ -92,7 +93,7 @@ impl Scene {
 
     /// As [`Self::start`], until every pod's node is up at its port.
     async fn started(&self, timing: Timing) -> Running {
-        let mut running = self.start_by(Names::System, timing, &in_kubernetes("dial: address"));
+        let mut running = self.start_by(Names::system(), timing, &in_kubernetes("dial: address"));
         for ordinal in 0..self.nodes.len() {
             running.until_state(9042 + ordinal as u16, NodeState::Up).await;
         }

@@ -41,7 +41,7 @@ async fn a_pod_that_somebody_made_is_hidden_and_sent_no_password() {
     let scene = with_passwords([54, 1]).await;
     let collector = Collector::start(scene.address(7)).await;
     let file = tempfile::NamedTempFile::new().unwrap();
-    let mut running = scene.start_by(Names::System, QUICK, &config(&(probe(&file, "") + KEYS)));
+    let mut running = scene.start_by(Names::system(), QUICK, &config(&(probe(&file, "") + KEYS)));
     running.until_known(9042).await;
     running.until_known(9043).await;
     running.until_ready().await;
@@ -67,7 +67,7 @@ async fn a_pod_that_nobody_is_known_to_own_is_sent_no_password() {
     let collector = Collector::start(scene.address(7)).await;
     scene.api.put(Kind::Slices, "cassandra-x1", scene.slice(&[7]));
     let file = tempfile::NamedTempFile::new().unwrap();
-    let mut running = scene.start_by(Names::System, QUICK, &config(&(probe(&file, "") + KEYS)));
+    let mut running = scene.start_by(Names::system(), QUICK, &config(&(probe(&file, "") + KEYS)));
     running.until_state(9049, NodeState::Up).await;
     until_asked_in_vain(&collector).await;
     running.until_withheld("probe.plain_password: listed", 1).await;
@@ -79,7 +79,7 @@ async fn pods_that_are_listed_a_moment_after_their_endpoints_are_logged_in_to_at
     let scene = with_passwords([54, 4]).await;
     scene.api.break_with(Kind::Pods, Verb::List, Fault::Unavailable);
     let file = tempfile::NamedTempFile::new().unwrap();
-    let mut running = scene.start_by(Names::System, QUICK, &config(&(probe(&file, "") + KEYS)));
+    let mut running = scene.start_by(Names::system(), QUICK, &config(&(probe(&file, "") + KEYS)));
     let asked = |n: usize| !scene.nodes[n].as_ref().unwrap().connected().is_empty();
     until(|| asked(0) && asked(1), || "nobody was dialled".to_owned()).await;
     scene.api.mend();
@@ -93,7 +93,7 @@ async fn without_the_right_to_watch_pods_nobody_is_sent_the_password_until_it_is
     let scene = with_passwords([54, 3]).await;
     scene.api.break_with(Kind::Pods, Verb::List, Fault::Forbidden);
     let file = tempfile::NamedTempFile::new().unwrap();
-    let mut running = scene.start_by(Names::System, QUICK, &config(&(probe(&file, "") + KEYS)));
+    let mut running = scene.start_by(Names::system(), QUICK, &config(&(probe(&file, "") + KEYS)));
     for port in [9042, 9043] {
         assert_eq!(running.until_state(port, NodeState::Up).await.host_id, None);
     }
@@ -104,7 +104,7 @@ async fn without_the_right_to_watch_pods_nobody_is_sent_the_password_until_it_is
     running.until_known(9043).await;
     running.until_withheld("probe.plain_password: listed", 0).await;
     let mut running = scene.start_by(
-        Names::System,
+        Names::system(),
         QUICK,
         &config(&(probe(&file, "plain_password: always, ") + &KEYS.replace("dial:", "watch_pods: false, dial:"))),
     );

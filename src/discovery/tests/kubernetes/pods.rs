@@ -85,7 +85,7 @@ async fn an_endpoint_where_nobody_is_to_be_dialled_is_hidden() {
         config(&format!("probe: {{interval: 50ms, silence: 10s}}\ndiscovery: {{{allow}{keys}}}\n"))
     };
     let first = scene.address(0).ip();
-    let mut running = scene.start_by(Names::System, QUICK, &config(&format!("allow: [{first}], ")));
+    let mut running = scene.start_by(Names::system(), QUICK, &config(&format!("allow: [{first}], ")));
     running.until_state(9042, NodeState::Up).await;
     let hidden = |topology: &Topology| {
         topology
@@ -98,7 +98,7 @@ async fn an_endpoint_where_nobody_is_to_be_dialled_is_hidden() {
     assert_eq!((running.node(9043).state, running.node(9043).present), (NodeState::Pending, false));
     assert_eq!(scene.nodes[1].as_ref().unwrap().connected(), []);
     // By default no pod has such an address.
-    let mut running = scene.start_by(Names::System, QUICK, &config(""));
+    let mut running = scene.start_by(Names::system(), QUICK, &config(""));
     running.until("hidden", hidden).await;
     assert!(running.handle.topology.borrow().nodes.iter().all(|node| !node.present));
 }

@@ -90,7 +90,8 @@ async fn a_name_that_leads_elsewhere_is_a_reason_to_list_again() {
     for (name, ordinal) in NAMES.into_iter().zip(0..) {
         server.set(name, &[octets(scene.address(ordinal))]);
     }
-    let mut running = scene.start_by(server.names.clone(), SUSPICIOUS, &in_kubernetes(""));
+    let timing = Timing { names: Duration::from_secs(1), ..SUSPICIOUS };
+    let mut running = scene.start_by(server.names.clone(), timing, &in_kubernetes(""));
     for port in [9042, 9043] {
         running.until_state(port, NodeState::Up).await;
     }
