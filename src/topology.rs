@@ -69,7 +69,7 @@ label_set! {
         NoPort = "no_port",
         /// The node has a port but no dial through it has succeeded yet.
         NotAnnounced = "not_announced",
-        /// It has an address that is not to be dialled (`discovery.allow`).
+        /// It has an address that is not to be dialled (`discovery.allow`); where it had another one, it is down for that reason.
         NotAllowed = "not_allowed",
         /// One node alone tells of it, or of its address.
         NotConfirmed = "not_confirmed",
@@ -221,14 +221,20 @@ impl Topology {
     }
 }
 
-/// Whether clients are shown the node whose row this is.
+/// Whether clients are shown the node whose row this is. One that lives where it is not to be dialled is down for that reason, which
+/// stays until it is up, or lives elsewhere.
 fn is_shown(topology: &Topology, hidden: &Hidden) -> bool {
-    let by_host_id = hidden.host_id.and_then(|host_id| topology.node_by_host_id(host_id));
+    let refused = hidden.reason == HiddenReason::NotAllowed;
+    if let Some(node) = hidden.id.as_ref().filter(|_| refused).and_then(|id| topology.node_by_id(id)) {
+        return node.state == NodeState::Up || hidden.address != Some(node.address);
+    }
+    let by_host_id = hidden.host_id.and_then(|host_id| topology.node_by_host_id(host_id)).map(|node| &**node);
     let by_address = || match hidden.address.map(|address| topology.map_native(address)) {
-        Some(Mapped::Current(node)) => Some(node.is_announced()),
+        Some(Mapped::Current(node)) => Some(node),
         _ => None,
     };
-    by_host_id.map(|node| node.is_announced()).or_else(by_address).unwrap_or(false)
+    let is_shown = |node: &Node| if refused { node.state == NodeState::Up } else { node.is_announced() };
+    by_host_id.or_else(by_address).is_some_and(is_shown)
 }
 
 /// IPv4-mapped IPv6 as IPv4, scope and flow left out, so that one node has one key.

@@ -41,7 +41,7 @@ pub struct Shown {
     generation: u64,
     /// Every node that has a port, by port.
     nodes: Vec<ShownNode>,
-    /// Nodes that clients are not shown. Not in `nodes`, unless the reason is `not_announced`.
+    /// Nodes that clients are not shown. Not in `nodes`, unless the reason is `not_announced`, or `not_allowed` of one that has moved.
     hidden: Vec<ShownHidden>,
 }
 

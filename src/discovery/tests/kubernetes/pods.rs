@@ -1,7 +1,7 @@
 //! Pods that come, move and go, while the API does what it should.
 
 use super::*;
-use crate::topology::{Mapped, NodeId};
+use crate::topology::{HiddenReason, Mapped, NodeId};
 
 #[tokio::test]
 async fn nodes_are_found_and_have_ports_by_ordinal() {
@@ -88,10 +88,7 @@ async fn an_endpoint_where_nobody_is_to_be_dialled_is_hidden() {
     let mut running = scene.start_by(Names::system(), QUICK, &config(&format!("allow: [{first}], ")));
     running.until_state(9042, NodeState::Up).await;
     let hidden = |topology: &Topology| {
-        topology
-            .hidden
-            .iter()
-            .any(|hidden| (hidden.address, hidden.reason) == (Some(second), crate::topology::HiddenReason::NotAllowed))
+        topology.hidden.iter().any(|hidden| (hidden.address, hidden.reason) == (Some(second), HiddenReason::NotAllowed))
     };
     running.until("hidden", hidden).await;
     running.until_ready().await;
@@ -101,6 +98,35 @@ async fn an_endpoint_where_nobody_is_to_be_dialled_is_hidden() {
     let mut running = scene.start_by(Names::system(), QUICK, &config(""));
     running.until("hidden", hidden).await;
     assert!(running.handle.topology.borrow().nodes.iter().all(|node| !node.present));
+}
+
+#[tokio::test]
+async fn a_pod_that_moves_where_nobody_is_to_be_dialled_is_down_and_the_reason_is_told() {
+    let mut scene = Scene::of([53, 41], 2).await;
+    let [first, second, there] = [0, 1, 8].map(|ordinal| scene.address(ordinal));
+    let keys = "kubernetes: {service: cassandra, namespace: db, dial: address}";
+    let allow = format!("allow: [{}, {}]", first.ip(), second.ip());
+    let config = config(&format!("probe: {{interval: 50ms, silence: 10s}}\ndiscovery: {{{allow}, {keys}}}\n"));
+    let mut running = scene.start_by(Names::system(), QUICK, &config);
+    for port in [9042, 9043] {
+        running.until_state(port, NodeState::Up).await;
+    }
+    scene.move_pod(there).await;
+    scene.say_moved(there);
+    let said = |topology: &Topology| {
+        let hidden = topology.hidden.iter().map(|hidden| (hidden.id.clone(), hidden.address, hidden.reason));
+        let why = (Some(NodeId::new("cassandra-1")), Some(there), HiddenReason::NotAllowed);
+        hidden.eq([why]) && topology.node_at_port(9043).is_some_and(|node| node.state == NodeState::Down)
+    };
+    running.until("down, and why", said).await;
+    // Told again with all that is told of the others.
+    scene.nodes[0] = None;
+    running.until_state(9042, NodeState::Down).await;
+    assert!(said(&running.handle.topology.borrow()));
+    scene.join_at(second).await;
+    scene.say_moved(second);
+    running.until_state(9043, NodeState::Up).await;
+    running.until("no reason any longer", |topology| topology.hidden.is_empty()).await;
 }
 
 /// Dual-stack pods, and Cassandra listens on IPv6 alone.

@@ -10,19 +10,19 @@ const SUSPICIOUS: Timing =
 
 impl Scene {
     /// The API says that pod 1 lives at `address` from now on.
-    fn say_moved(&self, address: SocketAddr) {
+    pub fn say_moved(&self, address: SocketAddr) {
         let pods = [(0, "u0".to_owned(), self.address(0)), (1, "u1".to_owned(), address)];
         self.api.put(Kind::Slices, "cassandra-x1", slice(&pods));
         self.api.put(Kind::Pods, "cassandra-1", pod("u1", address));
     }
 
     /// Pod 1 lives at `address`, and nowhere else.
-    async fn move_pod(&mut self, address: SocketAddr) {
+    pub async fn move_pod(&mut self, address: SocketAddr) {
         self.nodes[1] = None;
         self.join_at(address).await;
     }
 
-    async fn join_at(&mut self, address: SocketAddr) {
+    pub async fn join_at(&mut self, address: SocketAddr) {
         self.ring.facts.lock().members[1].address = address;
         self.nodes.push(Some(FakeNode::start(&self.ring, address).await));
     }
