@@ -55,6 +55,9 @@ struct ShownNode {
     rack: Option<String>,
     /// The port of the external address that stands for the node.
     port: u16,
+    /// Why it is another one than the node's ordinal, or a pin, would give it, for people to read; present only then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port_why: Option<String>,
     /// What clients dial: the IPv4 address, or the only one. `null` while the advertised name has not been resolved.
     advertised: Option<SocketAddr>,
     /// Present only when an IPv6 address is advertised.
@@ -104,6 +107,7 @@ fn shown(node: &Node, advertised: &Advertised, connections: usize) -> ShownNode 
         dc: node.data_center.as_deref().map(str::to_owned),
         rack: node.rack.as_deref().map(str::to_owned),
         port: node.port,
+        port_why: node.port_why.as_deref().map(str::to_owned),
         advertised: ipv4.or(ipv6).map(with_port),
         advertised_ipv6: ipv6.map(with_port),
         address: node.address,
@@ -163,8 +167,12 @@ mod tests {
             since: SystemTime::UNIX_EPOCH + Duration::from_millis(1_769_860_800_700),
             ..Node::example("cassandra-0", 9042, "10.1.2.3:9042")
         };
-        let gone =
-            Node { state: NodeState::Gone, host_id: None, ..Node::example("cassandra-1", 9043, "[fd00::4]:9042") };
+        let gone = Node {
+            state: NodeState::Gone,
+            host_id: None,
+            port_why: Some("by hand".into()),
+            ..Node::example("cassandra-1", 9043, "[fd00::4]:9042")
+        };
         let hidden = vec![
             hidden(None, Some(9042), None, HiddenReason::NotAnnounced),
             hidden(None, None, Some("10.1.2.9:9042"), HiddenReason::NoPort),
@@ -184,7 +192,8 @@ mod tests {
                     },
                     {
                         "name": "cassandra-1", "host_id": null, "dc": null, "rack": null,
-                        "port": 9043, "advertised": "203.0.113.10:9043", "address": "[fd00::4]:9042", "state": "gone",
+                        "port": 9043, "port_why": "by hand", "advertised": "203.0.113.10:9043", "address": "[fd00::4]:9042",
+                        "state": "gone",
                         "since": "1970-01-01T00:00:00Z", "connections": 3,
                     },
                 ],

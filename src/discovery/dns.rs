@@ -177,6 +177,7 @@ impl Dns {
                 listed: if known.is_listed { Listed::Here } else { Listed::Away },
                 confirmed: known.is_listed,
                 placement: self.placement(id),
+                port_why: None,
                 host_id: None,
                 data_center: None,
                 rack: None,

@@ -137,6 +137,7 @@ impl Fixed {
                     }
                     false => Placement::Chosen(node.port),
                 },
+                port_why: None,
                 host_id: None,
                 data_center: None,
                 rack: None,

@@ -63,6 +63,7 @@ impl Ring {
                 id: NodeId::new(&host_id.to_string()),
                 address,
                 placement: Placement::Assigned,
+                port_why: None,
                 host_id: Some(host_id),
                 data_center: row.data_center,
                 rack: row.rack,

@@ -56,6 +56,8 @@ pub struct Found {
     /// is, until that is confirmed or it is up no more.
     pub confirmed: bool,
     pub placement: Placement,
+    /// Why that is another port than its ordinal, or a pin, would give it.
+    pub port_why: Option<Arc<str>>,
     /// Given where it *is* the node's identity (contact points): then no other host_id is accepted from the node. `None` where
     /// the name is the identity: then it is learned, and may change when the node is replaced.
     pub host_id: Option<HostId>,

@@ -55,6 +55,8 @@ pub struct Node {
     pub id: NodeId,
     /// The port of the external address that stands for this node, and for no other before a quarantine ends.
     pub port: u16,
+    /// Why it is another one than the node's ordinal, or a pin, would give it; `None` where it is that one, or nothing gives one.
+    pub port_why: Option<Arc<str>>,
     /// Where the gateway dials it.
     pub address: SocketAddr,
     /// The name that its certificate carries, where it is not the address (Kubernetes: the pod's DNS name).
@@ -98,6 +100,7 @@ impl Node {
         Self {
             id: NodeId::new(id),
             port,
+            port_why: None,
             address,
             host: None,
             present: true,

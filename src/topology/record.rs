@@ -14,6 +14,8 @@ use super::{HostId, Node, NodeId, NodeState};
 pub(super) struct Record {
     pub id: NodeId,
     pub port: u16,
+    /// Why it is another one than the node should have.
+    pub port_why: Option<Arc<str>>,
     pub address: SocketAddr,
     pub host: Option<Arc<str>>,
     pub present: bool,
@@ -55,6 +57,7 @@ impl Record {
         Self {
             id: found.id.clone(),
             port,
+            port_why: found.port_why.clone(),
             address: found.address,
             host: found.host.clone(),
             present: found.listed == Listed::Here,
@@ -159,6 +162,7 @@ impl Record {
         Node {
             id: self.id.clone(),
             port: self.port,
+            port_why: self.port_why.clone(),
             address: self.address,
             host: self.host.clone(),
             present: self.present,

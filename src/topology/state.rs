@@ -220,7 +220,7 @@ impl State {
                 Placement::Withheld(error) => Err(error.clone()),
             };
             match port {
-                Ok(port) => self.place_one(node, port, now),
+                Ok(port) => self.place_one(node, port, node.port_why.clone(), now),
                 Err(error) => {
                     // Whoever has a port keeps it, whatever was wanted, and is followed there.
                     let claim = self.ports.claims().get(&node.id).copied().filter(|claim| claim.left.is_none());
@@ -231,9 +231,10 @@ impl State {
                             None => Notice::NoPort { id, error },
                         });
                     }
+                    let why = error.to_string().into();
                     self.unplaced.insert(node.id.clone(), (node.address, node.host_id, error));
                     if let Some(Claim { port, .. }) = claim {
-                        self.place_one(node, port, now);
+                        self.place_one(node, port, Some(why), now);
                     }
                 }
             }
@@ -260,14 +261,14 @@ impl State {
         left.map(|node| node.id.clone()).collect()
     }
 
-    fn place_one(&mut self, node: &Found, port: u16, now: SystemTime) {
+    fn place_one(&mut self, node: &Found, port: u16, port_why: Option<Arc<str>>, now: SystemTime) {
         let claimed = self.inputs;
         let Some(record) = self.records.get_mut(&node.id) else {
-            self.records.insert(node.id.clone(), Record::new(node, port, claimed, now));
+            self.records.insert(node.id.clone(), Record { port_why, ..Record::new(node, port, claimed, now) });
             return;
         };
         if record.left {
-            *record = Record { incarnation: record.incarnation, ..Record::new(node, port, claimed, now) };
+            *record = Record { incarnation: record.incarnation, port_why, ..Record::new(node, port, claimed, now) };
             return;
         }
         if record.pinned != node.host_id {
@@ -278,6 +279,7 @@ impl State {
         }
         let Some(record) = self.records.get_mut(&node.id) else { return };
         record.host.clone_from(&node.host);
+        record.port_why = port_why;
         let place = Identity { data_center: node.data_center.clone(), rack: node.rack.clone(), ..Identity::default() };
         record.learn_place(&place);
         if record.kept {

@@ -2,6 +2,9 @@
 //! gateway, before and after a restart, computes the same and stores nothing. A port that is pinned is that pod's alone.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
 
 use crate::config::kubernetes::{Kubernetes, StatefulSet};
 use crate::topology::NodeId;
@@ -9,6 +12,7 @@ use crate::topology::input::Placement;
 use crate::topology::ports::{PortError, PortRange};
 
 use super::fold::Member;
+use super::ledger::Ledger;
 
 /// The configuration key of pins.
 pub const PINS: &str = "discovery.kubernetes.pins";
@@ -26,6 +30,39 @@ pub fn by_ordinal(id: &NodeId, member: &Member, config: &Kubernetes, range: &Por
         }
         None => placement,
     }
+}
+
+/// Why a pod's node has `port` where its ordinal, or its pin, would give it another one; `None` where it has that one, or is of no
+/// StatefulSet. `ledger` is
+/// what is known of the ports of all, `quarantine` how long each stays with a node that left.
+pub fn why(
+    port: u16,
+    by_ordinal: &Placement,
+    pinned: bool,
+    ledger: Option<&Ledger>,
+    quarantine: Duration,
+) -> Option<String> {
+    let expected = match by_ordinal {
+        Placement::Chosen(expected) if *expected == port => return None,
+        Placement::Chosen(expected) => *expected,
+        Placement::Withheld(PortError::BeyondRange { ordinal, first, last, .. }) => {
+            return Some(format!("ordinal {ordinal} is outside of ports {first}-{last}: the ledger says {port}"));
+        }
+        Placement::Withheld(PortError::Pinned { port: expected, owner, .. }) => {
+            return Some(format!("{expected}, its ordinal's, is pinned to {owner}: the ledger says {port}"));
+        }
+        Placement::Withheld(PortError::NoOrdinal { .. }) => return None,
+        Placement::Withheld(_) | Placement::Assigned => return Some(format!("the ledger says {port}")),
+    };
+    let whose = if pinned { "its pin" } else { "its ordinal's" };
+    let holder = ledger.and_then(|ledger| ledger.entries().iter().find(|(_, claim)| claim.port == expected));
+    let Some((holder, claim)) = holder else { return Some(format!("the ledger says {port}, not {expected}, {whose}")) };
+    let until = claim.left.and_then(|left| Timestamp::try_from(left.checked_add(quarantine)?).ok());
+    Some(match (claim.left, until) {
+        (None, _) => format!("{expected}, {whose}, is held by {holder}"),
+        (Some(_), Some(until)) => format!("{expected}, {whose}, is {holder}'s, which has left, until {until:.0}"),
+        (Some(_), None) => format!("{expected}, {whose}, is {holder}'s, which has left"),
+    })
 }
 
 fn unpinned(id: &NodeId, member: &Member, config: &Kubernetes, range: &PortRange) -> Placement {
@@ -115,6 +152,33 @@ mod tests {
         check("a-1", racks, Ok(9050));
         check("c-0", racks, Ok(9051));
         check("a-0", racks, Ok(9042));
+    }
+
+    #[test]
+    fn a_port_that_is_not_the_ordinals_has_a_reason() {
+        let text = r#"{"version": 1, "nodes": {"a-0": {"port": 9042}, "a-1": {"port": 9043, "left": "2026-01-31T12:00:00Z"}}}"#;
+        let ledger = Ledger::parse("gate/ports", &[("ports.json".to_owned(), text.to_owned())].into()).unwrap();
+        let said = |port: u16, by_ordinal: Placement, pinned: bool| {
+            why(port, &by_ordinal, pinned, Some(&ledger), Duration::from_secs(86_400))
+        };
+        assert_eq!(said(9043, Placement::Chosen(9043), false), None);
+        for (expected, text) in [
+            (9042, "9042, its ordinal's, is held by a-0"),
+            (9043, "9043, its ordinal's, is a-1's, which has left, until 2026-02-01T12:00:00Z"),
+            (9044, "the ledger says 9051, not 9044, its ordinal's"),
+        ] {
+            assert_eq!(said(9051, Placement::Chosen(expected), false).as_deref(), Some(text));
+        }
+        assert_eq!(said(9051, Placement::Chosen(9042), true).as_deref(), Some("9042, its pin, is held by a-0"));
+        let (key, node, owner) = ("listen", NodeId::new("b-9"), NodeId::new("c-0"));
+        let (first, last) = (9042, 9046);
+        let beyond = PortError::BeyondRange { key, node: node.clone(), ordinal: 9, first_ordinal: 0, first, last };
+        let beyond = said(9045, Placement::Withheld(beyond), false);
+        assert_eq!(beyond.as_deref(), Some("ordinal 9 is outside of ports 9042-9046: the ledger says 9045"));
+        let pinned = PortError::Pinned { key, port: 9044, node: node.clone(), owner };
+        let pinned = said(9045, Placement::Withheld(pinned), false);
+        assert_eq!(pinned.as_deref(), Some("9044, its ordinal's, is pinned to c-0: the ledger says 9045"));
+        assert_eq!(said(9045, Placement::Withheld(PortError::NoOrdinal { key, node }), false), None);
     }
 
     #[test]

@@ -171,6 +171,7 @@ impl Replica {
             listed: member.listed,
             confirmed: member.confirmed,
             placement: by_ordinal(id, member, &self.config, &self.range),
+            port_why: None,
             host_id: None,
             data_center: None,
             rack: None,

@@ -9,7 +9,7 @@ use tracing::{debug, info};
 
 use crate::config::kubernetes::Dial;
 use crate::topology::input::{Found, Input, Listed, Placement};
-use crate::topology::ports::PortError;
+use crate::topology::ports::{DEFAULT_QUARANTINE, PortError};
 use crate::topology::{Hidden, HiddenReason, Node, NodeId, NodeState, Topology};
 
 use super::super::refusals::Refused;
@@ -166,6 +166,7 @@ impl Source {
     fn found(&self, id: &NodeId, member: &Member, topology: &Topology, by_ordinals: bool) -> Found {
         let named = self.config.dial == Dial::Name;
         let led = self.names.led(id).map(|ip| SocketAddr::new(ip, member.address.port()));
+        let placement = self.placement(id, member, topology, by_ordinals);
         Found {
             id: id.clone(),
             address: led.unwrap_or(member.address),
@@ -173,11 +174,25 @@ impl Source {
             listed: if led.is_some() { Listed::Here } else { member.listed },
             // The list, and the name.
             confirmed: member.confirmed || led.is_some() || self.names.agrees(id, member),
-            placement: self.placement(id, member, topology, by_ordinals),
+            port_why: self.port_why(id, member, &placement),
+            placement,
             host_id: member.host_id(id),
             data_center: None,
             rack: None,
         }
+    }
+
+    fn port_why(&self, id: &NodeId, member: &Member, placement: &Placement) -> Option<Arc<str>> {
+        let Placement::Chosen(port) = placement else { return None };
+        let by_ordinal = placement::by_ordinal(id, member, &self.config, &self.range);
+        let pinned = self.config.pins.contains_key(&*id.0);
+        let known = self.agreed.as_ref().map(|(_, known)| known.borrow());
+        let ledger = match known.as_deref() {
+            Some(Known::Ordinals(ledger)) => Some(&**ledger),
+            Some(Known::Agreed(agreed)) => Some(&agreed.ledger),
+            Some(Known::Nothing(_)) | None => None,
+        };
+        placement::why(*port, &by_ordinal, pinned, ledger, DEFAULT_QUARANTINE).map(Arc::from)
     }
 
     fn placement(&self, id: &NodeId, member: &Member, topology: &Topology, by_ordinals: bool) -> Placement {

@@ -35,6 +35,7 @@ async fn writer() -> (Writer, Ends) {
         listed: Listed::Here,
         confirmed: true,
         placement: Placement::Assigned,
+        port_why: None,
         host_id: None,
         data_center: None,
         rack: None,

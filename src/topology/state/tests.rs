@@ -59,6 +59,7 @@ fn found(text: &str) -> Found {
         listed,
         confirmed,
         placement: port.map_or(Placement::Assigned, Placement::Chosen),
+        port_why: None,
         host_id,
         data_center: None,
         rack: None,

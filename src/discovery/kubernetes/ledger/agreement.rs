@@ -108,6 +108,8 @@ pub struct Agreed {
     pub ports: BTreeMap<NodeId, u16>,
     /// Present members without a port.
     pub unplaced: BTreeMap<NodeId, Unplaced>,
+    /// What is known to be stored: whose the other ports are.
+    pub ledger: Ledger,
     /// Why this is only what was agreed before: to be tried again.
     pub failure: Option<StoreError>,
 }
@@ -234,6 +236,6 @@ impl<S: Store> Agreement<S> {
             let waiting = self.present.iter().filter(|id| !ports.contains_key(id));
             unplaced.extend(waiting.map(|id| (id.clone(), failure.clone().into())));
         }
-        Agreed { ports, unplaced, failure }
+        Agreed { ports, unplaced, ledger: self.ledger.clone(), failure }
     }
 }

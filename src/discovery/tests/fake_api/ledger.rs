@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Shared, status};
+use super::{FakeApi, Shared, status};
 
 const PATH: &str = "/api/v1/namespaces/gate/configmaps";
 
@@ -26,5 +26,14 @@ impl Shared {
         new["metadata"]["namespace"] = json!("gate");
         world.config_map = Some(new.clone());
         Some((if method == "POST" { 201 } else { 200 }, new))
+    }
+}
+
+impl FakeApi {
+    /// The ledger as an earlier gateway has left it.
+    pub fn hold_ledger(&self, text: &str) {
+        let metadata = json!({"name": "cqlgate-ports", "namespace": "gate", "resourceVersion": "1"});
+        self.shared.world.lock().unwrap().config_map =
+            Some(json!({"metadata": metadata, "data": {"ports.json": text}}));
     }
 }

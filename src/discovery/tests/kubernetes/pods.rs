@@ -77,6 +77,20 @@ async fn a_pod_back_with_a_new_address_keeps_its_port_and_nobody_keeps_the_old_o
 }
 
 #[tokio::test]
+async fn a_port_that_is_not_the_ordinals_says_why() {
+    let scene = Scene::of([53, 42], 2).await;
+    let left = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(1);
+    let nodes = json!({"cassandra-1": {"port": 9049}, "former-1": {"port": 9043, "left": left.to_string()}});
+    scene.api.hold_ledger(&json!({"version": 1, "nodes": nodes}).to_string());
+    let mut running = scene.start("dial: address");
+    assert_eq!(running.until_state(9042, NodeState::Up).await.port_why, None);
+    let node = running.until_state(9049, NodeState::Up).await;
+    let until = left + jiff::SignedDuration::from_hours(24);
+    let expected = format!("9043, its ordinal's, is former-1's, which has left, until {until:.0}");
+    assert_eq!(node.port_why.as_deref(), Some(&*expected));
+}
+
+#[tokio::test]
 async fn an_endpoint_where_nobody_is_to_be_dialled_is_hidden() {
     let scene = Scene::of([53, 40], 2).await;
     let second = scene.address(1);

@@ -148,3 +148,15 @@ fn ports_that_the_user_chose_are_never_assigned_to_others() {
     assert_eq!(topology.node_at_port(9042).unwrap().id, NodeId::new("z"));
     assert_eq!(topology.node_at_port(9043).unwrap().id, NodeId::new("a"));
 }
+
+#[test]
+fn a_node_that_keeps_another_port_than_was_wanted_says_why_until_it_is_wanted() {
+    let mut world = World::new();
+    let why = |world: &World| world.state.topology().node_at_port(9042).unwrap().port_why.clone();
+    world.tell("nodes a:9042=.1");
+    assert_eq!(why(&world), None);
+    world.tell("nodes a:9043=.1");
+    assert_eq!(why(&world).as_deref(), Some("discovery: a has port 9042 and cannot be given port 9043"));
+    world.tell("nodes a:9042=.1");
+    assert_eq!(why(&world), None);
+}
