@@ -1,6 +1,7 @@
 """What is seen from outside of a gateway whose Kubernetes API is in trouble: its metrics, its map, what it asked of the apiserver,
 what the drivers were told of nodes. A fault that none of these shows was not there.
 """
+import calendar
 import collections
 import re
 import time
@@ -17,6 +18,9 @@ LABEL = re.compile(r'(\w+)="([^"]*)"')
 FRESH = 75
 # Each watch reads its list again after this at the earliest, whatever happens, in seconds.
 RENEWED = 225
+# So many seconds after a node was first up the gateway's map is another one without showing anything new: it then counts on all other
+# nodes' having its row. Two more, because times are told in whole seconds.
+SETTLED = 5 + 2
 # What a driver is told of a node, as a pattern of the kinds of its events: one that was away and came back, one that is new, one that left.
 RETURNED, JOINED, LEFT = "down up", "add( up)?", "(down )?remove"
 
@@ -45,10 +49,17 @@ class Metrics:
         return time.time() - self.sum("discovery_refreshed_timestamp_seconds")
 
 
+def settled(gateway):
+    """Every node that is up has been for long enough: the map is what it is going to be while nothing happens."""
+    since = [row["since"] for row in gateway.topology()["nodes"] if row["state"] == "up"]
+    return all(time.time() - calendar.timegm(time.strptime(one, "%Y-%m-%dT%H:%M:%SZ")) > SETTLED for one in since)
+
+
 class Witness:
-    """Looks at everything now; what came later is compared with that."""
+    """Looks at everything once the map is settled; what came later is compared with that."""
 
     def __init__(self, gateway, programs):
+        until("the map is settled", lambda: settled(gateway), 30)
         self.gateway, self.plane, self.programs = gateway, gateway.plane, programs
         self.metrics, self.ports = Metrics(gateway), gateway.ports()
         self.generation = gateway.topology()["generation"]
