@@ -55,6 +55,8 @@ pub struct Parts {
     pub log_level: LogLevel,
     /// Rows that clients were not shown.
     pub sightings: Arc<Sightings>,
+    /// Rows of nodes that are not served here, which clients were shown as they are.
+    pub kept: Arc<Sightings>,
     /// Open client connections of a node's port.
     pub connections: Box<dyn Fn(u16) -> usize + Send + Sync>,
     /// Why the process is not alive, if it is not.

@@ -17,7 +17,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use bounds::{Drain, KeepOut, Limits, Logins, MemoryLimit, Stage, Stages, Timeouts};
-pub use file::{ClientTls, File, Log, NodeTls, Probe, Tls, Views};
+pub use file::{ClientTls, File, Log, NodeTls, Probe, Tls, Unserved, Views};
 pub use marked::ConfigError;
 pub use resolve::Resolved;
 
@@ -32,6 +32,7 @@ pub struct Config {
     /// `discovery.allow`: the only networks in which addresses that others tell of are dialled.
     pub allow: Option<Vec<text::Network>>,
     pub views: Views,
+    pub unserved: Unserved,
     pub limits: Limits,
     pub timeouts: Timeouts,
     pub probe: Probe,
@@ -124,6 +125,16 @@ pub enum ViewName {
     NodePorts,
     /// The node behind the dialled port is all there is.
     SingleNode,
+}
+
+/// What becomes of the row of a node that this gateway does not serve.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Fate {
+    #[default]
+    Hide,
+    /// It passes as the node sent it, with the node's own addresses.
+    Keep,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -99,6 +99,7 @@ pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -
             statements: OrdinaryStatements::default(),
             max_body: u32::try_from(config.limits.frame).unwrap_or(u32::MAX),
             held_frame: usize::try_from(config.limits.held_frame).unwrap_or(usize::MAX),
+            unserved: config.unserved,
             rewriting: rewriting(),
         }),
         topology: topology.clone(),
@@ -112,6 +113,7 @@ pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -
         metrics: Arc::clone(&metrics),
         observations: found.observations,
         sightings: Arc::default(),
+        kept: Arc::default(),
         client_tls,
         dialer: Dialer { deadline: config.timeouts.dial, tls: node_tls },
         handshakes: Arc::new(Semaphore::new(cores())),
@@ -163,6 +165,7 @@ pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -
         readiness: readiness.clone(),
         log_level,
         sightings: Arc::clone(&shared.sightings),
+        kept: Arc::clone(&shared.kept),
         connections: Box::new(move |port| connections.of_port(port)),
         complaint: Box::new(move || liveness.complaint()),
     };

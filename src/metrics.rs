@@ -44,6 +44,7 @@ pub struct Metrics {
     requests_refused: IntCounterVec,
     rewrites: IntCounterVec,
     rows_hidden: IntCounterVec,
+    rows_kept: IntCounterVec,
     events: IntCounterVec,
     lifecycle: IntGaugeVec,
     contact_point_failures: IntCounterVec,
@@ -124,6 +125,12 @@ impl Metrics {
                 r,
                 "cqlgate_rows_hidden_total",
                 "Rows of other nodes that clients were not shown, by reason.",
+                &["reason"],
+            ),
+            rows_kept: counters(
+                r,
+                "cqlgate_rows_kept_total",
+                "Rows of nodes that are not served here which clients were shown as they are, by reason.",
                 &["reason"],
             ),
             events: counters(
@@ -274,6 +281,10 @@ impl Metrics {
 
     pub fn rewritten(&self, table: impl Label) {
         self.rewrites.with_label_values(&[table.label()]).inc();
+    }
+
+    pub fn rows_kept(&self, reason: impl Label, rows: u64) {
+        self.rows_kept.with_label_values(&[reason.label()]).inc_by(rows);
     }
 
     pub fn rows_hidden(&self, reason: impl Label, rows: u64) {

@@ -15,6 +15,7 @@ pub mod events;
 pub mod exchange;
 pub mod fact;
 pub mod handshake;
+mod kept_nodes;
 pub mod plain_selection;
 pub mod registration;
 pub mod requests;

@@ -11,6 +11,7 @@ pub mod ports;
 mod record;
 pub mod sightings;
 pub mod state;
+mod unserved;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -18,6 +19,8 @@ use std::sync::Arc;
 
 use crate::label::label_set;
 pub use node::{HostId, Node, NodeId, NodeState};
+use unserved::Membership;
+pub use unserved::Unserved;
 
 /// Which node a native address:port belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +68,7 @@ label_set! {
     /// Why a node is not shown.
     #[derive(PartialOrd, Ord)]
     pub enum HiddenReason {
-        /// The node has no port: not listed, or the range is full.
+        /// The node has no port as the range is full, or nobody knows whose row it is.
         NoPort = "no_port",
         /// The node has a port but no dial through it has succeeded yet.
         NotAnnounced = "not_announced",
@@ -79,6 +82,10 @@ label_set! {
         TooLong = "too_long",
         /// The node is listed by a DNS name that never had an address.
         NotResolved = "not_resolved",
+        /// The row of a node of a data center of which no node is served.
+        Remote = "remote",
+        /// A row of a data center that is served, of a node that discovery does not know: gone from the cluster, or not listed.
+        Ghost = "ghost",
     }
 }
 
@@ -99,6 +106,7 @@ pub struct Topology {
     native_of_ip: HashMap<IpAddr, Option<SocketAddr>>,
     former: HashMap<SocketAddr, usize>,
     former_of_ip: HashMap<IpAddr, Option<SocketAddr>>,
+    membership: Membership,
 }
 
 impl Topology {
@@ -130,6 +138,7 @@ impl Topology {
                 topology.by_native.insert(address, index);
             }
         }
+        topology.membership = Membership::of(nodes.iter().map(|node| &**node));
         topology.nodes = nodes.into();
         topology.native_of_ip = only_of_each_ip(&topology.by_native);
         topology.former_of_ip = only_of_each_ip(&topology.former);
@@ -158,6 +167,7 @@ impl Topology {
 
     /// The same picture with the rows that clients are not shown.
     pub fn with_hidden(mut self, hidden: Vec<Hidden>) -> Self {
+        self.membership = self.membership.with_hidden(&hidden);
         self.hidden = hidden;
         self
     }
@@ -206,6 +216,15 @@ impl Topology {
     pub fn is_internal(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.native_of_ip.contains_key(&address) || self.former_of_ip.contains_key(&address)
+    }
+
+    /// What a row's node is that is none of the served ones, by its host_id, its data center and its addresses. `None` where that
+    /// cannot be told, and where the row may be that of a served node, in whatever state.
+    pub fn unserved(&self, host_id: HostId, data_center: &str, addresses: &[IpAddr]) -> Option<Unserved> {
+        if self.by_host_id.contains_key(&host_id) || addresses.iter().any(|&address| self.is_internal(address)) {
+            return None;
+        }
+        self.membership.unserved(host_id, data_center, addresses)
     }
 
     fn at(&self, index: Option<&usize>) -> Option<&Arc<Node>> {

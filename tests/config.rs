@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use cqlgate::config::{Advertise, Config, Discovery, File, Resolved, ViewName};
+use cqlgate::config::{Advertise, Config, Discovery, Fate, File, Resolved, ViewName};
 use serde_json::Value;
 
 const HEAD: &str = "advertise: 203.0.113.10\n";
@@ -389,4 +389,17 @@ fn views_are_configurable() {
     let config = parse(&format!("{HEAD}{NODES}{views}")).unwrap().config;
     assert_eq!(config.views.default, ViewName::SingleNode);
     assert_eq!(config.views.rules[0].view, ViewName::NodePorts);
+}
+
+#[test]
+fn nothing_of_nodes_that_are_not_served_is_kept_unless_it_is_asked_for() {
+    let unserved = |text: &str| {
+        let config = parse(&format!("{HEAD}{NODES}{text}")).unwrap().config;
+        (config.unserved.remote, config.unserved.ghosts)
+    };
+    assert_eq!(unserved(""), (Fate::Hide, Fate::Hide));
+    assert_eq!(unserved("unserved: {}\n"), (Fate::Hide, Fate::Hide));
+    assert_eq!(unserved("unserved: {remote: keep}\n"), (Fate::Keep, Fate::Hide));
+    assert_eq!(unserved("unserved: {remote: hide, ghosts: keep}\n"), (Fate::Hide, Fate::Keep));
+    refused(&format!("{HEAD}{NODES}unserved: {{remote: show}}\n"), "unknown variant `show`", 3);
 }

@@ -34,6 +34,8 @@ mod scraped;
 mod secured;
 #[path = "gateway/strangers.rs"]
 mod strangers;
+#[path = "gateway/unserved.rs"]
+mod unserved;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -550,7 +552,7 @@ async fn an_alias_teaches_nothing_and_a_nodes_own_row_does() {
 
 #[tokio::test]
 async fn a_hidden_row_is_listed_under_its_own_host_id() {
-    let gate = Gate::start_without(2, Options::loopback(3, 0)).await;
+    let gate = Gate::start_without(2, Options::loopback(3, 0), "").await;
     let mut client = Client::connect(gate.port(0), V4).await;
     client.rows("SELECT schema_version AS host_id, native_address, native_port FROM system.peers_v2").await;
     client.rows("SELECT * FROM system.peers_v2").await;

@@ -20,7 +20,7 @@ use cqlgate::rewrite::conversation::{EventAction, EventKind};
 use cqlgate::rewrite::handshake::Refusal;
 use cqlgate::rewrite::system_tables::{LeftOut, RefusedRequest, SystemTable};
 use cqlgate::rewrite::view::DriverFamily;
-use cqlgate::topology::{HiddenReason, NodeState};
+use cqlgate::topology::{HiddenReason, NodeState, Unserved};
 use families::{FAMILIES, OF_DISCOVERY, PROCESS};
 use prometheus_parse::{Scrape, Value};
 
@@ -59,6 +59,7 @@ fn everything() -> Arc<Metrics> {
     metrics.request_refused(RefusedRequest::InternalAddress);
     metrics.rewritten(SystemTable::PeersV2);
     metrics.rows_hidden(LeftOut::Hidden(HiddenReason::NoPort), 2);
+    metrics.rows_kept(Unserved::Remote, 3);
     metrics.event(EventKind::Schema, EventAction::Passed);
     metrics.contact_point_failed(DialFailure::Refused);
     metrics.watch_connected("pods").set(1);
@@ -91,6 +92,7 @@ fn a_parser_reads_every_line() {
     assert_eq!(values["cqlgate_to_node_bytes_total"], &Value::Counter((1_u64 << 40) as f64));
     assert_eq!(values["cqlgate_connections_open"], &Value::Gauge(3.0));
     assert_eq!(values["cqlgate_rows_hidden_total"], &Value::Counter(2.0));
+    assert_eq!(values["cqlgate_rows_kept_total"], &Value::Counter(3.0));
 }
 
 #[test]
@@ -164,8 +166,9 @@ fn words_are_what_they_were() {
     check_words::<DialFailure>("refused reset timeout unreachable tls dns identity login other");
     check_words::<NodeState>("pending up down gone");
     check_words::<SystemTable>("local peers peers_v2");
-    check_words::<HiddenReason>("no_port not_announced not_allowed not_confirmed not_owned too_long not_resolved");
+    check_words::<HiddenReason>("no_port not_announced not_allowed not_confirmed not_owned too_long not_resolved remote ghost");
     check_labels(&[LeftOut::View, LeftOut::Hidden(HiddenReason::NoPort)], "view no_port");
+    check_words::<Unserved>("remote ghost");
     check_words::<EventAction>("passed added held swallowed");
     check_labels(
         &[EventKind::Node(NodeChange::NewNode), EventKind::Schema, EventKind::Other],

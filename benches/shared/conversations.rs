@@ -79,6 +79,7 @@ pub fn conversation(session: Session, topology: Arc<Topology>) -> Conversation {
         statements: OrdinaryStatements::default(),
         max_body: 256 << 20,
         held_frame: 16 << 20,
+        unserved: Default::default(),
         rewriting: true,
     };
     around.statements.learn(&STATEMENT_ID);

@@ -52,8 +52,9 @@ where
             let snapshot = parts.topology.borrow().clone();
             let mut hidden = snapshot.hidden.clone();
             hidden.extend(parts.sightings.beside(&snapshot, Instant::now()));
+            let kept = parts.kept.recent(&snapshot, Instant::now());
             let snapshot = Topology::clone(&snapshot).with_hidden(hidden);
-            match serde_json::to_vec(&topology::Shown::new(&snapshot, &parts.connections)) {
+            match serde_json::to_vec(&topology::Shown::new(&snapshot, &kept, &parts.connections)) {
                 Ok(shown) => response(StatusCode::OK, JSON, shown),
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
             }

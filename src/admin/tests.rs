@@ -28,6 +28,7 @@ fn parts() -> (Parts, watch::Sender<Arc<Topology>>, Box<dyn Send>) {
         readiness: Readiness::new(),
         log_level,
         sightings: Arc::default(),
+        kept: Arc::default(),
         connections: Box::new(|port| usize::from(port) - 9000),
         complaint: Box::new(|| None),
     };
@@ -108,7 +109,7 @@ fn readyz_names_what_is_pending_one_per_line() {
 #[test]
 fn topology_is_the_newest_snapshot_with_its_connections() {
     let gateway = Gateway::start();
-    assert_eq!(gateway.get("/topology"), pair(200, r#"{"generation":0,"nodes":[],"hidden":[]}"#));
+    assert_eq!(gateway.get("/topology"), pair(200, r#"{"generation":0,"nodes":[],"hidden":[],"kept":[]}"#));
     let node = Node::example("cassandra-0", 9042, "10.1.2.3:9042");
     gateway.topology.send_replace(Arc::new(Topology::new(3, Advertised::default(), [node])));
     let (status, head, body) = gateway.ask("GET", "/topology", "");

@@ -32,6 +32,9 @@ use crate::topology::{Advertised, Hidden, HostId, Mapped, Node, NodeId, Topology
 ///   "hidden": [
 ///     {"name": null, "host_id": null, "address": "10.1.2.9:9042", "reason": "no_port"},
 ///     {"name": "cassandra-2", "host_id": null, "address": null, "reason": "not_resolved"}
+///   ],
+///   "kept": [
+///     {"name": null, "host_id": "8f0e1c8f-0d0a-4e0c-8f0e-6d1a5e3c2a11", "address": "10.9.2.3:9042", "reason": "remote"}
 ///   ]
 /// }
 /// ```
@@ -43,6 +46,8 @@ pub struct Shown {
     nodes: Vec<ShownNode>,
     /// Nodes that clients are not shown. Not in `nodes`, unless the reason is `not_announced`, or `not_allowed` of one that has moved.
     hidden: Vec<ShownHidden>,
+    /// Rows of nodes that are not served here, which clients read of late as the node sent them.
+    kept: Vec<ShownHidden>,
 }
 
 #[derive(Debug, Serialize)]
@@ -79,22 +84,23 @@ struct ShownHidden {
     name: Option<String>,
     host_id: Option<String>,
     address: Option<SocketAddr>,
-    /// `no_port`, `not_announced`, `not_allowed`, `not_confirmed`, `not_owned`, `too_long` or `not_resolved` (listed by a DNS name
-    /// that never had an address).
+    /// `no_port`, `not_announced`, `not_allowed`, `not_confirmed`, `not_owned`, `too_long`, `not_resolved` (listed by a DNS name that
+    /// never had an address), `remote` or `ghost`; of what is kept only the last two.
     reason: &'static str,
 }
 
 impl Shown {
-    /// `connections` says how many client connections a port has.
-    pub fn new(topology: &Topology, connections: &dyn Fn(u16) -> usize) -> Self {
-        let hidden = topology.hidden.iter().map(|hidden| ShownHidden {
+    /// `kept` are rows that passed as they were; `connections` says how many client connections a port has.
+    pub fn new(topology: &Topology, kept: &[Hidden], connections: &dyn Fn(u16) -> usize) -> Self {
+        let show = |hidden: &Hidden| ShownHidden {
             name: hidden.id.as_ref().or_else(|| known(topology, hidden)).map(NodeId::to_string),
             host_id: hidden.host_id.map(text),
             address: hidden.address,
             reason: hidden.reason.label(),
-        });
+        };
         let nodes = topology.nodes.iter().map(|node| shown(node, &topology.advertised, connections(node.port)));
-        Self { generation: topology.generation, nodes: nodes.collect(), hidden: hidden.collect() }
+        let (hidden, kept) = (topology.hidden.iter().map(show).collect(), kept.iter().map(show).collect());
+        Self { generation: topology.generation, nodes: nodes.collect(), hidden, kept }
     }
 }
 
@@ -151,7 +157,8 @@ mod tests {
     }
 
     fn check(topology: &Topology, expected: Value) {
-        let shown = Shown::new(topology, &|port| usize::from(port - 9040));
+        let kept = [hidden(None, Some(7), Some("10.9.2.3:9042"), HiddenReason::Remote)];
+        let shown = Shown::new(topology, &kept, &|port| usize::from(port - 9040));
         assert_eq!(serde_json::to_value(&shown).unwrap(), expected);
     }
 
@@ -206,6 +213,12 @@ mod tests {
                     {"name": "cassandra-0", "host_id": null, "address": "10.1.2.3:9042", "reason": "not_announced"},
                     {"name": "cassandra-2", "host_id": null, "address": null, "reason": "not_resolved"},
                 ],
+                "kept": [
+                    {
+                        "name": null, "host_id": "00000000-0000-0000-0000-000000000007", "address": "10.9.2.3:9042",
+                        "reason": "remote",
+                    },
+                ],
             }),
         );
     }
@@ -223,7 +236,7 @@ mod tests {
             (advertised(None, None), Value::Null, None),
         ] {
             let node = Node::example("a", 9042, "10.1.2.3:9042");
-            let shown = Shown::new(&Topology::new(1, given, [node]), &|_| 0);
+            let shown = Shown::new(&Topology::new(1, given, [node]), &[], &|_| 0);
             let value = serde_json::to_value(&shown).unwrap();
             let node = &value["nodes"][0];
             assert_eq!((&node["advertised"], node.get("advertised_ipv6")), (&ipv4, ipv6.as_ref()));

@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::bounds::{Drain, Limits, Logins, Timeouts};
 use super::kubernetes::Kubernetes;
 use super::text::{BadText, Network, Time, time};
-use super::{Credentials, HostPort, Listen, LogFormat, PlainPassword, Verify, ViewName, ViewRule};
+use super::{Credentials, Fate, HostPort, Listen, LogFormat, PlainPassword, Verify, ViewName, ViewRule};
 
 /// The configuration of cqlgate.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -34,6 +34,8 @@ pub struct File {
     pub discovery: Discovery,
     #[serde(default)]
     pub views: Views,
+    #[serde(default)]
+    pub unserved: Unserved,
     #[serde(default)]
     pub limits: Limits,
     #[serde(default)]
@@ -69,6 +71,7 @@ impl File {
             admin: Self::admin(),
             discovery,
             views: Views::default(),
+            unserved: Unserved::default(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             logins: Logins::default(),
@@ -206,6 +209,16 @@ impl Default for Views {
     fn default() -> Self {
         Self { default: ViewName::NodePorts, rules: Vec::new() }
     }
+}
+
+/// Rows and events of nodes that this gateway does not serve. Keep is for clients that can reach the nodes' own addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Unserved {
+    /// Nodes of data centers of which no node is served.
+    pub remote: Fate,
+    /// Rows of a data center that is served, of nodes that discovery does not know.
+    pub ghosts: Fate,
 }
 
 /// The gateway's own connection to each node.

@@ -64,6 +64,7 @@ impl File {
             discovery,
             allow: self.discovery.allow.clone(),
             views: self.views.clone(),
+            unserved: self.unserved,
             limits: self.limits.clone(),
             timeouts: self.timeouts.clone(),
             logins: self.logins.clone(),
@@ -339,6 +340,7 @@ impl From<&Config> for File {
             admin: config.admin,
             discovery: file::Discovery { allow: config.allow.clone(), ..discovery },
             views: config.views.clone(),
+            unserved: config.unserved,
             limits: config.limits.clone(),
             timeouts: config.timeouts.clone(),
             logins: config.logins.clone(),
@@ -359,7 +361,7 @@ impl From<&ListedNode> for file::ListedNode {
 impl Config {
     /// Everything by default but what has none. For the demo and for tests: nothing is checked.
     pub fn new(listen: super::Listen, advertise: Advertise, admin: SocketAddr, discovery: Discovery) -> Self {
-        let File { views, limits, timeouts, logins, probe, tls, drain, log, .. } =
+        let File { views, unserved, limits, timeouts, logins, probe, tls, drain, log, .. } =
             File::new(file::Advertise::Text("localhost".to_owned()), file::Discovery::default());
         Self {
             listen,
@@ -368,6 +370,7 @@ impl Config {
             discovery,
             allow: None,
             views,
+            unserved,
             limits,
             timeouts,
             logins,

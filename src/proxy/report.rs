@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::shared::Shared;
 use crate::rewrite::conversation::Fact;
-use crate::rewrite::system_tables::{LeftOut, LocalRow, RefusedRequest, Report, Rewritten};
+use crate::rewrite::system_tables::{KeptRow, LeftOut, LocalRow, RefusedRequest, Report, Rewritten};
 use crate::topology::Hidden;
 use crate::topology::input::{Identity, Input, Observation};
 
@@ -43,6 +43,13 @@ impl Shared {
                 let hidden = Hidden { id: None, host_id: row.host_id, address: row.address, reason };
                 self.sightings.see(hidden, Instant::now());
             }
+        }
+        for (node, count) in report.kept_besides {
+            self.metrics.rows_kept(node, count);
+        }
+        for KeptRow { host_id, address, node } in report.kept {
+            self.metrics.rows_kept(node, 1);
+            self.kept.see(Hidden { id: None, host_id, address, reason: node.into() }, Instant::now());
         }
         if let Some(local) = report.local.filter(|_| plain) {
             self.observe(port, incarnation, local);

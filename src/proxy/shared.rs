@@ -41,6 +41,8 @@ pub struct Shared {
     pub observations: mpsc::Sender<Input>,
     /// Rows that clients were not shown.
     pub sightings: Arc<Sightings>,
+    /// Rows of nodes that are not served here, which clients were shown as they are.
+    pub kept: Arc<Sightings>,
     pub client_tls: Option<ClientAcceptor>,
     pub dialer: Dialer,
     /// Turns of TLS handshakes at the same time: each costs a core about a millisecond, and relays must not starve.

@@ -2,12 +2,14 @@
 //!
 //! What a node says of another in an EVENT, and what the gateway knows of it, meet here. A client is told of a node only by
 //! the address:port that rows show for it; that it is up only while a dial through that port would succeed; and never the
-//! same state twice in a row. Nobody's raw address ever passes.
+//! same state twice in a row. Nobody's raw address ever passes, but that of a node which is not served here, to a client that was
+//! told it in a row (`unserved` in the configuration).
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use super::kept_nodes::KeptNodes;
 use super::registration::RegisteredTypes;
 use super::view::View;
 use crate::cql::message::{Event, NodeChange};
@@ -54,6 +56,8 @@ pub struct Announcer {
     /// What it was told of a port's node, where that is something else than what rows said when `known` was new.
     told: BTreeMap<u16, Told>,
     unknown: Vec<SocketAddr>,
+    /// Where the client was told that nodes are which this gateway does not serve; of a client that was told of one.
+    kept: Option<Box<KeptNodes>>,
 }
 
 impl Announcer {
@@ -91,6 +95,7 @@ impl Announcer {
                 None => Outcome::Swallowed,
             },
             Mapped::Former(_) => Outcome::Swallowed,
+            Mapped::Unknown if self.was_kept(address, topology) => outcome(Some(vec![change]), types, address),
             Mapped::Gone(_) | Mapped::Unknown => match change {
                 NodeChange::Up | NodeChange::NewNode => self.hold(address),
                 NodeChange::Down | NodeChange::RemovedNode | NodeChange::MovedNode => {
@@ -99,6 +104,21 @@ impl Announcer {
                 }
             },
         }
+    }
+
+    /// The client reads rows, as they are, of nodes that this gateway does not serve: where they are, with port 0 where a row
+    /// names none.
+    pub fn kept(&mut self, addresses: impl Iterator<Item = SocketAddr>) {
+        let mut addresses = addresses.peekable();
+        if addresses.peek().is_some() {
+            self.kept.get_or_insert_default().add(addresses);
+        }
+    }
+
+    /// Whether the client knows the node at this address from a row that was kept. An address that a served node has come to since
+    /// is that node's.
+    fn was_kept(&self, address: SocketAddr, topology: &Topology) -> bool {
+        self.kept.as_ref().is_some_and(|kept| kept.has(address)) && !topology.is_internal(address.ip())
     }
 
     fn hold(&mut self, address: SocketAddr) -> Outcome {

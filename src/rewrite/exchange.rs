@@ -11,6 +11,7 @@ use super::streams::{Answer, Note, Streams};
 use super::view::View;
 use super::view::drivers::Injection;
 use super::walk::rebuilt::in_segments;
+use crate::config;
 use crate::cql::frame::{EVENT_STREAM, Flags, Header, Opcode, Version, encode_frame};
 use crate::cql::message::{self, error_code};
 use crate::cql::segment::Layout;
@@ -26,6 +27,8 @@ pub struct Surroundings {
     pub max_body: u32,
     /// The longest frame that is held, in bytes.
     pub held_frame: usize,
+    /// What becomes of rows and events of nodes that this gateway does not serve.
+    pub unserved: config::Unserved,
     /// Off only in test builds, to show what a check says without it.
     pub rewriting: bool,
 }

@@ -34,6 +34,11 @@ pub enum Answer {
 }
 
 impl Answer {
+    /// The answer's columns are what they are called.
+    pub fn is_plain(self) -> bool {
+        self == Self::Of(Note::PlainSelection)
+    }
+
     /// The answer may get columns injected.
     pub fn is_to_query(self) -> bool {
         matches!(self, Self::Of(Note::Query | Note::PlainSelection))

@@ -8,6 +8,7 @@
 mod addresses;
 mod columns;
 mod disclosure;
+mod report;
 mod row;
 
 use std::net::{IpAddr, SocketAddr};
@@ -18,12 +19,14 @@ use thiserror::Error;
 use super::Work;
 use super::view::View;
 use super::view::drivers::Injection;
+use crate::config;
 use crate::cql::frame::{Flags, HEADER_LEN, Header};
 use crate::cql::primitives::{DecodeError, Reader, Value};
 use crate::cql::rows::{self, ColumnType, NewColumn, RowsHead, RowsWriter, Types};
 use crate::label::{Label, LabelSet, label_set};
-use crate::topology::{HiddenReason, HostId, Node, Topology};
+use crate::topology::{Node, Topology};
 use columns::{Role, Roles};
+pub use report::{HiddenRow, KeptRow, LeftOut, LocalRow, RefusedRequest, Report, Rewritten};
 use row::{Cell, Owner};
 
 /// The keyspace of all of them.
@@ -32,8 +35,6 @@ pub const KEYSPACE: &str = "system";
 const MAX_COLUMNS: usize = 1024;
 /// Bytes of one row's values that are looked through for addresses. The tokens of a node take some ten KiB.
 const MAX_LOOKED_AT: usize = 256 * 1024;
-/// Rows left out that a report names; beyond them they are counted.
-const MAX_HIDDEN_NAMED: usize = 1024;
 
 label_set! {
     /// The tables whose rows are rewritten, by their names.
@@ -63,6 +64,10 @@ pub struct Perspective {
     pub advertised: IpAddr,
     /// Columns to inject, when the answer is to a QUERY of a driver that profits.
     pub injection: Injection,
+    /// The answer's columns are what they are called.
+    pub is_plain: bool,
+    /// What becomes of rows of nodes that this gateway does not serve.
+    pub unserved: config::Unserved,
 }
 
 impl std::fmt::Debug for Perspective {
@@ -86,72 +91,6 @@ pub enum Made {
     Frame(Vec<u8>),
     /// The client gets a CQL error with this text instead.
     Refused(String),
-}
-
-/// What became of an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rewritten {
-    Unchanged,
-    Frame,
-    Refused,
-}
-
-label_set! {
-    /// Why a request got an ERROR of the gateway's own.
-    pub enum RefusedRequest {
-        /// A projection of an address in a form that cannot be rewritten.
-        InternalAddress = "internal_address",
-    }
-}
-
-/// An answer, and what was seen in it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
-    pub table: SystemTable,
-    pub rewritten: Rewritten,
-    /// The first of the rows that were left out.
-    pub hidden: Vec<HiddenRow>,
-    /// How many more were.
-    pub hidden_besides: Vec<(LeftOut, u64)>,
-    /// From a row of `system.local`: what the attached node says of itself, if its columns are what they are called.
-    pub local: Option<LocalRow>,
-}
-
-/// A row that was left out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HiddenRow {
-    pub host_id: Option<HostId>,
-    pub address: Option<SocketAddr>,
-    pub reason: LeftOut,
-}
-
-/// Why a row was left out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LeftOut {
-    /// Its node is not shown.
-    Hidden(HiddenReason),
-    /// The View shows no peers.
-    View,
-}
-
-impl Label for LeftOut {
-    fn label(self) -> &'static str {
-        match self {
-            Self::Hidden(reason) => reason.label(),
-            Self::View => "view",
-        }
-    }
-}
-
-/// What a node's own row says; only the columns that the client asked for are there.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LocalRow {
-    pub host_id: Option<HostId>,
-    /// `rpc_address`, with `rpc_port` where the node has one.
-    pub native: Option<(IpAddr, Option<u16>)>,
-    pub data_center: Option<Arc<str>>,
-    pub rack: Option<Arc<str>>,
-    pub cluster_name: Option<Arc<str>>,
 }
 
 /// Why an answer can neither pass nor be rewritten.
@@ -217,13 +156,7 @@ impl RowsRewrite {
         let refused = (head.column_count > MAX_COLUMNS)
             .then(|| format!("cqlgate: more than {MAX_COLUMNS} columns of a system table are asked for"));
         Ok(Self {
-            report: Report {
-                table,
-                rewritten: Rewritten::Unchanged,
-                hidden: Vec::new(),
-                hidden_besides: Vec::new(),
-                local: None,
-            },
+            report: Report::of(table),
             perspective,
             header,
             columns,
@@ -281,7 +214,14 @@ impl RowsRewrite {
         let looking = row::Looking::new(&self.perspective, &self.columns, self.report.table);
         let node = match looking.owner(row)? {
             Owner::Hidden(row) => {
-                self.hide(row);
+                self.changed = true;
+                self.report.hide(row);
+                return Ok(());
+            }
+            Owner::Kept(kept) => {
+                self.report.keep(kept);
+                let added = self.added.iter().map(|_| Value::Null);
+                self.writer.row(row.iter().copied().chain(added));
                 return Ok(());
             }
             Owner::Node(node) => Some(node),
@@ -308,19 +248,6 @@ impl RowsRewrite {
         Ok(())
     }
 
-    fn hide(&mut self, row: HiddenRow) {
-        self.changed = true;
-        let Report { hidden, hidden_besides, .. } = &mut self.report;
-        if hidden.len() < MAX_HIDDEN_NAMED {
-            hidden.push(row);
-            return;
-        }
-        match hidden_besides.iter_mut().find(|(reason, _)| *reason == row.reason) {
-            Some((_, count)) => *count += 1,
-            None => hidden_besides.push((row.reason, 1)),
-        }
-    }
-
     /// Bytes that are held here.
     pub fn held_bytes(&self) -> usize {
         self.writer.len()
@@ -333,7 +260,7 @@ impl RowsRewrite {
             Made::Frame(_) => Rewritten::Frame,
             Made::Refused(_) => Rewritten::Refused,
         };
-        Report { rewritten, ..self.report }
+        self.report.with(rewritten)
     }
 }
 

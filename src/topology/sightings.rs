@@ -1,4 +1,4 @@
-//! Rows of nodes that clients are not shown, as clients' reads happened to bring them: for those who look, and for nobody who
+//! Rows of nodes that clients are not shown, or are shown though they are not served, as clients' reads happened to bring them: for those who look, and for nobody who
 //! decides. A bounded map; whoever reports does not wait, and nothing follows from a report.
 
 use std::collections::HashMap;
@@ -35,15 +35,21 @@ impl Sightings {
 
     /// What was seen of late and is not shown by `topology`, nor listed by it already.
     pub fn beside(&self, topology: &Topology, now: Instant) -> Vec<Hidden> {
-        let mut rows = self.rows.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        rows.retain(|_, (hidden, seen)| now.duration_since(*seen) < FOR && !is_shown(topology, hidden));
         let listed = |hidden: &Hidden| {
             topology.hidden.iter().any(|other| (other.host_id, other.address) == (hidden.host_id, hidden.address))
         };
-        let mut beside: Vec<Hidden> =
-            rows.values().map(|(hidden, _)| hidden.clone()).filter(|hidden| !listed(hidden)).collect();
-        beside.sort_by_key(|hidden| (hidden.host_id.map(|id| id.0), hidden.address));
+        let mut beside = self.recent(topology, now);
+        beside.retain(|hidden| !listed(hidden));
         beside
+    }
+
+    /// What was seen of late and is not shown by `topology`.
+    pub fn recent(&self, topology: &Topology, now: Instant) -> Vec<Hidden> {
+        let mut rows = self.rows.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        rows.retain(|_, (hidden, seen)| now.duration_since(*seen) < FOR && !is_shown(topology, hidden));
+        let mut recent: Vec<Hidden> = rows.values().map(|(hidden, _)| hidden.clone()).collect();
+        recent.sort_by_key(|hidden| (hidden.host_id.map(|id| id.0), hidden.address));
+        recent
     }
 }
 

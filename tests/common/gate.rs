@@ -55,9 +55,9 @@ impl Gate {
     }
 
     /// Nodes that are listed but for one, which has no port.
-    pub async fn start_without(unlisted: usize, options: Options) -> Self {
+    pub async fn start_without(unlisted: usize, options: Options, yaml: &str) -> Self {
         let count = options.addresses.len() - 1;
-        Self::start_listed(options, |index| index != unlisted, "", count).await
+        Self::start_listed(options, |index| index != unlisted, yaml, count).await
     }
 
     async fn start_listed(options: Options, is_listed: impl Fn(usize) -> bool, yaml: &str, up: usize) -> Self {

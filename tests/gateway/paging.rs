@@ -72,7 +72,7 @@ async fn each_page_is_rewritten_and_its_paging_state_passes() {
 
 #[tokio::test]
 async fn a_page_whose_only_row_is_hidden_is_empty_and_not_the_last() {
-    let gate = Gate::start_without(1, Options::loopback(3, 0)).await;
+    let gate = Gate::start_without(1, Options::loopback(3, 0), "").await;
     for dialect in DIALECTS {
         for text in [ALL, DIALLED] {
             let (through, _) = both(&gate, dialect, text).await;

@@ -90,6 +90,7 @@ impl Gate {
                 statements: OrdinaryStatements::default(),
                 max_body: 256 << 20,
                 held_frame: 16 << 20,
+                unserved: Default::default(),
                 rewriting,
             }),
             topology,

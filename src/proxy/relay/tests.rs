@@ -50,6 +50,7 @@ fn surroundings_with(topology: impl Fn() -> Arc<Topology> + Send + Sync + 'stati
         statements: OrdinaryStatements::default(),
         max_body: 1 << 28,
         held_frame: 1 << 24,
+        unserved: Default::default(),
         rewriting: true,
     })
 }
@@ -92,6 +93,7 @@ async fn relay_of(version: Version, logged_in: bool) -> Ends {
         metrics: Arc::clone(&metrics),
         observations: tokio::sync::mpsc::channel(1).0,
         sightings: Arc::default(),
+        kept: Arc::default(),
         client_tls: None,
         dialer: Dialer { deadline: HALF_CLOSED, tls: None },
         handshakes: Arc::new(tokio::sync::Semaphore::new(1)),

@@ -5,6 +5,7 @@ mod hostile;
 mod long;
 mod segments;
 mod strangers;
+mod unserved;
 
 use super::*;
 use crate::cql::compression::Compression;
@@ -42,6 +43,7 @@ fn surroundings() -> Arc<Surroundings> {
         statements: OrdinaryStatements::default(),
         max_body: 1 << 20,
         held_frame: 1 << 20,
+        unserved: Default::default(),
         rewriting: true,
     })
 }
@@ -365,6 +367,7 @@ fn a_request_too_long_to_be_changed_gets_the_protocols_own_error() {
         statements: OrdinaryStatements::default(),
         max_body: 1 << 20,
         held_frame: 4096,
+        unserved: Default::default(),
         rewriting: true,
     });
     let refused_on_wire = |session: Session, wire: &[u8]| {

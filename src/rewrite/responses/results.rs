@@ -232,8 +232,12 @@ impl ResponseJudge<'_> {
                 return Verdict::Fail(Why::Unrewritable.into());
             }
         };
-        let plain = looked.answer == Answer::Of(Note::PlainSelection);
-        self.exchange.facts.push(Fact::Rewrote { report: Box::new(rewrite.into_report(&made)), plain });
+        let plain = looked.answer.is_plain();
+        let report = rewrite.into_report(&made);
+        if let Some(control) = self.exchange.control.as_deref_mut() {
+            control.announcer.kept(report.kept.iter().filter_map(|row| row.address));
+        }
+        self.exchange.facts.push(Fact::Rewrote { report: Box::new(report), plain });
         match made {
             Made::Unchanged => Verdict::Pass,
             Made::Frame(frame) => Verdict::Replace(frame),
@@ -256,7 +260,15 @@ impl ResponseJudge<'_> {
         let client = &self.exchange.client;
         let advertised = topology.advertised.for_family(client.family).ok_or(Why::Unrewritable)?;
         let injection = if answer.is_to_query() { client.injection } else { Default::default() };
-        let perspective = Perspective { view: client.view, topology, attached: client.attached, advertised, injection };
+        let perspective = Perspective {
+            view: client.view,
+            topology,
+            attached: client.attached,
+            advertised,
+            injection,
+            is_plain: answer.is_plain(),
+            unserved: self.exchange.around.unserved,
+        };
         RowsRewrite::begin(header, body, perspective, work).map_err(|reason| {
             self.exchange.facts.push(Fact::Unrewritable(reason));
             Why::Unrewritable.into()

@@ -100,6 +100,11 @@ impl Roles {
         cell(row, self.peer).and_then(inet_cell)
     }
 
+    /// The data center that the row's node is in, as the row says.
+    pub fn data_center<'r>(&self, row: &[Value<'r>]) -> Option<&'r str> {
+        cell(row, self.data_center).and_then(|bytes| std::str::from_utf8(bytes).ok())
+    }
+
     pub fn local_row(&self, row: &[Value<'_>]) -> LocalRow {
         let text = |at| cell(row, at).and_then(|bytes| std::str::from_utf8(bytes).ok()).map(Arc::from);
         LocalRow {

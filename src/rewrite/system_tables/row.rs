@@ -4,15 +4,19 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::disclosure::{Forbidden, Internal};
-use super::{Columns, HiddenRow, LeftOut, MAX_LOOKED_AT, Perspective, Role, SystemTable, Unrewritable};
+use super::{Columns, HiddenRow, KeptRow, LeftOut, MAX_LOOKED_AT, Perspective, Role, SystemTable, Unrewritable};
+use crate::config::Fate;
 use crate::cql::primitives::{InetBytes, Value, inet_cell, inet_cell_bytes};
-use crate::topology::{HiddenReason, Mapped, Node, NodeState};
+use crate::cql::rows::TypeKind;
+use crate::topology::{HiddenReason, HostId, Mapped, Node, NodeState, Unserved};
 
 /// A row's answer to the question whose it is.
 pub enum Owner<'a> {
     Node(&'a Node),
     /// Not to be shown.
     Hidden(HiddenRow),
+    /// Of a node that this gateway does not serve: it passes as it is.
+    Kept(KeptRow),
     /// Says nothing of whose it is, and carries nothing that a client dials.
     Nobody,
     /// Carries something that a client dials, and says nothing of whose it is.
@@ -94,7 +98,41 @@ impl<'a> Looking<'a> {
             Some(node) => Ok(Owner::Node(node)),
             None if !roles.has_endpoint() && host_id.is_none() => Ok(Owner::Nobody),
             None if host_id.is_none() && native.is_none() && !roles.has_address() => Ok(Owner::Unknown),
-            None => Ok(hide(LeftOut::Hidden(HiddenReason::NoPort))),
+            None => match host_id.and_then(|host_id| self.unserved(row, host_id)) {
+                Some(node) if self.fate_of(node) == Fate::Keep => {
+                    let address = native.or_else(|| roles.peer(row).map(|peer| (peer, None)));
+                    let address = address.map(|(address, port)| SocketAddr::new(address, port.unwrap_or(0)));
+                    Ok(Owner::Kept(KeptRow { host_id, address, node }))
+                }
+                node => Ok(hide(LeftOut::Hidden(node.map_or(HiddenReason::NoPort, HiddenReason::from)))),
+            },
+        }
+    }
+
+    /// What a row is that belongs to no node of the topology. `None` where its columns may be called by other names, and where a
+    /// value of it is, or has in it, the address of a node that is served.
+    fn unserved(&self, row: &[Value<'_>], host_id: HostId) -> Option<Unserved> {
+        let data_center = self.columns.roles.data_center(row).filter(|_| self.perspective.is_plain)?;
+        let mut addresses = Vec::new();
+        let mut left = MAX_LOOKED_AT;
+        for (value, &root) in row.iter().zip(&self.columns.roots) {
+            let Some(bytes) = value.bytes() else { continue };
+            left = left.checked_sub(bytes.len())?;
+            let types = &self.columns.types;
+            if self.internal.is_in_value(types, root, bytes, Forbidden::Known).unwrap_or(true) {
+                return None;
+            }
+            if types.kind(root) == Some(TypeKind::Inet) {
+                addresses.extend(inet_cell(bytes));
+            }
+        }
+        self.perspective.topology.unserved(host_id, data_center, &addresses)
+    }
+
+    fn fate_of(&self, node: Unserved) -> Fate {
+        match node {
+            Unserved::Remote => self.perspective.unserved.remote,
+            Unserved::Ghost => self.perspective.unserved.ghosts,
         }
     }
 

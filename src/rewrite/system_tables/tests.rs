@@ -1,3 +1,5 @@
+mod unserved;
+
 use uuid::Uuid;
 
 use super::*;
@@ -6,7 +8,7 @@ use crate::cql::primitives::{Writer, inet_cell_bytes};
 use crate::cql::rows::metadata_flags;
 use crate::cql::segment::MAX_PAYLOAD;
 use crate::rewrite::view::{NodePorts, SingleNode};
-use crate::topology::{Advertised, NodeId, NodeState};
+use crate::topology::{Advertised, HiddenReason, HostId, NodeId, NodeState};
 
 /// A cell as a test writes it. `Raw` gives the type too.
 #[derive(Clone, Debug, PartialEq)]
@@ -117,10 +119,21 @@ fn rewrite_rows(frame: &[u8], perspective: Perspective) -> Result<(Made, Report)
     }
 }
 
+/// A client of the node at 9042 that asked for something; by default nothing of nodes that are not served is kept.
+fn perspective(topology: Topology) -> Perspective {
+    Perspective {
+        view: &NodePorts,
+        topology: Arc::new(topology),
+        attached: 9042,
+        advertised: G.parse().unwrap(),
+        injection: Injection::default(),
+        is_plain: false,
+        unserved: config::Unserved::default(),
+    }
+}
+
 fn seen_by(view: &'static dyn View, injection: Injection, frame: &[u8]) -> Result<(Made, Report), Unrewritable> {
-    let topology = Arc::new(topology());
-    let advertised = G.parse().unwrap();
-    rewrite_rows(frame, Perspective { view, topology, attached: 9042, advertised, injection })
+    rewrite_rows(frame, Perspective { view, injection, ..perspective(topology()) })
 }
 
 fn rewritten((made, report): (Made, Report), original: &[u8]) -> Vec<u8> {
@@ -405,9 +418,7 @@ fn a_rack_named_like_an_address_passes_when_it_is_known() {
     topology = Topology::new(2, topology.advertised, nodes);
     let row = vec![text("10.77.0.12")];
     let before = frame(4, 0, &message("local", &["rack"], std::slice::from_ref(&row), &row));
-    let (view, injection, advertised) = (&NodePorts, Injection::default(), G.parse().unwrap());
-    let perspective = Perspective { view, topology: Arc::new(topology), attached: 9042, advertised, injection };
-    assert_eq!(rewrite_rows(&before, perspective).unwrap().0, Made::Unchanged);
+    assert_eq!(rewrite_rows(&before, perspective(topology)).unwrap().0, Made::Unchanged);
 }
 
 #[test]
@@ -498,14 +509,7 @@ fn the_raw_bytes_never_pass_when_the_answer_is_not_understood() {
     let other = frame(4, 0, &message("clients", &["address"], &[vec![Inet("10.0.0.1")]], &[Inet("10.0.0.1")]));
     assert_eq!(seen_by(&NodePorts, Injection::default(), &other), Err(Unrewritable::NotASystemTable));
     let local = frame(4, 0, &message("local", &["rpc_address"], &[vec![Inet("10.0.0.1")]], &[Inet("10.0.0.1")]));
-    let topology = Topology::default();
-    let perspective = Perspective {
-        view: &NodePorts,
-        topology: Arc::new(topology),
-        attached: 9050,
-        advertised: G.parse().unwrap(),
-        injection: Injection::default(),
-    };
+    let perspective = Perspective { attached: 9050, ..perspective(Topology::default()) };
     assert_eq!(rewrite_rows(&local, perspective), Err(Unrewritable::NoNode(9050)));
 }
 
@@ -526,13 +530,7 @@ fn a_thousand_peers_with_256_tokens_each() {
     let rows: Vec<_> = (0..1000).map(|n| row(n, addresses[n], 9042)).collect();
     let expected: Vec<_> = (0..1000).map(|n| row(n, G, 10_000 + n as i32)).collect();
     let before = frame(5, 0, &message("peers_v2", &names, &rows, &rows[0]));
-    let perspective = Perspective {
-        view: &NodePorts,
-        topology: Arc::new(topology),
-        attached: 10_000,
-        advertised: G.parse().unwrap(),
-        injection: Injection::default(),
-    };
+    let perspective = Perspective { attached: 10_000, ..perspective(topology) };
     let report = rewrite_rows(&before, perspective).unwrap();
     assert!(report.1.hidden.is_empty());
     assert!(rewritten(report, &before) == frame(5, 0, &message("peers_v2", &names, &expected, &rows[0])));

@@ -183,6 +183,7 @@ fn play(session: Session, single_node: bool, script: &Script, pieces: &[usize]) 
         statements: OrdinaryStatements::default(),
         max_body: 1 << 20,
         held_frame: HELD_FRAME,
+        unserved: Default::default(),
         rewriting: true,
     });
     let mut conversation = Conversation::new(

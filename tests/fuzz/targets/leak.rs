@@ -62,6 +62,7 @@ fuzz_target!(|bytes: &[u8]| {
         statements: OrdinaryStatements::default(),
         max_body: 1 << 20,
         held_frame: 64 * 1024,
+        unserved: Default::default(),
         rewriting: true,
     });
     let mut connections: Vec<Connection> = (0..3).map(|_| Connection::new(&mut choices, &around)).collect();

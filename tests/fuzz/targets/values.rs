@@ -2,6 +2,7 @@
 //! the client gets, the secret is not in it.
 #![no_main]
 
+use cqlgate::config::{Fate, Unserved};
 use cqlgate::cql::frame::{Flags, HEADER_LEN, Header, Opcode, encode_frame};
 use cqlgate::cql::primitives::{Value, Writer};
 use cqlgate::cql::segment::MAX_PAYLOAD;
@@ -85,7 +86,12 @@ fuzz_target!(|bytes: &[u8]| {
     let header = Header { version: 0x84, flags: Flags(flags), stream: 1, opcode: Opcode::RESULT, length: 0 };
     let frame = encode_frame(header, &body);
     let topology = topology();
-    let perspective = Perspective { view, topology, attached: 9042, advertised: [203, 0, 113, 10].into(), injection };
+    // Whatever is kept and whatever an answer's columns are called: the secret is the address of nodes that are served.
+    let fate = |choices: &mut Choices<'_>| choices.one_of(&[Fate::Hide, Fate::Keep]);
+    let unserved = Unserved { remote: fate(&mut choices), ghosts: fate(&mut choices) };
+    let advertised = [203, 0, 113, 10].into();
+    let perspective =
+        Perspective { view, topology, attached: 9042, advertised, injection, is_plain: choices.byte() & 1 == 1, unserved };
     let cap = 40 * frame.len() + 8192;
     let mut scratch = vec![0; MAX_PAYLOAD];
     match within(cap, || rewrite(&frame, perspective, &mut scratch)) {

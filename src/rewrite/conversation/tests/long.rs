@@ -15,6 +15,7 @@ fn unlimited() -> Arc<Surroundings> {
         statements: OrdinaryStatements::default(),
         max_body: LONGEST as u32,
         held_frame: 1 << 20,
+        unserved: Default::default(),
         rewriting: true,
     })
 }
