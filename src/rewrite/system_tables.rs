@@ -3,7 +3,8 @@
 //! Only what a client dials is replaced; the internode identity (`peer`, `broadcast_address`, `host_id`, `tokens` …) stays,
 //! because drivers use it in WHERE clauses and as keys. What is decided is decided by the answer's own metadata, so any
 //! projection, any paging and any spelling of the query is right. No internal native address leaves in any form: what
-//! cannot be replaced is refused with a CQL error, and what cannot be understood ends the connection.
+//! cannot be replaced is refused with a CQL error, and what cannot be understood ends the connection. Rows of nodes that are not
+//! served here are left out, or pass as they are where the configuration says so: then nothing in them is a served node's.
 
 mod addresses;
 mod columns;
@@ -219,9 +220,10 @@ impl RowsRewrite {
                 return Ok(());
             }
             Owner::Kept(kept) => {
+                cells.extend(row.iter().map(|&value| Cell::Same(value)));
+                self.add(kept.address.map(|address| self.with_port(address)), cells);
                 self.report.keep(kept);
-                let added = self.added.iter().map(|_| Value::Null);
-                self.writer.row(row.iter().copied().chain(added));
+                self.writer.row(cells.iter().map(Cell::value));
                 return Ok(());
             }
             Owner::Node(node) => Some(node),
@@ -239,13 +241,26 @@ impl RowsRewrite {
                 return Ok(());
             }
         }
-        if let Some(endpoint) = node.filter(|_| !self.added.is_empty()).map(|node| self.perspective.endpoint(node)) {
-            cells.extend([Cell::address(endpoint), Cell::port(endpoint)]);
-        } else {
-            cells.extend(self.added.iter().map(|_| Cell::Same(Value::Null)));
-        }
+        self.add(node.map(|node| self.perspective.endpoint(node)), cells);
         self.writer.row(cells.iter().map(Cell::value));
         Ok(())
+    }
+
+    /// The cells of the injected columns.
+    fn add(&self, endpoint: Option<SocketAddr>, cells: &mut Vec<Cell<'_>>) {
+        match endpoint.filter(|_| !self.added.is_empty()) {
+            Some(endpoint) => cells.extend([Cell::address(endpoint), Cell::port(endpoint)]),
+            None => cells.extend(self.added.iter().map(|_| Cell::Same(Value::Null))),
+        }
+    }
+
+    /// Where a node is whose row names no port: nodes that have none in their rows have one port, all of them.
+    fn with_port(&self, address: SocketAddr) -> SocketAddr {
+        let attached = self.perspective.topology.node_at_port(self.perspective.attached);
+        match attached.filter(|_| address.port() == 0) {
+            Some(attached) => SocketAddr::new(address.ip(), attached.native_address().port()),
+            None => address,
+        }
     }
 
     /// Bytes that are held here.

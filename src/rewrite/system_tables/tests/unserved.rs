@@ -146,18 +146,20 @@ fn an_answer_that_is_refused_has_told_nobody() {
 }
 
 #[test]
-fn columns_that_are_injected_are_null_in_them() {
+fn columns_that_are_injected_have_the_rows_address_and_the_port_of_all_nodes() {
     let names = ["data_center", "host_id", "rpc_address", "native_address", "native_port"];
     let rows = |more: usize| {
         let told = [
             vec![text("dc1"), Id(9043), Inet(G), Inet(G), Int(9043)],
-            vec![text("dc2"), Id(7), Inet("10.99.0.7"), null(Inet(G)), null(Int(0))],
+            vec![text("dc2"), Id(7), Inet("10.99.0.7"), Inet("10.99.0.7"), Int(9042)],
         ];
         let rows = told.map(|row| row[..3 + more].to_vec());
         frame(4, 0, &message("peers", &names[..3 + more], &rows, &rows[0]))
     };
     let injection = Injection { local: true, peers: true };
-    let perspective = Perspective { injection, is_plain: true, unserved: KEEP, ..perspective(in_dc1()) };
+    // Attached to a node whose port here is not its own.
+    let perspective =
+        Perspective { attached: 9045, injection, is_plain: true, unserved: KEEP, ..perspective(in_dc1()) };
     let (made, _) = rewrite_rows(&rows(0), perspective).unwrap();
     assert_eq!(made, Made::Frame(rows(2)));
 }
@@ -201,9 +203,15 @@ proptest! {
     fn no_address_of_a_served_node_passes_whatever_is_kept(
         table in prop::sample::select(vec!["peers", "peers_v2"]),
         columns in prop::collection::vec((name(), cell()), 1..8),
+        of_nobody in prop::option::weighted(0.8, prop::sample::select(vec!["dc1", "dc2"])),
         is_plain in any::<bool>(),
     ) {
-        let (names, cells): (Vec<&str>, Vec<C>) = columns.into_iter().unzip();
+        // Mostly a row that would be kept, but for what else is in it.
+        let first = of_nobody.map(|data_center| [("data_center", text(data_center)), ("host_id", Id(7))]);
+        let columns = first.into_iter().flatten().chain(columns.into_iter().filter(|(name, _)| {
+            of_nobody.is_none() || !matches!(*name, "data_center" | "host_id")
+        }));
+        let (names, cells): (Vec<&str>, Vec<C>) = columns.unzip();
         let before = frame(4, 0, &message(table, &names, std::slice::from_ref(&cells), &cells));
         let shown = match looked_at(in_dc1(), is_plain, KEEP, &before).0 {
             Made::Frame(frame) => frame,
