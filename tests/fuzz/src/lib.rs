@@ -15,10 +15,11 @@ pub use count::within;
 /// The native address of every node: two bytes that no length, count or port of a short message has, twice.
 pub const SECRET: [u8; 4] = [0xd6, 0xe7, 0xd6, 0xe8];
 
-/// Three nodes behind one secret address, on three ports: one up, one down, one not announced.
+/// Three nodes of dc1 behind one secret address, on three ports: one up, one down, one not announced.
 pub fn topology() -> Arc<Topology> {
     let node = |port: u16, state| Node {
         host_id: Some(HostId(uuid::Uuid::from_u128(u128::from(port)))),
+        data_center: Some(Arc::from("dc1")),
         state,
         ..Node::answering(&format!("n{port}"), port, SocketAddr::from((SECRET, port - 42)))
     };
