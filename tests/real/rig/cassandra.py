@@ -29,8 +29,8 @@ def modules():
 
 
 class Node:
-    def __init__(self, ring, number, token):
-        self.ring, self.number, self.token = ring, number, token
+    def __init__(self, ring, number, token, dc="dc1"):
+        self.ring, self.number, self.token, self.dc = ring, number, token, dc
         self.address = f"{net.NODES}.{10 + number}"
         self.home = ring.home / f"node{number}"
         self.namespace = net.namespace(f"n{number}")
@@ -49,7 +49,7 @@ class Node:
         if ring.tls:
             text += TLS_KEYS.format(keystore=ring.tls / "node.p12")
         (self.home / "cassandra.yaml").write_text(text)
-        (self.home / "rackdc").write_text(f"dc=dc1\nrack=r{self.number}\n")
+        (self.home / "rackdc").write_text(f"dc={self.dc}\nrack=r{self.number}\n")
         (self.home / "logback.xml").write_text(LOGBACK.format(level="INFO"))
 
     def start(self, archive=None, joining=False):
@@ -120,9 +120,12 @@ class Node:
 
 
 class Ring:
-    """`version` is a key of VERSIONS; `tls` a directory with node.p12 (see certificates.py), or None."""
+    """`version` is a key of VERSIONS; `tls` a directory with node.p12 (see certificates.py), or None; `dcs` the data center of each node,
+    where it is not dc1 for all `count`."""
 
-    def __init__(self, version="5.0", count=3, auth=False, tls=None):
+    def __init__(self, version="5.0", count=3, auth=False, tls=None, dcs=None):
+        dcs = dcs or ("dc1",) * count
+        count = len(dcs)
         self.name, self.version, self.auth, self.tls = version, VERSIONS[version], auth, tls
         self.lib = cache.jars(f"cassandra-{self.version.release}", self.version.coordinates, self.version.exclusions)
         self.classpath = ":".join(str(p) for p in sorted(self.lib.glob("*.jar")))
@@ -136,7 +139,7 @@ class Ring:
         self.seeds = [f"{net.NODES}.{10 + n}" for n in range(1, count + 1)]
         self.archive = None
         self.archive = self.class_archive()
-        self.nodes = [Node(self, n, tokens[n - 1]) for n in range(1, count + 1)]
+        self.nodes = [Node(self, n, tokens[n - 1], dc) for n, dc in enumerate(dcs, 1)]
 
     def class_archive(self):
         """Class data sharing: a node starts in two thirds of the time. Made once for each release."""

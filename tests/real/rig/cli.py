@@ -95,10 +95,11 @@ SUITES = {
     "kubernetes": "a control plane, the chart, the nodes as a StatefulSet's pods: CA1 to CA4, then what Kubernetes does to them",
     "kubernetes-ci": "the short share: every manifest checked by the apiserver, CA1 to CA4, a pod replaced, two gateways with one map, an expired watch, a frozen API, the rights",
     "kubernetes-api": "the Kubernetes API killed, frozen, unreachable, throttling, forbidding, and without its slices, with reads going on",
+    "datacenters": "two data centers of two nodes each, of which the gateway serves one: the other hidden, and kept; Java 4 and Python",
     "leak": "mutated requests by several connections at once, every answer searched for the nodes' own addresses; and the same with rewriting off, which must find one",
     "flood": "20,000 strangers from 200 addresses while a driver works, beside the same flood against HAProxy",
     "off": "the counter-check: with rewriting switched off everything should fail",
-    "all": "matrix, secured and usual",
+    "all": "matrix, secured, usual and datacenters",
 }
 
 

@@ -11,10 +11,12 @@ def agreed(ring):
     return len({str(n.query("SELECT schema_version FROM system.local")[0]["schema_version"]) for n in ring.nodes}) == 1
 
 
-def create(ring):
+def create(ring, replication=None):
+    """`replication`: keyspace → {data center: replicas}, where they are not spread over the whole ring."""
     first = ring.nodes[0]
     for name, factor in (("k1", 1), ("k3", min(3, len(ring.nodes)))):
-        first.query(f"CREATE KEYSPACE {name} WITH replication = {{'class': 'SimpleStrategy', 'replication_factor': {factor}}}")
+        strategy = {"class": "NetworkTopologyStrategy", **replication[name]} if replication else {"class": "SimpleStrategy", "replication_factor": factor}
+        first.query(f"CREATE KEYSPACE {name} WITH replication = {strategy}")
         first.query(f"CREATE TABLE {name}.t (k int PRIMARY KEY, v text)")
     until("the nodes agree on the schema", lambda: agreed(ring), 60)
     with first.connect() as connection:

@@ -290,15 +290,22 @@ def kubernetes_ci(report, direct=False, **more):
     kubernetes_ci.run(report, **more)
 
 
+def datacenters(report, direct=False, **more):
+    """Two data centers, of which the gateway serves one; in a file of its own, which needs this one."""
+    from . import datacenters as two
+
+    two.run(report, **more)
+
+
 def everything(report, direct=False):
-    for part in (matrix, secured, usual):
+    for part in (matrix, secured, usual, datacenters):
         print(f"{part.__name__}: {part.__doc__}")
         part(report, direct)
         net.clear()
         net.bridges()
 
 
-SUITES = {"usual": usual, "ci": ci, "matrix": matrix, "secured": secured, "versions": versions, "off": off, "leak": leak, "flood": flood, "all": everything,
+SUITES = {"usual": usual, "ci": ci, "matrix": matrix, "secured": secured, "versions": versions, "off": off, "leak": leak, "flood": flood, "datacenters": datacenters, "all": everything,
           "kubernetes": kubernetes, "kubernetes-ci": kubernetes_ci, "kubernetes-api": kubernetes_api}
 
 
