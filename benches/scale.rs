@@ -90,6 +90,7 @@ fn found() -> Vec<Found> {
         listed: Listed::Here,
         confirmed: true,
         placement: Placement::Chosen(node.port),
+        port_why: None,
         host_id: None,
         data_center: None,
         rack: None,
