@@ -7,6 +7,7 @@ use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
 use scylla::client::Compression;
 use scylla::policies::load_balancing::{DefaultPolicy, NodeIdentifier, SingleTargetLoadBalancingPolicy};
+use scylla::statement::prepared::PreparedStatement;
 use scylla::statement::{Consistency, Statement};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -77,7 +78,10 @@ async fn main() {
             }
             "start" => {
                 going.store(true, Ordering::SeqCst);
-                load = Some(tokio::spawn(read(session.clone(), going.clone())));
+                // What comes after the reply may be the death of a node.
+                let mut three = session.prepare("SELECT v FROM k3.t WHERE k = ?").await.expect("prepared");
+                three.set_is_idempotent(true);
+                load = Some(tokio::spawn(read(session.clone(), three, going.clone())));
                 say(json!({"reply": "start"}));
             }
             "stop" => {
@@ -116,9 +120,7 @@ async fn watch(session: Arc<Session>) {
     }
 }
 
-async fn read(session: Arc<Session>, going: Arc<AtomicBool>) -> serde_json::Value {
-    let mut three = session.prepare("SELECT v FROM k3.t WHERE k = ?").await.expect("prepared");
-    three.set_is_idempotent(true);
+async fn read(session: Arc<Session>, three: PreparedStatement, going: Arc<AtomicBool>) -> serde_json::Value {
     let (mut ok, mut errors, mut first, mut coordinators) = (0u64, 0u64, None, BTreeMap::<String, u64>::new());
     let mut k = 0i32;
     while going.load(Ordering::SeqCst) {
