@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use super::{Hidden, HostId, Topology, is_shown};
+use super::{Hidden, HiddenReason, HostId, Topology, is_shown};
 
 /// Rows that are remembered; a client's reads can bring more.
 const MOST: usize = 1024;
@@ -22,13 +22,17 @@ pub struct Sightings {
 }
 
 impl Sightings {
-    /// A row was seen. Lost when somebody else is at the map; when it is full, what was not seen for longest makes room.
-    pub fn see(&self, hidden: Hidden, now: Instant) {
+    /// A row was seen. Lost when somebody else is at the map; when it is full, what was not seen for longest makes room. What one
+    /// answer says of a node's data center, others that do not say it leave.
+    pub fn see(&self, mut hidden: Hidden, now: Instant) {
         let Ok(mut rows) = self.rows.try_lock() else { return };
         let key = (hidden.host_id, hidden.address);
         if rows.len() >= MOST && !rows.contains_key(&key) {
             let oldest = rows.iter().min_by_key(|(_, (_, seen))| *seen).map(|(key, _)| *key);
             oldest.and_then(|oldest| rows.remove(&oldest));
+        }
+        if let (HiddenReason::NoPort, Some((known, _))) = (hidden.reason, rows.get(&key)) {
+            hidden.reason = known.reason;
         }
         rows.insert(key, (hidden, now));
     }
@@ -56,7 +60,7 @@ impl Sightings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topology::{Advertised, HiddenReason, Node};
+    use crate::topology::{Advertised, Node};
 
     fn row(n: u32) -> Hidden {
         let address = Some(SocketAddr::from((n.to_be_bytes(), 9042)));
@@ -78,5 +82,15 @@ mod tests {
         assert_eq!(sightings.beside(&topology, later), [row(5000)]);
         let known = Node::example("a", 9042, &row(5000).address.unwrap().to_string());
         assert_eq!(sightings.beside(&Topology::new(1, Advertised::default(), [known]), later), []);
+    }
+
+    #[test]
+    fn a_reason_that_one_answer_tells_is_not_lost_with_the_next_that_does_not() {
+        let (sightings, topology, now) = (Sightings::default(), Topology::default(), Instant::now());
+        let remote = Hidden { reason: HiddenReason::Remote, ..row(1) };
+        for (seen, shown) in [(row(1), row(1)), (remote.clone(), remote.clone()), (row(1), remote)] {
+            sightings.see(seen, now);
+            assert_eq!(sightings.beside(&topology, now), [shown]);
+        }
     }
 }
