@@ -190,7 +190,7 @@ async fn wrong_passwords_delay_only_the_same_user_and_let_the_honest_one_in() {
 
 #[tokio::test]
 async fn whoever_does_not_log_in_is_closed_and_whoever_does_may_be_silent() {
-    let gate = Gate::start_with(with_logins(), "timeouts: {login: 1s}\n").await;
+    let gate = Gate::start_with(with_logins(), "timeouts: {login: 3s}\n").await;
     let mut silent = Client::dial(gate.port(0), crate::V4).await.unwrap();
     let mut user = Client::dial(gate.port(0), crate::V4).await.unwrap();
     for client in [&mut silent, &mut user] {
