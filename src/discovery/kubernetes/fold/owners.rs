@@ -73,6 +73,12 @@ impl Owners {
                 }
                 None => {
                     self.sets.remove(set);
+                    // All of them end, and were a StatefulSet's when they were first heard of.
+                    let end = pods.iter().filter(|(_, _, pod)| pod.ending && pod.set_uid.is_some());
+                    let end = end.map(|(name, _, pod)| (NodeId::new(name), pod.uid.clone()));
+                    for (id, uid) in end {
+                        self.theirs.entry(id).or_insert((uid, false));
+                    }
                     ownerless.extend(pods);
                 }
             }

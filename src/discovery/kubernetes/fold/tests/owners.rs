@@ -248,3 +248,17 @@ fn what_a_pod_was_says_nothing_of_the_next_of_its_name() {
     world.apply("a", &[&real[..], &["cassandra-3=10.1.0.33 uid=next"]].concat());
     assert_eq!((world.names(), world.disowned()), (format!("{ALL} cassandra-3"), Vec::new()));
 }
+
+/// A replica that starts while a StatefulSet's last pods end hears of them before it hears of the next StatefulSet.
+#[test]
+fn pods_that_end_and_were_members_stay_when_the_next_stateful_set_comes() {
+    let mut world = world();
+    let ending = ["cassandra-1 s ends", "cassandra-2 s ends"];
+    world.pods(&ending);
+    assert_eq!(world.names(), "cassandra-1 cassandra-2");
+    world.watched(&[&["cassandra-0 t n"], &ending[..]].concat());
+    assert_eq!((world.names(), world.disowned()), (ALL.to_owned(), Vec::new()));
+    // Not one that a hand made, and that ends.
+    world.watched(&[&["cassandra-0 t n", "cassandra-7 - ends"], &ending[..]].concat());
+    assert_eq!((world.names(), world.disowned().len()), (ALL.to_owned(), 1));
+}
