@@ -4,9 +4,10 @@
 //! order in which news arrive matters as little as possible. A node is `Up` only while it answers at its present address
 //! and nothing contradicts that it is the node it should be. Two nodes never have one host_id, nor one port.
 
+mod doubt;
 mod identity;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -240,25 +241,6 @@ impl State {
             }
         }
         self.found = Some(found);
-    }
-
-    /// The one rule of doubt: what is not confirmed moves and withdraws nobody who is up where it is known to live; unless another
-    /// node is listed there, for then that one answers. Who has left, after that.
-    fn keep_the_doubted(&mut self, found: &[Found]) -> BTreeSet<NodeId> {
-        self.records.values_mut().for_each(|record| record.kept = false);
-        if found.iter().any(|node| !node.confirmed) {
-            let here = found.iter().filter(|node| node.listed == Listed::Here && node.confirmed);
-            let here: HashMap<SocketAddr, &NodeId> = here.map(|node| (canonical(node.address), &node.id)).collect();
-            for node in found.iter().filter(|node| !node.confirmed) {
-                let Some(record) = self.records.get_mut(&node.id) else { continue };
-                let is_said = node.listed == Listed::Here && canonical(node.address) == canonical(record.address);
-                let is_given_again = here.get(&canonical(record.address)).is_some_and(|other| **other != node.id);
-                record.kept = record.state == NodeState::Up && !is_said && !is_given_again;
-            }
-        }
-        let kept = |id: &NodeId| self.records.get(id).is_some_and(|record| record.kept);
-        let left = found.iter().filter(|node| node.listed == Listed::Left && !kept(&node.id));
-        left.map(|node| node.id.clone()).collect()
     }
 
     fn place_one(&mut self, node: &Found, port: u16, port_why: Option<Arc<str>>, now: SystemTime) {

@@ -41,6 +41,8 @@ fn a_node_that_is_up_is_away_or_gone_only_when_that_is_confirmed_or_it_is_up_no_
 fn where_another_node_is_listed_that_one_answers() {
     check("nodes a=.1-? b=.2 c=.1", "a! down .1 H1, b up .2 H2, c pending .1 -", &[]);
     check("nodes a=.7? b=.2 c=.1", "a! down .7 H1, b up .2 H2, c pending .1 -", &[(".1", "current c")]);
+    // Not where it was listed before, and the one that answers has come since.
+    check("nodes a=.1 b=.1 \n b alive .1 H2 \n nodes a=.1 b=.1-?", "a up .1 H1, b up .1 H2", &[]);
     // Not where that is in doubt itself: one word would decide after all.
     check("nodes a=.7? b=.1?", "a up .1 H1, b up .2 H2", &[]);
     check("nodes a=.1 b=.1?", "a up .1 H1, b up .2 H2", &[]);
