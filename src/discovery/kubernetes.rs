@@ -35,6 +35,8 @@ mod oddities;
 mod pending;
 mod placement;
 #[cfg(test)]
+mod random;
+#[cfg(test)]
 mod simulation;
 mod snapshot;
 mod suspicion;

@@ -15,13 +15,14 @@ use std::time::{Duration, SystemTime};
 
 use super::fold::{Fold, Member};
 use super::placement::by_ordinal;
+use super::random::Random;
 use super::timing::Timing;
 use crate::config::kubernetes::Kubernetes;
 use crate::topology::input::{DeadReason, Found, Identity, Input, Listed};
 use crate::topology::ports::PortRange;
 use crate::topology::state::{Options, State};
 use crate::topology::{Node, NodeId, NodeState, Topology};
-use cluster::{Cluster, Random, host_id, list};
+use cluster::{Cluster, host_id, list};
 
 const SEEDS: u64 = 1000;
 const STEPS: usize = 150;
@@ -232,7 +233,7 @@ impl Replica {
 }
 
 fn play(seed: u64) {
-    let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+    let mut random = Random::new(seed);
     let mut cluster = Cluster::new();
     let mut replicas = [true, true, false].map(Replica::new);
     let mut now = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
@@ -245,7 +246,7 @@ fn play(seed: u64) {
                 replica.step(&mut random, &cluster, now);
             }
         }
-        now += Duration::from_millis(random.below(8000) as u64);
+        now += Duration::from_millis(random.below(8000));
     }
     cluster.end(&mut random);
     let first = |name: &str| if name.starts_with('a') { 9042 } else { 9046 };

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use super::publish;
 use crate::topology::NodeId;
 
 use crate::discovery::backoff::jittered;
@@ -93,14 +94,6 @@ pub async fn keep<S: Store>(
             () = sleep(wait) => {}
         }
     }
-}
-
-pub fn publish<T: PartialEq>(latest: &watch::Sender<T>, next: T) -> bool {
-    latest.send_if_modified(|before| {
-        let differs = *before != next;
-        *before = next;
-        differs
-    })
 }
 
 async fn find<S: Store>(store: &S, known: &watch::Sender<Known>) -> Option<Option<Ledger>> {

@@ -12,9 +12,9 @@ use std::time::SystemTime;
 use tokio::task::AbortHandle;
 
 use super::former::ledger as former_ledger;
-use super::simulation::Random;
 use super::*;
 use crate::discovery::kubernetes::ledger::KEY;
+use crate::discovery::kubernetes::random::Random;
 use crate::topology::ports::PortRange;
 use object::Object;
 
@@ -107,7 +107,7 @@ impl Replica {
                     let (stateful_set, prefers) = (pod.0.into(), ordinal_port(*pod));
                     former_ledger::Member { id: id(*pod), stateful_set, ordinal: pod.1, prefers }
                 };
-                former::publish(wanted, former::Wanted { present: here.iter().map(member).collect(), gone });
+                publish(wanted, former::Wanted { present: here.iter().map(member).collect(), gone });
             }
             Ends::Present(wanted, _) => {
                 let member = |pod: &Pod| {

@@ -8,31 +8,12 @@ use tokio::time::timeout;
 
 use super::tests::{Shelf, forbidden, member};
 use super::*;
+use crate::discovery::kubernetes::random::Random;
 use crate::topology::ports::PortRange;
 
 const SEEDS: u64 = 1000;
 const STEPS: u64 = 40;
 const MOST_PODS: u64 = 4;
-
-/// xorshift64*, <https://www.jstatsoft.org/article/view/v008i14>.
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
-    }
-
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % bound
-    }
-
-    pub fn percent(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
-    }
-}
 
 fn terms() -> Terms {
     Terms { range: PortRange::new(9042, 9055).unwrap(), quarantine: Duration::from_secs(86_400), pins: BTreeMap::new() }

@@ -6,30 +6,11 @@ use uuid::Uuid;
 
 use super::super::listing::Seen;
 use super::super::objects::{Endpoint, Origin, PodObject, Slice};
+use super::super::random::Random;
 use crate::topology::HostId;
 
 const SETS: [&str; 2] = ["a", "b"];
 const MOST_PODS: u64 = 3;
-
-/// xorshift64*, <https://www.jstatsoft.org/article/view/v008i14>.
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        ((self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % bound.max(1) as u64) as usize
-    }
-
-    pub fn percent(&mut self, percent: usize) -> bool {
-        self.below(100) < percent
-    }
-
-    pub fn one_of<T: Clone>(&mut self, choices: &[T]) -> Option<T> {
-        choices.get(self.below(choices.len())).cloned()
-    }
-}
 
 /// A pod as it is, which nobody knows but itself.
 #[derive(Clone, Debug)]
@@ -55,7 +36,7 @@ pub struct Cluster {
     former: BTreeMap<String, Vec<[u8; 4]>>,
     lives: u64,
     /// Decides which pods share a slice.
-    packing: usize,
+    packing: u64,
     pub slices: BTreeMap<String, Slice>,
     pub objects: BTreeMap<String, PodObject>,
     pub said_of_slices: Vec<Seen<Slice>>,
@@ -71,7 +52,7 @@ impl Cluster {
     pub fn step(&mut self, random: &mut Random, known: bool) {
         let names: Vec<String> = self.pods.keys().cloned().collect();
         match random.below(14) {
-            0 => self.wanted[random.below(SETS.len())] = 1 + random.below(MOST_PODS as usize) as u64,
+            0 => self.wanted[random.below(SETS.len() as u64) as usize] = 1 + random.below(MOST_PODS),
             1 | 2 => self.control(),
             3 | 4 => self.slice_up(),
             5 => self.packing = random.below(3),
@@ -136,7 +117,7 @@ impl Cluster {
 
     /// A StatefulSet is deleted, with its pods or without them, and another one of its name is made.
     fn make_anew(&mut self, random: &mut Random) {
-        let (at, with_pods) = (random.below(SETS.len()), random.percent(50));
+        let (at, with_pods) = (random.below(SETS.len() as u64) as usize, random.percent(50));
         self.owners[at] += 1;
         for name in self.names_of(SETS[at]) {
             let Some(pod) = self.pods.get_mut(&name) else { continue };

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use super::memory::{Broken, Fault, Memory};
 use super::*;
+use crate::discovery::kubernetes::random::Random;
 
 const SEEDS: u64 = 1000;
 const STEPS: usize = 200;
@@ -21,22 +22,6 @@ const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// No request takes longer; who asked has given up by then.
 const MAX_FLIGHT: Duration = Duration::from_secs(60);
 const GONE_AFTER: Duration = Duration::from_secs(60);
-
-/// xorshift64*, <https://www.jstatsoft.org/article/view/v008i14>.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % bound
-    }
-
-    fn percent(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
-    }
-}
 
 /// The pods that exist: StatefulSet and ordinal.
 type Pods = BTreeSet<(&'static str, u32)>;
@@ -175,7 +160,7 @@ struct World {
 
 impl World {
     fn new(seed: u64, broken: Broken) -> Self {
-        let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+        let mut random = Random::new(seed);
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         let range = PortRange::new(9042, 9042 + 5 + random.below(8) as u32).unwrap();
         let quarantine = if broken == Broken::Quarantine { Duration::ZERO } else { QUARANTINE };
