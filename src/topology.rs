@@ -218,6 +218,11 @@ impl Topology {
         self.native_of_ip.contains_key(&address) || self.former_of_ip.contains_key(&address)
     }
 
+    /// Whether a node is up, and lives there.
+    pub fn is_up_at(&self, id: &NodeId, address: SocketAddr) -> bool {
+        self.node_by_id(id).is_some_and(|node| node.state == NodeState::Up && node.address == address)
+    }
+
     /// What a row's node is that is none of the served ones, by its host_id, its data center and its addresses. `None` where that
     /// cannot be told, and where the row may be that of a served node, in whatever state.
     pub fn unserved(&self, host_id: HostId, data_center: &str, addresses: &[IpAddr]) -> Option<Unserved> {
@@ -257,7 +262,7 @@ fn is_shown(topology: &Topology, hidden: &Hidden) -> bool {
 }
 
 /// IPv4-mapped IPv6 as IPv4, scope and flow left out, so that one node has one key.
-fn canonical(address: SocketAddr) -> SocketAddr {
+pub fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 

@@ -275,6 +275,13 @@ pub struct Tls {
     pub nodes: Option<NodeTls>,
 }
 
+impl Tls {
+    /// Whether a node shows who it is before anything is said to it.
+    pub fn verifies_nodes(&self) -> bool {
+        self.nodes.as_ref().is_some_and(|tls| tls.verify != Verify::Off)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClientTls {

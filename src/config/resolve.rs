@@ -252,10 +252,9 @@ impl File {
 impl File {
     /// Where there is a login that is sent to nobody.
     fn warn_of_plain_password(&self, probe: &Probe, found: &mut Findings) {
-        let verified = self.tls.nodes.as_ref().is_some_and(|tls| tls.verify != Verify::Off);
         let unwatched = self.discovery.kubernetes.as_ref().is_some_and(|kubernetes| !kubernetes.watch_pods);
         let why = match probe.plain_password {
-            _ if verified || probe.username.is_none() => return,
+            _ if self.tls.verifies_nodes() || probe.username.is_none() => return,
             PlainPassword::Never => "never",
             PlainPassword::Listed if unwatched => {
                 "listed, and without discovery.kubernetes.watch_pods no pod is known to be a StatefulSet's"

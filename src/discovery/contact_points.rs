@@ -191,7 +191,7 @@ impl ContactPoints {
                 Err(_) => match self.names.lookup(&point.host, &Addresses::default()).await {
                     Ok((found, _)) => {
                         memory.failures.forget(&point.host);
-                        found.ipv4.into_iter().map(IpAddr::V4).chain(found.ipv6.into_iter().map(IpAddr::V6)).collect()
+                        found.ips().collect()
                     }
                     Err(error) => {
                         memory.failures.note(&point.host, &error.to_string());
@@ -224,8 +224,7 @@ impl ContactPoints {
         let look_up = async {
             for point in self.points.iter().filter(|point| point.host.parse::<IpAddr>().is_err()) {
                 let Ok((found, _)) = self.names.lookup(&point.host, &Addresses::default()).await else { continue };
-                let ips = found.ipv4.into_iter().map(IpAddr::V4).chain(found.ipv6.into_iter().map(IpAddr::V6));
-                self.login.vouch_also(ips.map(|ip| SocketAddr::new(ip, point.port)));
+                self.login.vouch_also(found.ips().map(|ip| SocketAddr::new(ip, point.port)));
             }
         };
         // Whoever is not found now is looked for at the next reading.

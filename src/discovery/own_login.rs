@@ -5,14 +5,15 @@
 //! are as if there were no login.
 
 use std::collections::HashSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::config::{Config, Credentials, Discovery, PlainPassword, Verify};
+use crate::config::{Config, Credentials, Discovery, PlainPassword};
+use crate::topology::canonical;
 
 /// Pods may be listed a little later than the endpoints that they are.
 const LATE: Duration = Duration::from_secs(1);
@@ -42,8 +43,7 @@ struct Rules {
 
 impl OwnLogin {
     pub fn new(config: &Config) -> Self {
-        let verified = config.tls.nodes.as_ref().is_some_and(|tls| tls.verify != Verify::Off);
-        let rule = (!verified).then_some(config.probe.plain_password);
+        let rule = (!config.tls.verifies_nodes()).then_some(config.probe.plain_password);
         let late = matches!(&config.discovery, Discovery::Kubernetes(kubernetes) if kubernetes.watch_pods);
         let vouched = watch::Sender::new(HashSet::new());
         Self(Arc::new(Rules { credentials: config.probe.credentials(), rule, late, vouched }))
@@ -95,11 +95,6 @@ impl OwnLogin {
     pub async fn vouched_soon(&self, address: SocketAddr) -> bool {
         self.0.late && timeout(LATE, self.vouched(address)).await.is_ok()
     }
-}
-
-fn canonical(address: SocketAddr) -> SocketAddr {
-    let ip: IpAddr = address.ip().to_canonical();
-    SocketAddr::new(ip, address.port())
 }
 
 #[cfg(test)]

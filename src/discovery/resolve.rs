@@ -227,6 +227,11 @@ impl Addresses {
         in_use.filter(|&ip| self.has(ip)).or_else(lowest)
     }
 
+    /// All of them, IPv4 first.
+    pub fn ips(&self) -> impl Iterator<Item = IpAddr> {
+        self.ipv4.iter().copied().map(IpAddr::V4).chain(self.ipv6.iter().copied().map(IpAddr::V6))
+    }
+
     pub fn has(&self, ip: IpAddr) -> bool {
         match ip {
             IpAddr::V4(ip) => self.ipv4.contains(&ip),

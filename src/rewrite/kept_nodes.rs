@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
+use crate::topology::canonical;
+
 /// Addresses that are remembered for one connection.
 const MOST: usize = 256;
 
@@ -25,11 +27,6 @@ impl KeptNodes {
         let address = canonical(address);
         self.0.contains(&address) || self.0.contains(&SocketAddr::new(address.ip(), 0))
     }
-}
-
-/// IPv4-mapped IPv6 as IPv4, scope and flow left out.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 #[cfg(test)]

@@ -147,7 +147,6 @@ impl RequestJudge<'_> {
                 let skips = body.get(*flags).is_none_or(|flags| flags & SKIP_METADATA != 0);
                 (note, if skips { Skip::Cleared } else { Skip::Stays })
             }
-            Head::Execute { id, skips: false, .. } if id.is_empty() => (Note::Plain, Skip::Stays),
             Head::Execute { skips: false, .. } => (Note::Plain, Skip::Stays),
             Head::Execute { id, .. } => {
                 let id = body.get(id.clone()).unwrap_or_default();

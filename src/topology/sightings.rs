@@ -1,5 +1,5 @@
-//! Rows of nodes that clients are not shown, or are shown though they are not served, as clients' reads happened to bring them: for those who look, and for nobody who
-//! decides. A bounded map; whoever reports does not wait, and nothing follows from a report.
+//! Rows of nodes that clients are not shown, or are shown though they are not served, as clients' reads happened to bring them: for
+//! those who look, and for nobody who decides. A bounded map; whoever reports does not wait, and nothing follows from a report.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

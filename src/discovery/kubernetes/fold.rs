@@ -32,14 +32,14 @@ use std::time::SystemTime;
 use uuid::Uuid;
 
 use crate::topology::input::Listed;
-use crate::topology::{HostId, NodeId};
+use crate::topology::{HostId, Node, NodeId, NodeState};
 
 use super::listing::{Changed, Listing, Seen};
 use super::objects::{PodObject, Slice};
 use super::timing::Timing;
 use crate::config::kubernetes::Family;
 use cursor::Cursor;
-use doubt::Said;
+use doubt::ListWord;
 pub use identity::split;
 use offers::Lives;
 use owners::{Disowned, Owners};
@@ -66,6 +66,11 @@ impl Member {
     /// It lives at its address, or nothing that is confirmed says that it does not.
     pub fn is_present(&self) -> bool {
         self.listed == Listed::Here || !self.confirmed
+    }
+
+    /// Whether the node is up, and not where this says that it is.
+    pub fn is_contradicted_by(&self, node: &Node) -> bool {
+        node.state == NodeState::Up && (self.listed == Listed::Away || node.address != self.address)
     }
 
     /// The host_id of the node of this identity, where it is its identity.
@@ -96,7 +101,7 @@ enum Withdrawn {
     /// Its endpoint was taken out of a slice: it is gone.
     Told,
     /// The first list that lacked it.
-    List(Said),
+    List(ListWord),
     /// Its whole slice was deleted. That happens when endpoints are packed anew, and when the Service is deleted; to a pod it
     /// need mean nothing, until a list shows other slices.
     Slice,
@@ -109,7 +114,7 @@ struct Known {
     /// This process has heard of it.
     heard: bool,
     /// The list that first said that it is at this address, where a watch had said another.
-    moved: Option<Said>,
+    moved: Option<ListWord>,
     place: Place,
     /// The pod that the slices showed last: its uid, and the news that did so first.
     shown: Option<(Arc<str>, u64)>,
@@ -195,7 +200,7 @@ impl Fold {
     pub fn restore(&mut self, members: impl IntoIterator<Item = (NodeId, Member)>) {
         for (id, member) in members {
             let presence = Presence::Doubted;
-            self.withdrawn.insert(id.clone(), Withdrawn::List(Said { number: 0, since: None }));
+            self.withdrawn.insert(id.clone(), Withdrawn::List(ListWord { number: 0, since: None }));
             let (place, moved) = (Place::default(), None);
             self.known.insert(
                 id,
@@ -211,7 +216,7 @@ impl Fold {
             return;
         }
         self.news += 1;
-        let said = Said { number: self.slices.lists(), since: None };
+        let said = ListWord { number: self.slices.lists(), since: None };
         let how = match (changed, deleted) {
             (Changed::Whole, _) => Withdrawn::List(said),
             (_, true) => Withdrawn::Slice,

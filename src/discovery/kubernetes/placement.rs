@@ -33,8 +33,7 @@ pub fn by_ordinal(id: &NodeId, member: &Member, config: &Kubernetes, range: &Por
 }
 
 /// Why a pod's node has `port` where its ordinal, or its pin, would give it another one; `None` where it has that one, or is of no
-/// StatefulSet. `ledger` is
-/// what is known of the ports of all, `quarantine` how long each stays with a node that left.
+/// StatefulSet. `ledger` is what is known of the ports of all, `quarantine` how long each stays with a node that left.
 pub fn why(
     port: u16,
     by_ordinal: &Placement,

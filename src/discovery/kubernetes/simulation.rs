@@ -13,15 +13,15 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
-use super::fold::{Fold, Member};
+use super::fold::Fold;
 use super::placement::by_ordinal;
 use super::random::Random;
 use super::timing::Timing;
 use crate::config::kubernetes::Kubernetes;
-use crate::topology::input::{DeadReason, Found, Identity, Input, Listed};
+use crate::topology::input::{DeadReason, Found, Identity, Input};
 use crate::topology::ports::PortRange;
 use crate::topology::state::{Options, State};
-use crate::topology::{Node, NodeId, NodeState, Topology};
+use crate::topology::{NodeId, NodeState, Topology};
 use cluster::{Cluster, host_id, list};
 
 const SEEDS: u64 = 1000;
@@ -152,16 +152,9 @@ impl Replica {
 
     fn settle(&mut self, now: SystemTime) {
         let topology = self.state.topology();
-        let is_up = |id: &NodeId, at| {
-            topology.node_by_id(id).is_some_and(|node| node.state == NodeState::Up && node.address == at)
-        };
         self.fold.see_api(self.away);
-        self.fold.settle(now, is_up);
-        let contradicts = |(id, member): (&NodeId, &Member)| {
-            let is_elsewhere = |node: &Node| member.listed == Listed::Away || node.address != member.address;
-            topology.node_by_id(id).is_some_and(|node| node.state == NodeState::Up && is_elsewhere(node))
-        };
-        self.relist |= self.fold.asks_again().any(contradicts);
+        self.fold.settle(now, |id, at| topology.is_up_at(id, at));
+        self.relist |= self.fold.asks_again(topology);
         if !self.fold.is_listed() {
             return;
         }

@@ -10,7 +10,7 @@ use tracing::{debug, info};
 use crate::config::kubernetes::Dial;
 use crate::topology::input::{Found, Input, Listed, Placement};
 use crate::topology::ports::{DEFAULT_QUARANTINE, PortError};
-use crate::topology::{Hidden, HiddenReason, Node, NodeId, NodeState, Topology};
+use crate::topology::{Hidden, HiddenReason, NodeId, NodeState, Topology};
 
 use super::super::refusals::Refused;
 use super::agreed_ports::{Known, Wanted, publish};
@@ -25,15 +25,8 @@ impl Source {
         let topology = Arc::clone(&self.topology.borrow());
         let state = |id: &NodeId| topology.node_by_id(id).map(|node| node.state);
         self.fold.see_api(self.api_away);
-        let answers = |id: &NodeId, at| {
-            topology.node_by_id(id).is_some_and(|node| node.state == NodeState::Up && node.address == at)
-        };
-        self.fold.settle(self.clock.now(), answers);
-        let contradicts = |(id, member): (&NodeId, &Member)| {
-            let is_elsewhere = |node: &Arc<Node>| member.listed == Listed::Away || node.address != member.address;
-            topology.node_by_id(id).is_some_and(|node| node.state == NodeState::Up && is_elsewhere(node))
-        };
-        if self.fold.asks_again().any(contradicts) {
+        self.fold.settle(self.clock.now(), |id, at| topology.is_up_at(id, at));
+        if self.fold.asks_again(&topology) {
             info!("a list lacks nodes that answer, or shows them elsewhere; asking again before that is believed");
             self.relist.notify_one();
         }
@@ -166,7 +159,8 @@ impl Source {
     fn found(&self, id: &NodeId, member: &Member, topology: &Topology, by_ordinals: bool) -> Found {
         let named = self.config.dial == Dial::Name;
         let led = self.names.led(id).map(|ip| SocketAddr::new(ip, member.address.port()));
-        let placement = self.placement(id, member, topology, by_ordinals);
+        let by_ordinal = placement::by_ordinal(id, member, &self.config, &self.range);
+        let placement = self.placement(id, &by_ordinal, topology, by_ordinals);
         Found {
             id: id.clone(),
             address: led.unwrap_or(member.address),
@@ -174,7 +168,7 @@ impl Source {
             listed: if led.is_some() { Listed::Here } else { member.listed },
             // The list, and the name.
             confirmed: member.confirmed || led.is_some() || self.names.agrees(id, member),
-            port_why: self.port_why(id, member, &placement),
+            port_why: self.port_why(id, &by_ordinal, &placement),
             placement,
             host_id: member.host_id(id),
             data_center: None,
@@ -182,9 +176,8 @@ impl Source {
         }
     }
 
-    fn port_why(&self, id: &NodeId, member: &Member, placement: &Placement) -> Option<Arc<str>> {
+    fn port_why(&self, id: &NodeId, by_ordinal: &Placement, placement: &Placement) -> Option<Arc<str>> {
         let Placement::Chosen(port) = placement else { return None };
-        let by_ordinal = placement::by_ordinal(id, member, &self.config, &self.range);
         let pinned = self.config.pins.contains_key(&*id.0);
         let known = self.agreed.as_ref().map(|(_, known)| known.borrow());
         let ledger = match known.as_deref() {
@@ -192,16 +185,15 @@ impl Source {
             Some(Known::Agreed(agreed)) => Some(&agreed.ledger),
             Some(Known::Nothing(_)) | None => None,
         };
-        placement::why(*port, &by_ordinal, pinned, ledger, DEFAULT_QUARANTINE).map(Arc::from)
+        placement::why(*port, by_ordinal, pinned, ledger, DEFAULT_QUARANTINE).map(Arc::from)
     }
 
-    fn placement(&self, id: &NodeId, member: &Member, topology: &Topology, by_ordinals: bool) -> Placement {
+    fn placement(&self, id: &NodeId, by_ordinal: &Placement, topology: &Topology, by_ordinals: bool) -> Placement {
         if let Some(port) = self.saved_ports.get(id).filter(|_| !self.fold.is_listed()) {
             let pin = self.config.pins.get(&*id.0).filter(|pin| self.saved_ports.values().all(|saved| saved != *pin));
             return Placement::Chosen(*pin.unwrap_or(port));
         }
-        let by_ordinal = || placement::by_ordinal(id, member, &self.config, &self.range);
-        let Some((_, known)) = &self.agreed else { return by_ordinal() };
+        let Some((_, known)) = &self.agreed else { return by_ordinal.clone() };
         let withheld = |why: Arc<str>| {
             // Whoever has a port keeps it while the others wait.
             let has = topology.node_by_id(id).filter(|node| node.state != NodeState::Gone).map(|node| node.port);
@@ -209,7 +201,7 @@ impl Source {
             has.map_or(Placement::Withheld(PortError::NotAgreed { key, node, why }), Placement::Chosen)
         };
         match &*known.borrow() {
-            Known::Ordinals(_) if by_ordinals => by_ordinal(),
+            Known::Ordinals(_) if by_ordinals => by_ordinal.clone(),
             Known::Ordinals(_) => withheld("the ledger is being asked".into()),
             Known::Nothing(why) => withheld(Arc::clone(why)),
             Known::Agreed(agreed) => match (agreed.ports.get(id), agreed.unplaced.get(id)) {

@@ -12,17 +12,15 @@ impl State {
     /// The one rule of doubt: what is not confirmed moves and withdraws nobody who is up where it is known to live; unless another
     /// node is listed there, for then that one answers. Who has left, after that.
     pub(super) fn keep_the_doubted(&mut self, found: &[Found]) -> BTreeSet<NodeId> {
-        self.records.values_mut().for_each(|record| record.kept = false);
+        let mut kept = BTreeSet::new();
         if found.iter().any(|node| !node.confirmed) {
             let here = found.iter().filter(|node| node.listed == Listed::Here && node.confirmed);
             let here: HashMap<SocketAddr, &NodeId> = here.map(|node| (canonical(node.address), &node.id)).collect();
-            let kept = found.iter().filter(|node| !node.confirmed && self.is_kept(node, &here));
-            for id in kept.map(|node| node.id.clone()).collect::<Vec<_>>() {
-                self.records.entry(id).and_modify(|record| record.kept = true);
-            }
+            let stay = found.iter().filter(|node| !node.confirmed && self.is_kept(node, &here));
+            kept.extend(stay.map(|node| &node.id));
         }
-        let kept = |id: &NodeId| self.records.get(id).is_some_and(|record| record.kept);
-        let left = found.iter().filter(|node| node.listed == Listed::Left && !kept(&node.id));
+        self.records.values_mut().for_each(|record| record.kept = kept.contains(&record.id));
+        let left = found.iter().filter(|node| node.listed == Listed::Left && !kept.contains(&node.id));
         left.map(|node| node.id.clone()).collect()
     }
 

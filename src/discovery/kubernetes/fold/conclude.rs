@@ -37,13 +37,14 @@ impl Fold {
             let (choice, object, before) = (chosen.at(id), objects.at(id), before.at(id));
             let offer = lives.at(id).zip(choice).and_then(|(lives, choice)| lives.get(choice.life));
             let answers = before.is_some_and(|known| answers(id, known.member.address));
-            let verdict = self.verdict(id, before, Heard { offer, object, choice });
+            let heard = Heard { offer, object, choice };
+            let verdict = self.verdict(id, before, heard);
             if let Verdict::OtherFamily(address) = verdict {
                 let family = self.family.map(|family| family.to_string()).unwrap_or_default();
                 let why = format!("pod {id} has no {family} address, and discovery.kubernetes.family wants one");
                 other_family.insert(Stranger { address, why });
             }
-            if let Some(next) = self.known_from(verdict, Heard { offer, object, choice }, before, answers, now) {
+            if let Some(next) = self.known_from(verdict, heard, before, answers, now) {
                 known.push((id.clone(), next));
             }
         }

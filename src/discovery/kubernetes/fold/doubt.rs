@@ -5,20 +5,28 @@ use std::time::{Duration, SystemTime};
 
 use super::conclude::Heard;
 use super::{Fold, Known, Member, Presence, Timing, Withdrawn};
-use crate::topology::NodeId;
+use crate::topology::{NodeId, Topology};
 
 /// The word of a list: its number, and since when something follows from it. Nothing does before another list says the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Said {
+pub(super) struct ListWord {
     pub number: u64,
     pub since: Option<SystemTime>,
 }
 
 impl Fold {
-    /// Nodes of which the last list alone says that they are gone or elsewhere: the endpoints should be listed again, where one
-    /// is up all the same, and not where it is said to be.
-    pub fn asks_again(&self) -> impl Iterator<Item = (&NodeId, &Member)> {
-        let last = |said: &Said| said.number == self.slices.lists();
+    /// Whether the endpoints should be listed again: of a node the last list alone says that it is gone or elsewhere, and it is up
+    /// all the same, and not where it is said to be.
+    pub fn asks_again(&self, topology: &Topology) -> bool {
+        let contradicts = |(id, member): (&NodeId, &Member)| {
+            topology.node_by_id(id).is_some_and(|node| member.is_contradicted_by(node))
+        };
+        self.said_once().any(contradicts)
+    }
+
+    /// Nodes of which the last list alone says that they are gone or elsewhere.
+    pub(super) fn said_once(&self) -> impl Iterator<Item = (&NodeId, &Member)> {
+        let last = |said: &ListWord| said.number == self.slices.lists();
         let asks = move |(id, known): &(&NodeId, &Known)| match (&known.presence, self.withdrawn.get(id)) {
             (Presence::Here, _) => known.moved.as_ref().is_some_and(last),
             (Presence::Doubted, Some(Withdrawn::List(said))) => last(said),
@@ -42,7 +50,7 @@ impl Fold {
     }
 
     /// When it is believed what lists say against what a watch had said; never one list alone.
-    pub(super) fn believed_at(&self, said: &Said) -> Option<SystemTime> {
+    pub(super) fn believed_at(&self, said: &ListWord) -> Option<SystemTime> {
         (said.number < self.slices.lists()).then(|| self.heard_for(self.timing.doubt, said.since?)).flatten()
     }
 
@@ -54,7 +62,7 @@ impl Fold {
         before: Option<&Known>,
         places: &[SocketAddr],
         now: SystemTime,
-    ) -> Option<Said> {
+    ) -> Option<ListWord> {
         let before = before.filter(|known| known.heard && !matches!(known.presence, Presence::Away(_)))?;
         let said = if places.contains(&before.member.address) {
             before.moved
@@ -62,7 +70,7 @@ impl Fold {
             let news = [heard.offer.map(|offer| offer.news), heard.object.map(|object| object.news)];
             let last = news.into_iter().max().flatten();
             let by_list = last.is_some_and(|news| [self.whole_slices, self.whole_pods].contains(&news));
-            by_list.then(|| Said { number: self.slices.lists(), since: Some(now) })
+            by_list.then(|| ListWord { number: self.slices.lists(), since: Some(now) })
         };
         said.filter(|said| self.believed_at(said).is_none_or(|at| at > now))
     }

@@ -125,7 +125,7 @@ impl World {
 
     fn settle(&mut self) {
         self.fold.settle(at(self.now), |_, at| self.answering || self.listening.contains(&at.ip()));
-        self.relist = self.answering && self.fold.asks_again().next().is_some();
+        self.relist = self.answering && self.fold.said_once().next().is_some();
     }
 
     /// `cassandra-0 10.1.0.1:9042, cassandra-1 away`; `away?`, `10.1.0.3:9042?` where that is not confirmed.
