@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 use conversations::{CpuTime, Criterion, V4, V5_LZ4, conversation, drive, frame, long_on_wire, node, peers, topology};
 use cqlgate::cql::frame::Opcode;
 use cqlgate::cql::message::encode_register;
-use cqlgate::discovery::{Endpoint, Fold, Seen, Slice};
+use cqlgate::discovery::{Endpoint, Fold, Origin, Seen, Slice};
 use cqlgate::topology::diff::diff;
 use cqlgate::topology::input::{DeadReason, Found, Identity, Input, Listed, Placement};
 use cqlgate::topology::ports::{PortMap, PortRange};
@@ -45,7 +45,7 @@ fn slice(number: u16, moved: Option<IpAddr>) -> Slice {
     if let (Some(address), Some(endpoint)) = (moved, endpoints.first_mut()) {
         endpoint.address = address;
     }
-    Slice { port: Some(9042), endpoints, ..Slice::default() }
+    Slice { port: Some(9042), origin: Origin::Controller, endpoints }
 }
 
 fn fold(c: &mut Criterion) {

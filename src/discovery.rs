@@ -59,7 +59,7 @@ use crate::topology::state::{Options, State};
 
 /// The pure part of `kubernetes`: what is measured by itself.
 #[doc(hidden)]
-pub use kubernetes::{Endpoint, Fold, Seen, Slice};
+pub use kubernetes::{Endpoint, Fold, Origin, Seen, Slice};
 pub use state_file::StateFileError;
 
 use crate::proxy::dial::Dialer;

@@ -38,6 +38,7 @@ mod placement;
 mod random;
 #[cfg(test)]
 mod simulation;
+mod slices;
 mod snapshot;
 mod suspicion;
 mod telling;
@@ -83,10 +84,10 @@ use unnamed::{Asks, Unnamed};
 use watch::{ApiError, News, Watch};
 
 pub use cluster::{Cluster, ClusterError};
-pub use fold::{Fold, split as pod_name};
+pub use fold::Fold;
 pub use listing::Seen;
 pub use load_balancer::run as follow_load_balancer;
-pub use objects::{Endpoint, Slice};
+pub use slices::{Endpoint, Origin, Slice, split as pod_name};
 #[cfg(test)]
 pub use timing::Timing;
 

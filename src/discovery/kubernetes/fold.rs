@@ -16,13 +16,10 @@
 mod conclude;
 mod cursor;
 mod doubt;
-mod gather;
-mod identity;
-mod offers;
+mod nameless;
 mod owners;
 mod places;
 mod sift;
-mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -35,16 +32,15 @@ use crate::topology::input::Listed;
 use crate::topology::{HostId, Node, NodeId, NodeState};
 
 use super::listing::{Changed, Listing, Seen};
-use super::objects::{PodObject, Slice};
+use super::objects::PodObject;
+use super::slices::{Offer, Offers, Origin, Slice};
 use super::timing::Timing;
 use crate::config::kubernetes::Family;
 use cursor::Cursor;
 use doubt::ListWord;
-pub use identity::split;
-use offers::Lives;
-use owners::{Disowned, Owners};
+use owners::Owners;
 use places::Place;
-use sift::Choice;
+use sift::{Choice, Sifted};
 
 /// A pod of a StatefulSet behind the Service, and where it lives; or, without a StatefulSet, a node that is known by its host_id.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,9 +120,6 @@ struct Known {
     ours: bool,
 }
 
-/// One pod at one address: its name, its uid, and where.
-type Life = (NodeId, Option<Arc<str>>, IpAddr);
-
 #[derive(Clone, Debug)]
 struct Object {
     object: PodObject,
@@ -153,27 +146,14 @@ pub struct Fold {
     whole_slices: u64,
     whole_pods: u64,
     /// What the slices show, all of it, and what of it counts.
-    lives: Lives,
-    chosen: BTreeMap<NodeId, Choice>,
-    /// Slices that named another pod of a name than the one that is known.
-    rivals: BTreeSet<(NodeId, Arc<str>)>,
-    /// Where those are.
-    doubtful: BTreeMap<NodeId, Vec<SocketAddr>>,
-    /// When each endpoint that there is now was first there.
-    first_seen: BTreeMap<Life, u64>,
+    offers: Offers,
+    sifted: Sifted,
     /// Pods that are in no slice any more.
     withdrawn: BTreeMap<NodeId, Withdrawn>,
     objects: BTreeMap<NodeId, Object>,
     known: BTreeMap<NodeId, Known>,
-    strangers: BTreeSet<Stranger>,
-    /// Addresses at which no pod is named, and what the nodes there have said of themselves.
-    unnamed: BTreeSet<SocketAddr>,
-    who: BTreeMap<SocketAddr, Result<HostId, String>>,
-    /// Pods of other clusters.
-    foreign: BTreeSet<Stranger>,
-    /// Which StatefulSets own Pods, and whom the slices show that none does.
+    /// Which StatefulSets own Pods.
     owners: Owners,
-    disowned: BTreeSet<Disowned>,
     /// Pods without an address of the configured family.
     other_family: BTreeSet<Stranger>,
     /// When it was last concluded.
@@ -216,76 +196,127 @@ impl Fold {
             return;
         }
         self.news += 1;
-        let said = ListWord { number: self.slices.lists(), since: None };
-        let how = match (changed, deleted) {
-            (Changed::Whole, _) => Withdrawn::List(said),
-            (_, true) => Withdrawn::Slice,
-            _ => Withdrawn::Told,
-        };
-        if changed == Changed::Whole {
+        let Changed::One(name, before) = changed else {
             self.whole_slices = self.news;
+            self.read_slices();
+            let how = Withdrawn::List(ListWord { number: self.slices.lists(), since: None });
+            self.choose(how, None);
+            return self.withdraw_by_list(how);
+        };
+        let names = self.offers.read_again(&name, before.as_ref(), &self.slices, self.news);
+        if names.is_none() {
+            self.read_slices();
         }
-        self.gather();
-        self.choose(how);
-        if changed == Changed::Whole {
-            // Of those of an earlier process this is the first list that lacks them; and where there are other slices, a deleted
-            // one was not that of a Service that is gone.
-            let has_slices = self.slices.iter().next().is_some();
-            let earlier = |of: &&mut Withdrawn| match of {
-                Withdrawn::List(said) => said.number == 0,
-                Withdrawn::Slice => has_slices,
-                Withdrawn::Told => false,
-            };
-            self.withdrawn.values_mut().filter(earlier).for_each(|of| *of = how);
-        }
+        self.choose(if deleted { Withdrawn::Slice } else { Withdrawn::Told }, names);
     }
 
-    /// Chooses anew among the pods of each name; whoever is no longer among them was withdrawn in this way.
-    fn choose(&mut self, how: Withdrawn) {
-        let before = std::mem::take(&mut self.chosen);
-        self.sift();
-        let mut now = Cursor::new(&self.chosen);
-        let lost = before.into_keys().filter(|id| now.at(id).is_none());
-        self.withdrawn.extend(lost.map(|id| (id, how)));
-        self.withdrawn.extend(self.disowned.iter().map(|of| (of.id.clone(), Withdrawn::Told)));
-        let chosen = &self.chosen;
+    /// Of those of an earlier process this is the first list that lacks them; and where there are other slices, a deleted one was
+    /// not that of a Service that is gone.
+    fn withdraw_by_list(&mut self, how: Withdrawn) {
+        let has_slices = self.slices.iter().next().is_some();
+        let earlier = |of: &&mut Withdrawn| match of {
+            Withdrawn::List(said) => said.number == 0,
+            Withdrawn::Slice => has_slices,
+            Withdrawn::Told => false,
+        };
+        self.withdrawn.values_mut().filter(earlier).for_each(|of| *of = how);
+    }
+
+    fn read_slices(&mut self) {
+        self.offers.read(&self.slices, &self.pods, self.news);
+    }
+
+    /// Chooses anew among the pods of `names` and of the odd ones, or of all; of whom no pod is left was withdrawn in this way.
+    fn choose(&mut self, how: Withdrawn, names: Option<BTreeSet<NodeId>>) {
+        let Sifted { mut chosen, rivals, odd, .. } = std::mem::take(&mut self.sifted);
+        let mut sifted = Sifted { rivals, ..Sifted::default() };
+        let mut lost = Vec::new();
+        match names {
+            Some(names) => {
+                for id in names.into_iter().chain(odd) {
+                    match self.offers.lives().get(&id).and_then(|lives| self.choose_one(&id, lives, &mut sifted)) {
+                        Some(choice) => _ = chosen.insert(id, choice),
+                        None => lost.extend(chosen.remove(&id).map(|_| id)),
+                    }
+                }
+            }
+            None => {
+                let lives = self.offers.lives().iter();
+                let some = lives.filter_map(|(id, of)| Some((id.clone(), self.choose_one(id, of, &mut sifted)?)));
+                let some: Vec<_> = some.collect();
+                let before = std::mem::replace(&mut chosen, some.into_iter().collect());
+                let mut now = Cursor::new(&chosen);
+                lost.extend(before.into_keys().filter(|id| now.at(id).is_none()));
+            }
+        }
+        sifted.forget_rivals(&self.slices);
+        self.sifted = Sifted { chosen, ..sifted };
+        self.withdrawn.extend(lost.into_iter().map(|id| (id, how)));
+        let Sifted { chosen, disowned, .. } = &self.sifted;
+        self.withdrawn.extend(disowned.iter().map(|of| (of.id.clone(), Withdrawn::Told)));
         self.withdrawn.retain(|id, _| !chosen.contains_key(id));
     }
 
+    /// Nearly always this cluster's controller shows one pod of a name; else there is more to say.
+    fn choose_one(&self, id: &NodeId, lives: &[Offer], sifted: &mut Sifted) -> Option<Choice> {
+        match lives {
+            [life]
+                if life.origin == Origin::Controller
+                    && !sifted.is_contested(id)
+                    && self.disowns(id, life).is_none() =>
+            {
+                Some(Choice { life: 0, ours: true })
+            }
+            _ => self.sift(id, lives, sifted),
+        }
+    }
+
     pub fn see_pod(&mut self, seen: Seen<PodObject>) {
-        let deleted = match &seen {
-            Seen::Delete(name) => Some(NodeId::new(name)),
-            _ => None,
+        let mut names = match self.pods.apply(seen) {
+            Changed::Nothing => return,
+            Changed::One(name, _) => Some(BTreeSet::from([NodeId::new(&name)])),
+            Changed::Whole => None,
         };
-        let changed = self.pods.apply(seen);
-        if changed == Changed::Nothing {
-            return;
-        }
         self.news += 1;
+        match &names {
+            Some(names) => names.iter().for_each(|id| self.see_object(id)),
+            None => {
+                self.whole_pods = self.news;
+                let all: Vec<NodeId> = self.pods.iter().map(|(name, _)| NodeId::new(name)).collect();
+                all.iter().for_each(|id| self.see_object(id));
+                // Not listed is not deleted: of these the slices alone speak, until a watch does.
+                let pods = &self.pods;
+                self.objects.retain(|id, _| pods.get(&id.0).is_some());
+            }
+        }
+        if let Some(names) = &mut names {
+            names.extend(self.owners.refusals().cloned());
+        }
         self.owners.learn(&self.pods);
-        if let Some(object) = deleted.and_then(|id| self.objects.get_mut(&id)) {
-            object.exists = false;
-            object.news = self.news;
+        if let Some(names) = &mut names {
+            names.extend(self.owners.refusals().cloned());
         }
-        for (name, object) in self.pods.iter() {
-            let id = NodeId::new(name);
-            let before = self.objects.get(&id);
-            let same =
-                before.filter(|b| b.exists && b.object.uid == object.uid && b.object.addresses == object.addresses);
-            let news = same.map_or(self.news, |before| before.news);
-            let since = before.filter(|b| b.object.uid == object.uid).map_or(self.news, |before| before.since);
-            self.objects.insert(id, Object { object: object.clone(), exists: true, since, news });
+        if self.offers.has_nameless() {
+            self.read_slices();
+            names = None;
         }
-        if changed == Changed::Whole {
-            self.whole_pods = self.news;
-            // Not listed is not deleted: of these the slices alone speak, until a watch does.
-            let pods = &self.pods;
-            self.objects.retain(|id, _| pods.get(&id.0).is_some());
-        }
-        if !self.unnamed.is_empty() {
-            self.gather();
-        }
-        self.choose(Withdrawn::Told);
+        self.choose(Withdrawn::Told, names);
+    }
+
+    /// The Pod of this name as it is now, or that there is none any more.
+    fn see_object(&mut self, id: &NodeId) {
+        let before = self.objects.get_mut(id);
+        let Some(object) = self.pods.get(&id.0) else {
+            if let Some(object) = before {
+                (object.exists, object.news) = (false, self.news);
+            }
+            return;
+        };
+        let of_uid = before.filter(|before| before.object.uid == object.uid);
+        let same = of_uid.as_ref().filter(|b| b.exists && b.object.addresses == object.addresses);
+        let news = same.map_or(self.news, |before| before.news);
+        let since = of_uid.map_or(self.news, |before| before.since);
+        self.objects.insert(id.clone(), Object { object: object.clone(), exists: true, since, news });
     }
 
     /// Pods may not be watched any longer: what they said last is no testimony. False where they had said nothing.
@@ -293,7 +324,7 @@ impl Fold {
         let heard = self.pods.lists() > 0;
         (self.pods, self.owners) = (Listing::default(), Owners::default());
         self.objects.clear();
-        self.choose(Withdrawn::Told);
+        self.choose(Withdrawn::Told, None);
         heard
     }
 
@@ -320,7 +351,7 @@ impl Fold {
             self.known.remove(&id);
             self.withdrawn.remove(&id);
         }
-        let (known, chosen) = (&self.known, &self.chosen);
+        let (known, chosen) = (&self.known, &self.sifted.chosen);
         self.objects.retain(|id, object| object.exists || known.contains_key(id) || chosen.contains_key(id));
         self.other_family = other_family;
         self.settled = Some(now);
@@ -350,7 +381,7 @@ impl Fold {
 
     /// Endpoints that are no nodes.
     pub fn strangers(&self) -> impl Iterator<Item = &Stranger> {
-        self.strangers.iter().chain(&self.foreign).chain(&self.other_family)
+        self.offers.strangers().chain(&self.sifted.foreign).chain(&self.other_family)
     }
 }
 

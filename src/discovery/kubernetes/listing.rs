@@ -19,11 +19,11 @@ pub enum Seen<T> {
 }
 
 /// What a reader may look at anew.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Changed {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Changed<T> {
     Nothing,
-    /// A watch said so.
-    One,
+    /// A watch said so of the object of this name, which was another one before, or none.
+    One(String, Option<T>),
     /// A list did: what is missing now may have been deleted, or not have been listed.
     Whole,
 }
@@ -43,7 +43,7 @@ impl<T> Default for Listing<T> {
 }
 
 impl<T: PartialEq> Listing<T> {
-    pub fn apply(&mut self, seen: Seen<T>) -> Changed {
+    pub fn apply(&mut self, seen: Seen<T>) -> Changed<T> {
         match seen {
             Seen::Init => {
                 self.next = Some(BTreeMap::new());
@@ -62,11 +62,11 @@ impl<T: PartialEq> Listing<T> {
                 if self.current.get(&name) == Some(&object) {
                     return Changed::Nothing;
                 }
-                self.current.insert(name, object);
-                Changed::One
+                let before = self.current.insert(name.clone(), object);
+                Changed::One(name, before)
             }
             Seen::Delete(name) => match self.current.remove(&name) {
-                Some(_) => Changed::One,
+                Some(before) => Changed::One(name, Some(before)),
                 None => Changed::Nothing,
             },
         }
@@ -120,8 +120,9 @@ mod tests {
     fn a_watch_changes_one_object_at_a_time() {
         check(vec![apply("a", 1), apply("b", 2), apply("a", 3), Seen::Delete("b".to_owned())], &[("a", 3)]);
         let mut listing = Listing::default();
-        assert_eq!(listing.apply(apply("a", 1)), Changed::One);
-        assert_eq!(listing.apply(apply("a", 1)), Changed::Nothing);
+        assert_eq!(listing.apply(apply("a", 1)), Changed::One("a".to_owned(), None));
+        assert_eq!(listing.apply(apply("a", 2)), Changed::One("a".to_owned(), Some(1)));
+        assert_eq!(listing.apply(apply("a", 2)), Changed::Nothing);
         assert_eq!(listing.apply(Seen::Delete("b".to_owned())), Changed::Nothing);
         assert_eq!(listing.apply(Seen::InitDone), Changed::Whole);
     }

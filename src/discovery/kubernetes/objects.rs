@@ -1,64 +1,15 @@
-//! The few fields of Kubernetes' objects that matter here. Everything else is let go at once, so that a thousand pods take
+//! The few fields of Pods and Services that matter here. Everything else is let go at once, so that a thousand pods take
 //! little room.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Pod, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use super::fold::split;
-use crate::config::kubernetes::EndpointPort;
-use crate::config::text::NATIVE_PORT;
-
-/// The port that is CQL's when none is configured: the first of these names that there is (charts say `cql`, cass-operator
-/// `native`).
-const CQL: [&str; 2] = ["cql", "native"];
-
-/// Who keeps a slice up to date (`KEP-0752`: "managed-by").
-const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
-/// This cluster's own controller, which makes slices of the Service's pods.
-const CONTROLLER: &str = "endpointslice-controller.k8s.io";
-/// Of which cluster the endpoints are, where slices are exchanged (Multi-Cluster Services API, `KEP-1645`; Cilium too).
-const SOURCE_CLUSTER: &str = "multicluster.kubernetes.io/source-cluster";
+use super::slices::split;
 
 /// What a StatefulSet calls each of its pods (Kubernetes documentation, "StatefulSets", "Pod Name Label").
 const POD_NAME: &str = "statefulset.kubernetes.io/pod-name";
-
-/// Whose pods a slice shows, as far as its labels say.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Origin {
-    /// Written by hand, or by something that does not say for whom.
-    #[default]
-    Unknown,
-    /// Another cluster's, or said to be this one's by something that exchanges slices.
-    Mirrored(Arc<str>),
-    /// The controller's of this cluster.
-    Controller,
-}
-
-/// One EndpointSlice: some of a Service's endpoints, of one address family, with the ports of all of them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Slice {
-    /// The CQL port of these endpoints; `None` where the configured name is not among the slice's.
-    pub port: Option<u16>,
-    pub origin: Origin,
-    pub endpoints: Vec<Endpoint>,
-}
-
-/// One endpoint. Absent conditions mean what the API says that they mean (`ready` and `serving`: yes; `terminating`: no).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
-    pub address: IpAddr,
-    /// `targetRef.name`; a missing one is no pod.
-    pub pod: Option<Arc<str>>,
-    pub uid: Option<Arc<str>>,
-    /// Present only where the pod has a DNS name of its own: the StatefulSet names this Service as its serviceName.
-    pub hostname: Option<Arc<str>>,
-    pub serving: bool,
-    pub terminating: bool,
-    pub zone: Option<Arc<str>>,
-}
 
 /// What a Pod object adds to its endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,57 +35,6 @@ pub struct ServiceObject {
     pub headless: bool,
     /// `status.loadBalancer.ingress`, addresses and names as they stand there.
     pub ingress: Vec<String>,
-}
-
-impl Slice {
-    /// Endpoints whose address is no IP address (slices of type FQDN) are left out.
-    pub fn new(slice: EndpointSlice, port: Option<&EndpointPort>) -> Self {
-        let ports = slice.ports.unwrap_or_default();
-        let named = |name: &str| {
-            let found = ports.iter().find(|port| port.name.as_deref().unwrap_or_default() == name);
-            found.and_then(|port| u16::try_from(port.port?).ok())
-        };
-        let port = match port {
-            Some(EndpointPort::Number(number)) => Some(*number),
-            Some(EndpointPort::Name(name)) => named(name),
-            None => Some(CQL.into_iter().find_map(named).unwrap_or(NATIVE_PORT)),
-        };
-        let endpoints = slice.endpoints.into_iter().flat_map(|endpoint| {
-            let conditions = endpoint.conditions.unwrap_or_default();
-            let pod = endpoint.target_ref.filter(|target| target.kind.as_deref().is_none_or(|kind| kind == "Pod"));
-            let (name, uid) = pod.map(|pod| (pod.name, pod.uid)).unwrap_or_default();
-            let (pod, uid): (Option<Arc<str>>, Option<Arc<str>>) = (name.map(Arc::from), uid.map(Arc::from));
-            let hostname: Option<Arc<str>> = endpoint.hostname.filter(|name| !name.is_empty()).map(Arc::from);
-            let zone: Option<Arc<str>> = endpoint.zone.map(Arc::from);
-            // The API says that all addresses of an endpoint are one pod's; whoever writes them by hand may mean several.
-            endpoint.addresses.into_iter().filter_map(move |address| {
-                Some(Endpoint {
-                    address: address.parse().ok()?,
-                    pod: pod.clone(),
-                    uid: uid.clone(),
-                    hostname: hostname.clone(),
-                    serving: conditions.serving.or(conditions.ready).unwrap_or(true),
-                    terminating: conditions.terminating.unwrap_or(false),
-                    zone: zone.clone(),
-                })
-            })
-        });
-        let endpoints = endpoints.collect();
-        let labels = slice.metadata.labels.unwrap_or_default();
-        let origin = match labels.get(SOURCE_CLUSTER) {
-            Some(cluster) => Origin::Mirrored(cluster.as_str().into()),
-            None if labels.get(MANAGED_BY).is_some_and(|by| by == CONTROLLER) => Origin::Controller,
-            None => Origin::Unknown,
-        };
-        Self { port, origin, endpoints }
-    }
-}
-
-impl Endpoint {
-    /// Nothing but its address tells it from others.
-    pub fn is_unnamed(&self) -> bool {
-        self.pod.is_none() && self.hostname.is_none()
-    }
 }
 
 impl PodObject {
@@ -182,68 +82,6 @@ impl ServiceObject {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn slice(json: &str) -> EndpointSlice {
-        serde_json::from_str(json).unwrap()
-    }
-
-    fn check_port(ports: &str, wanted: Option<EndpointPort>, expected: Option<u16>) {
-        let json = format!(r#"{{"addressType":"IPv4","endpoints":[],"metadata":{{}},"ports":{ports}}}"#);
-        assert_eq!(Slice::new(slice(&json), wanted.as_ref()).port, expected, "{ports} {wanted:?}");
-    }
-
-    #[test]
-    fn the_port_is_the_configured_one_or_the_one_named_cql_or_native_or_9042() {
-        let both = r#"[{"name":"intra","port":7000},{"name":"cql","port":9142}]"#;
-        let name = |name: &str| Some(EndpointPort::Name(name.to_owned()));
-        check_port(both, None, Some(9142));
-        check_port(both, name("intra"), Some(7000));
-        check_port(both, name("tls"), None);
-        check_port(both, Some(EndpointPort::Number(9999)), Some(9999));
-        check_port(r#"[{"port":7000}]"#, None, Some(9042));
-        check_port("null", None, Some(9042));
-        check_port(r#"[{"name":"native","port":9142},{"name":"mgmt","port":8080}]"#, None, Some(9142));
-        check_port(r#"[{"name":"native","port":9142},{"name":"cql","port":9242}]"#, None, Some(9242));
-    }
-
-    #[test]
-    fn absent_conditions_mean_a_serving_endpoint() {
-        let json = r#"{"addressType":"IPv4","metadata":{"name":"s"},"endpoints":[
-            {"addresses":["10.1.0.1"],"targetRef":{"kind":"Pod","name":"cassandra-0","uid":"u0"},"hostname":"cassandra-0"},
-            {"addresses":["10.1.0.2"],"conditions":{"ready":false,"terminating":true},"targetRef":{"kind":"Node","name":"n"}},
-            {"addresses":["example.com"]}]}"#;
-        let found = Slice::new(slice(json), None).endpoints;
-        assert_eq!(found.len(), 2);
-        let by_hand =
-            r#"{"addressType":"IPv4","metadata":{},"endpoints":[{"addresses":["10.1.0.1","10.1.0.2","10.1.0.3"]}]}"#;
-        let each: Vec<_> = Slice::new(slice(by_hand), None).endpoints;
-        assert_eq!(
-            each.iter().map(|of| of.address.to_string()).collect::<Vec<_>>(),
-            ["10.1.0.1", "10.1.0.2", "10.1.0.3"]
-        );
-        assert!(each.iter().all(Endpoint::is_unnamed));
-        assert_eq!((found[0].pod.as_deref(), found[0].uid.as_deref()), (Some("cassandra-0"), Some("u0")));
-        assert!(found[0].serving && !found[0].terminating);
-        assert_eq!((found[1].pod.as_deref(), found[1].hostname.as_deref()), (None, None));
-        assert!(!found[1].serving && found[1].terminating);
-    }
-
-    #[test]
-    fn a_slice_says_whose_it_is() {
-        let check = |labels: &str, expected: Origin| {
-            let json = format!(r#"{{"addressType":"IPv4","endpoints":[],"metadata":{{"labels":{labels}}}}}"#);
-            assert_eq!(Slice::new(slice(&json), None).origin, expected, "{labels}");
-        };
-        check("null", Origin::Unknown);
-        check(r#"{"endpointslice.kubernetes.io/managed-by":"endpointslice-controller.k8s.io"}"#, Origin::Controller);
-        check(
-            r#"{"endpointslice.kubernetes.io/managed-by":"endpointslicemirroring-controller.k8s.io"}"#,
-            Origin::Unknown,
-        );
-        let mesh = r#"{"endpointslice.kubernetes.io/managed-by":"endpointslice-mesh-controller.cilium.io",
-            "multicluster.kubernetes.io/source-cluster":"west"}"#;
-        check(mesh, Origin::Mirrored("west".into()));
-    }
 
     fn pod(metadata: &str, phase: &str) -> PodObject {
         let json = format!(

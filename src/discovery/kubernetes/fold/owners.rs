@@ -18,9 +18,8 @@ use crate::topology::NodeId;
 
 use super::super::listing::Listing;
 use super::super::objects::PodObject;
+use super::super::slices::{Offer, split};
 use super::Fold;
-use super::identity::split;
-use super::offers::Offer;
 
 /// A uid as the API server makes them is so long; whoever makes a pod may write anything there.
 const UID: usize = 36;
@@ -147,6 +146,11 @@ impl Owners {
         self.refused.get(id).filter(|(of, _)| of.as_ref() == uid).map(|(_, why)| why.as_str())
     }
 
+    /// Whose pod is none of its set's.
+    pub fn refusals(&self) -> impl Iterator<Item = &NodeId> {
+        self.refused.keys()
+    }
+
     fn owns(&self, id: &NodeId, pod: &PodObject) -> bool {
         let owner = split(&id.0).and_then(|(set, _)| self.sets.get(set));
         owner.is_some_and(|owner| pod.set_uid.as_ref() == Some(&owner.uid))
@@ -175,7 +179,7 @@ impl Fold {
 
     /// Pods in slices that are not of the StatefulSet whose name they have.
     pub fn disowned(&self) -> impl Iterator<Item = &Disowned> {
-        self.disowned.iter()
+        self.sifted.disowned.iter()
     }
 
     /// Where members live whose StatefulSet owns them, by what their Pods say. Not those that end: a pod with all the labels of a

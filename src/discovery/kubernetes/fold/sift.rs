@@ -6,99 +6,108 @@
 //! again for that name, not even while ours is being replaced.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::topology::NodeId;
 
-use super::super::objects::Origin;
-use super::offers::Offer;
+use super::super::listing::Listing;
+use super::super::slices::{Offer, Origin, Slice};
 use super::owners::Disowned;
 use super::{Fold, Stranger};
 
 /// One of the pods of a name.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choice {
     pub life: usize,
     /// There is evidence that it is this cluster's.
     pub ours: bool,
 }
 
+/// What came of the choice among the pods of each name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sifted {
+    pub chosen: BTreeMap<NodeId, Choice>,
+    /// Slices that named another pod of a name than the one that is known.
+    pub rivals: BTreeMap<NodeId, BTreeSet<Arc<str>>>,
+    /// Where those are.
+    pub doubtful: BTreeMap<NodeId, Vec<SocketAddr>>,
+    /// Pods of other clusters.
+    pub foreign: BTreeSet<Stranger>,
+    /// Pods in slices that are not of the StatefulSet whose name they have.
+    pub disowned: BTreeSet<Disowned>,
+    /// Names of which there is more to say than that this cluster has one pod of it: whether that is still so depends on what is
+    /// known of the pod and its owner, too.
+    pub odd: BTreeSet<NodeId>,
+}
+
+impl Sifted {
+    /// Some slice names another pod of this name.
+    pub fn is_contested(&self, id: &NodeId) -> bool {
+        self.rivals.contains_key(id)
+    }
+
+    /// Those of slices that are no more.
+    pub fn forget_rivals(&mut self, slices: &Listing<Slice>) {
+        self.rivals.retain(|_, of| {
+            of.retain(|slice| slices.get(slice).is_some());
+            !of.is_empty()
+        });
+    }
+}
+
 impl Fold {
-    /// Chooses for each name anew.
-    pub(super) fn sift(&mut self) {
-        let mut chosen = Vec::with_capacity(self.lives.len());
-        let mut rivals = std::mem::take(&mut self.rivals);
-        self.foreign.clear();
-        self.doubtful.clear();
-        let mut disowned = BTreeSet::new();
-        for (id, lives) in &self.lives {
-            // What nearly all are.
-            if let [life] = lives.as_slice()
-                && life.origin == Origin::Controller
-                && rivals.is_empty()
-                && self.disowns(id, life).is_none()
-            {
-                chosen.push((id.clone(), Choice { life: 0, ours: true }));
+    /// Chooses among the pods of one name.
+    pub(super) fn sift(&self, id: &NodeId, lives: &[Offer], sifted: &mut Sifted) -> Option<Choice> {
+        sifted.odd.insert(id.clone());
+        let rivals = sifted.rivals.entry(id.clone()).or_default();
+        let known = self.known_among(id, lives);
+        let mut best: Option<(Choice, &Offer)> = None;
+        let mut losers = Vec::new();
+        for (at, life) in lives.iter().enumerate() {
+            if let Some(why) = self.disowns(id, life) {
+                let disown = |at: &SocketAddr| Disowned { id: id.clone(), address: *at, why: why.to_owned() };
+                sifted.disowned.extend(life.places.iter().map(disown));
                 continue;
             }
-            let known = self.known_among(id, lives);
-            let mut best: Option<(Choice, &Offer)> = None;
-            let mut losers = Vec::new();
-            for (at, life) in lives.iter().enumerate() {
-                if let Some(why) = self.disowns(id, life) {
-                    let disown = |at: &SocketAddr| Disowned { id: id.clone(), address: *at, why: why.to_owned() };
-                    disowned.extend(life.places.iter().map(disown));
+            let ours = match self.is_ours(id, life, known == Some(at)) {
+                Ok(ours) => ours,
+                Err(why) => {
+                    losers.push((life, why));
                     continue;
                 }
-                let ours = match self.is_ours(id, life, known == Some(at)) {
-                    Ok(ours) => ours,
-                    Err(why) => {
-                        losers.push((life, why));
-                        continue;
-                    }
-                };
-                let rival = !ours && life.slices.iter().any(|of| rivals.contains(&(id.clone(), of.clone())));
-                let another_stays = known.is_some_and(|known| known != at && lives.get(known).is_some_and(stays));
-                let was_ours = self.known.get(id).is_some_and(|known| known.ours);
-                if !ours && known != Some(at) && (rival || another_stays || was_ours) {
-                    losers.push((life, not_known(id)));
-                    continue;
-                }
-                let next = (Choice { life: at, ours }, life);
-                match best {
-                    Some(best) if rank(best) >= rank(next) => losers.push((life, not_known(id))),
-                    _ => losers.extend(best.replace(next).map(|(_, life)| (life, not_known(id)))),
-                }
+            };
+            let rival = !ours && life.slices.iter().any(|of| rivals.contains(of));
+            let another_stays = known.is_some_and(|known| known != at && lives.get(known).is_some_and(stays));
+            let was_ours = self.known.get(id).is_some_and(|known| known.ours);
+            if !ours && known != Some(at) && (rival || another_stays || was_ours) {
+                losers.push((life, not_known(id)));
+                continue;
             }
-            let winner = best.map(|(_, life)| life.slices.as_slice()).unwrap_or_default();
-            for slice in winner {
-                rivals.remove(&(id.clone(), slice.clone()));
-            }
-            if best.is_some_and(|(choice, _)| !choice.ours) {
-                let doubtful = losers.iter().filter(|(life, _)| life.origin == Origin::Unknown);
-                let doubtful: Vec<SocketAddr> = doubtful.flat_map(|(life, _)| &life.places).copied().collect();
-                self.doubtful.insert(id.clone(), doubtful);
-            }
-            for (life, why) in losers {
-                // Two of this cluster's: one that ends, and the next.
-                if life.origin == Origin::Controller {
-                    continue;
-                }
-                let elsewhere = life.slices.iter().filter(|slice| !winner.contains(slice));
-                rivals.extend(elsewhere.map(|slice| (id.clone(), slice.clone())));
-                let stranger = |at: &SocketAddr| Stranger { address: at.ip(), why: why.clone() };
-                self.foreign.extend(life.places.iter().map(stranger));
-            }
-            if let Some((choice, _)) = best {
-                chosen.push((id.clone(), choice));
+            let next = (Choice { life: at, ours }, life);
+            match best {
+                Some(best) if rank(best) >= rank(next) => losers.push((life, not_known(id))),
+                _ => losers.extend(best.replace(next).map(|(_, life)| (life, not_known(id)))),
             }
         }
-        let slices = &self.slices;
-        rivals.retain(|(_, slice)| slices.get(slice).is_some());
-        self.rivals = rivals;
-        self.disowned = disowned;
-        self.chosen = chosen.into_iter().collect();
+        let winner = best.map(|(_, life)| life.slices.as_slice()).unwrap_or_default();
+        rivals.retain(|slice| !winner.contains(slice));
+        if best.is_some_and(|(choice, _)| !choice.ours) {
+            let doubtful = losers.iter().filter(|(life, _)| life.origin == Origin::Unknown);
+            let doubtful: Vec<SocketAddr> = doubtful.flat_map(|(life, _)| &life.places).copied().collect();
+            sifted.doubtful.insert(id.clone(), doubtful);
+        }
+        for (life, why) in losers {
+            // Two of this cluster's: one that ends, and the next.
+            if life.origin == Origin::Controller {
+                continue;
+            }
+            rivals.extend(life.slices.iter().filter(|slice| !winner.contains(slice)).cloned());
+            let stranger = |at: &SocketAddr| Stranger { address: at.ip(), why: why.clone() };
+            sifted.foreign.extend(life.places.iter().map(stranger));
+        }
+        best.map(|(choice, _)| choice)
     }
 
     /// Whether a pod is this cluster's: surely, or perhaps; or why it is not. One that `is_known` and once was stays ours: a list

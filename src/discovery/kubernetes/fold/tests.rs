@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::super::objects::{Endpoint, Origin};
+use super::super::slices::Endpoint;
 use super::*;
 
 fn at(seconds: u64) -> SystemTime {
@@ -54,6 +54,35 @@ fn slice(name: &str, endpoints: &[&str]) -> Slice {
     Slice { port: Some(9042), origin, endpoints: endpoints.iter().map(|text| endpoint(text)).collect() }
 }
 
+impl Fold {
+    /// Hears, and sees to it that what is read again of one slice or one Pod is what reading everything would show.
+    pub fn hear_slice(&mut self, seen: Seen<Slice>) {
+        let before = self.news;
+        self.see_slice(seen);
+        self.check_reading(before);
+    }
+
+    pub fn hear_pod(&mut self, seen: Seen<PodObject>) {
+        let before = self.news;
+        self.see_pod(seen);
+        self.check_reading(before);
+    }
+
+    fn check_reading(&self, before: u64) {
+        if self.news == before {
+            return;
+        }
+        let mut anew = self.clone();
+        anew.read_slices();
+        assert_eq!(self.offers, anew.offers);
+        anew.choose(Withdrawn::Told, None);
+        // Whoever was odd is looked at once more.
+        assert!(anew.sifted.odd.is_subset(&self.sifted.odd));
+        anew.sifted.odd.clone_from(&self.sifted.odd);
+        assert_eq!((&self.sifted, &self.withdrawn), (&anew.sifted, &anew.withdrawn));
+    }
+}
+
 /// The fold with a clock and with what probes say.
 #[derive(Clone)]
 struct World {
@@ -75,41 +104,41 @@ impl World {
     }
 
     fn list(&mut self, slices: &[(&str, &[&str])]) {
-        self.fold.see_slice(Seen::Init);
+        self.fold.hear_slice(Seen::Init);
         for (name, endpoints) in slices {
-            self.fold.see_slice(Seen::InitApply((*name).to_owned(), slice(name, endpoints)));
+            self.fold.hear_slice(Seen::InitApply((*name).to_owned(), slice(name, endpoints)));
         }
-        self.fold.see_slice(Seen::InitDone);
+        self.fold.hear_slice(Seen::InitDone);
         self.settle();
     }
 
     fn apply(&mut self, name: &str, endpoints: &[&str]) {
-        self.fold.see_slice(Seen::Apply(name.to_owned(), slice(name, endpoints)));
+        self.fold.hear_slice(Seen::Apply(name.to_owned(), slice(name, endpoints)));
         self.settle();
     }
 
     fn delete(&mut self, name: &str) {
-        self.fold.see_slice(Seen::Delete(name.to_owned()));
+        self.fold.hear_slice(Seen::Delete(name.to_owned()));
         self.settle();
     }
 
     /// A Pod: its uid and its addresses.
     fn pod(&mut self, name: &str, uid: &str, addresses: &[&str]) {
-        self.fold.see_pod(Seen::Apply(name.to_owned(), object(uid, addresses)));
+        self.fold.hear_pod(Seen::Apply(name.to_owned(), object(uid, addresses)));
         self.settle();
     }
 
     fn list_pods(&mut self, pods: &[(&str, &str, &[&str])]) {
-        self.fold.see_pod(Seen::Init);
+        self.fold.hear_pod(Seen::Init);
         for (name, uid, addresses) in pods {
-            self.fold.see_pod(Seen::InitApply((*name).to_owned(), object(uid, addresses)));
+            self.fold.hear_pod(Seen::InitApply((*name).to_owned(), object(uid, addresses)));
         }
-        self.fold.see_pod(Seen::InitDone);
+        self.fold.hear_pod(Seen::InitDone);
         self.settle();
     }
 
     fn delete_pod(&mut self, name: &str) {
-        self.fold.see_pod(Seen::Delete(name.to_owned()));
+        self.fold.hear_pod(Seen::Delete(name.to_owned()));
         self.settle();
     }
 
@@ -446,9 +475,9 @@ fn a_deleted_pod_that_lists_lack_is_away_at_once() {
 #[test]
 fn half_a_list_changes_nothing() {
     let mut world = World::listed(&[("a", A), ("b", B)]);
-    world.fold.see_slice(Seen::Init);
+    world.fold.hear_slice(Seen::Init);
     world.settle();
-    world.fold.see_slice(Seen::InitApply("b".to_owned(), slice("b", B)));
+    world.fold.hear_slice(Seen::InitApply("b".to_owned(), slice("b", B)));
     world.settle();
     world.check(ALL);
 }
@@ -539,28 +568,28 @@ proptest! {
                 (format!("s{place}"), texts.collect())
             }).collect();
             if list {
-                world.fold.see_slice(Seen::Init);
+                world.fold.hear_slice(Seen::Init);
             }
             for (name, endpoints) in slices {
                 let texts: Vec<&str> = endpoints.iter().map(String::as_str).collect();
                 let slice = slice(&name, &texts);
-                world.fold.see_slice(if list { Seen::InitApply(name, slice) } else { Seen::Apply(name, slice) });
+                world.fold.hear_slice(if list { Seen::InitApply(name, slice) } else { Seen::Apply(name, slice) });
             }
             if list {
-                world.fold.see_slice(Seen::InitDone);
+                world.fold.hear_slice(Seen::InitDone);
             }
             world.settle();
         };
         let tell_pods = |world: &mut World, lives: [u8; 4], list: bool| {
             if list {
-                world.fold.see_pod(Seen::Init);
+                world.fold.hear_pod(Seen::Init);
             }
             for (pod, life) in lives.into_iter().enumerate() {
                 let (name, object) = (format!("cassandra-{pod}"), object(&format!("u{life}"), &[&address(pod, life)]));
-                world.fold.see_pod(if list { Seen::InitApply(name, object) } else { Seen::Apply(name, object) });
+                world.fold.hear_pod(if list { Seen::InitApply(name, object) } else { Seen::Apply(name, object) });
             }
             if list {
-                world.fold.see_pod(Seen::InitDone);
+                world.fold.hear_pod(Seen::InitDone);
             }
             world.settle();
         };

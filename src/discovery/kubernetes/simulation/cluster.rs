@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 use super::super::listing::Seen;
-use super::super::objects::{Endpoint, Origin, PodObject, Slice};
+use super::super::objects::PodObject;
 use super::super::random::Random;
+use super::super::slices::{Endpoint, Origin, Slice};
 use crate::topology::HostId;
 
 const SETS: [&str; 2] = ["a", "b"];

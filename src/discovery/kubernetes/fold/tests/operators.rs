@@ -23,12 +23,12 @@ fn slice(pod: &str, address: &str, hostname: bool, ports: &[(&str, u16)]) -> Sli
 /// Two racks of one pod each, or one StatefulSet of two: each pod is a node, ready or not.
 fn check(pods: [(&str, &str, u32); 2], ports: &[(&str, u16)], expected: u16) {
     let mut fold = Fold::default();
-    fold.see_slice(Seen::Init);
+    fold.hear_slice(Seen::Init);
     for (n, (set, pod, _)) in pods.iter().enumerate() {
         let slice = slice(pod, &format!("10.1.0.{n}"), true, ports);
-        fold.see_slice(Seen::InitApply((*set).to_owned() + pod, slice));
+        fold.hear_slice(Seen::InitApply((*set).to_owned() + pod, slice));
     }
-    fold.see_slice(Seen::InitDone);
+    fold.hear_slice(Seen::InitDone);
     fold.settle(at(0), |_, _| false);
     let found: Vec<_> = fold.members().map(|(id, m)| (&*m.stateful_set, &*id.0, m.ordinal, m.address.port())).collect();
     let wanted: Vec<_> = pods.iter().map(|(set, pod, ordinal)| (*set, *pod, *ordinal, expected)).collect();

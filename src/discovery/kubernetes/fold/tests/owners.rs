@@ -19,18 +19,18 @@ impl World {
         let endpoints: Vec<String> = pods.iter().map(endpoint).collect();
         let endpoints: Vec<&str> = endpoints.iter().map(String::as_str).collect();
         if listed {
-            self.fold.see_pod(Seen::Init);
+            self.fold.hear_pod(Seen::Init);
             for (name, pod) in &pods {
-                self.fold.see_pod(Seen::InitApply(name.clone(), pod.clone()));
+                self.fold.hear_pod(Seen::InitApply(name.clone(), pod.clone()));
             }
-            self.fold.see_pod(Seen::InitDone);
+            self.fold.hear_pod(Seen::InitDone);
         } else {
             let gone: Vec<String> = self.fold.pods.iter().map(|(name, _)| name.clone()).collect();
             for name in gone.into_iter().filter(|name| pods.iter().all(|(other, _)| other != name)) {
-                self.fold.see_pod(Seen::Delete(name));
+                self.fold.hear_pod(Seen::Delete(name));
             }
             for (name, pod) in pods {
-                self.fold.see_pod(Seen::Apply(name, pod));
+                self.fold.hear_pod(Seen::Apply(name, pod));
             }
         }
         self.apply("a", &endpoints);
