@@ -180,7 +180,10 @@ fn ports(c: &mut Criterion) {
             b.iter(|| {
                 let mut ports = PortMap::new(range(), Duration::from_secs(60));
                 nodes.iter().for_each(|node| {
-                    assert_eq!(ports.assign(&node.id, chosen.then_some(node.port)), Ok(node.port));
+                    assert_eq!(
+                        ports.assign(&node.id, chosen.then_some(node.port), SystemTime::UNIX_EPOCH),
+                        Ok(node.port)
+                    );
                 });
                 ports
             });

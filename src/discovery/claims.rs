@@ -13,11 +13,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::topology::NodeId;
-use crate::topology::ports::Claim;
+use crate::topology::ports::{Claim, Claims};
 
 const VERSION: u32 = 1;
-
-pub type Claims = BTreeMap<NodeId, Claim>;
 
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]

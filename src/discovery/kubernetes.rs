@@ -46,7 +46,6 @@ mod timing;
 mod unnamed;
 mod watch;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,6 +77,7 @@ use names::PodNames;
 use objects::{PodObject, ServiceObject};
 use oddities::Oddities;
 use pending::Why;
+use placement::Placements;
 use snapshot::Snapshot;
 use suspicion::Suspicion;
 use unnamed::{Asks, Unnamed};
@@ -117,7 +117,6 @@ pub struct Source {
     cluster: Cluster,
     namespace: String,
     config: Kubernetes,
-    range: PortRange,
     allow: Allow,
     login: OwnLogin,
     refused: Said,
@@ -131,10 +130,7 @@ pub struct Source {
     /// Somebody was told of nodes.
     told: bool,
     snapshot: Option<Snapshot>,
-    /// Where no ranges are configured: who is there, and what was agreed.
-    agreed: Option<(latest::Sender<Wanted>, latest::Receiver<Known>)>,
-    /// Ports that the snapshot knows.
-    saved_ports: HashMap<NodeId, u16>,
+    placements: Placements,
     /// The last thing heard of the EndpointSlices was a failure.
     api_away: bool,
     /// Why nobody is known yet.
@@ -181,6 +177,7 @@ impl Source {
             watches.spawn(agreed_ports::keep(store, terms, clock, wants, tell));
             (wanted, known)
         });
+        let placements = Placements::new(config.clone(), range, agreed);
         let oddities = Oddities::new(&config.service, &namespace);
         if !config.watch_pods {
             Oddities::without_pods("are not watched (discovery.kubernetes.watch_pods: false)");
@@ -191,7 +188,6 @@ impl Source {
             cluster,
             namespace,
             config,
-            range,
             allow,
             login,
             refused: Said::default(),
@@ -204,8 +200,7 @@ impl Source {
             unnamed,
             told: false,
             snapshot,
-            agreed,
-            saved_ports: HashMap::new(),
+            placements,
             api_away: false,
             why: Why::new("discovery", readiness),
             relist: Arc::default(),
@@ -230,7 +225,7 @@ impl Source {
         let timing = self.cluster.timing;
         let (tell_pods, mut pods) = mpsc::channel(QUEUE);
         let mut topology = self.topology.clone();
-        let mut known = self.agreed.as_ref().map(|(_, known)| known.clone());
+        let mut known = self.placements.known();
         let mut still_true = interval(timing.still_true);
         let mut settle_at: Option<Instant> = None;
         let began = Instant::now();
@@ -373,7 +368,7 @@ impl Source {
         }
         let Some(snapshot) = &self.snapshot else { return };
         let Some((saved, advertised)) = snapshot.read().await else { return };
-        self.saved_ports = saved.iter().map(|(id, _, port)| (id.clone(), *port)).collect();
+        self.placements.remember(saved.iter().map(|(id, _, port)| (id.clone(), *port)).collect());
         self.fold.restore(saved.into_iter().map(|(id, member, _)| (id, member)));
         if self.topology.borrow().advertised == Advertised::default() && advertised != Advertised::default() {
             let _ = self.inputs.send(Input::Advertised(advertised)).await;

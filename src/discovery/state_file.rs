@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use super::claims::{self, Claims};
+use super::claims;
 use super::replace_file::{read_limited, replace_file};
+use crate::topology::ports::Claims;
 
 /// Longest file, in bytes: some 65,535 nodes, each of them 64.
 const MAX_LEN: u64 = 8 * 1024 * 1024;

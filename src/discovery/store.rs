@@ -11,8 +11,8 @@ use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio::time::{Instant, timeout_at};
 use tracing::error;
 
-use super::claims::Claims;
 use super::state_file::StateFile;
+use crate::topology::ports::Claims;
 
 /// How long a disk may take before a new port is told all the same.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -155,7 +155,7 @@ impl Writer {
                 Change::Replaced { .. } => {}
                 Change::Forgotten(node) => {
                     self.metrics.forget_node(&node.id.0);
-                    info!(node = %node.id, port = node.port, "the quarantine is over: the port is free");
+                    info!(node = %node.id, port = node.port, "the quarantine is over: another node may have the port when no other is left");
                 }
                 Change::AdvertisedChanged { from, to } => {
                     if from != Advertised::default() {

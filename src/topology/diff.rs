@@ -27,7 +27,7 @@ pub enum Change {
         node: Arc<Node>,
         from: NodeState,
     },
-    /// Its quarantine is over: nobody stands behind the port (the older value).
+    /// Its quarantine is over: nobody stands behind the port, and another node may have it (the older value).
     Forgotten(Arc<Node>),
     AdvertisedChanged {
         from: Advertised,

@@ -1,8 +1,9 @@
 //! Who has which port of the external address. Pure: the time comes from the caller.
 //!
-//! A port is kept by identity: the same node always has the same port, and no other node has it before a quarantine has
-//! ended, because drivers remember `host_id → address:port` for as long as they live and would take the newcomer for the
-//! node that they knew. Nothing here moves a port from a node that has one.
+//! A port is kept by identity: the same node always has the same port, also when it comes back after years, for nothing is
+//! forgotten. Another node has it only where no other port is left, then that of whoever left longest ago, and never before a
+//! quarantine has ended, because drivers remember `host_id → address:port` for as long as they live and would take the newcomer
+//! for the node that they knew. Nothing here moves a port from a node that has one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -98,12 +99,47 @@ pub struct Claim {
     pub left: Option<SystemTime>,
 }
 
+/// Who has which port.
+pub type Claims = BTreeMap<NodeId, Claim>;
+
+/// The one rule of quarantine: nobody else has the port of a node that left before `quarantine` has passed since. Whoever keeps claims
+/// goes by it, be it one process or the ledger of several.
+impl Claim {
+    /// The node has left: its quarantine begins, if it has not begun already.
+    pub fn leave(&mut self, now: SystemTime) {
+        self.left.get_or_insert(now);
+    }
+
+    /// When the quarantine ends; `None` while the node is there. A time beyond what the clock can tell (a damaged state file) never
+    /// comes.
+    pub fn ends(&self, quarantine: Duration) -> Option<SystemTime> {
+        self.left?.checked_add(quarantine)
+    }
+
+    /// Another node may have the port.
+    pub fn is_over(&self, quarantine: Duration, now: SystemTime) -> bool {
+        self.ends(quarantine).is_some_and(|end| end <= now)
+    }
+}
+
+/// Whose port another node may have, whoever left longest ago first.
+pub fn over(claims: &Claims, quarantine: Duration, now: SystemTime) -> Vec<(&NodeId, u16)> {
+    let mut over: Vec<_> = claims.iter().filter(|(_, claim)| claim.is_over(quarantine, now)).collect();
+    over.sort_by_key(|(_, claim)| (claim.left, claim.port));
+    over.into_iter().map(|(id, claim)| (id, claim.port)).collect()
+}
+
+/// When the next quarantine ends after `now`.
+pub fn next_end(claims: &Claims, quarantine: Duration, now: SystemTime) -> Option<SystemTime> {
+    claims.values().filter_map(|claim| claim.ends(quarantine)).filter(|end| *end > now).min()
+}
+
 /// Node → port.
 #[derive(Clone, Debug)]
 pub struct PortMap {
     range: PortRange,
     quarantine: Duration,
-    claims: BTreeMap<NodeId, Claim>,
+    claims: Claims,
     /// The same by port.
     owners: BTreeMap<u16, NodeId>,
 }
@@ -113,8 +149,9 @@ impl PortMap {
         Self { range, quarantine, claims: BTreeMap::new(), owners: BTreeMap::new() }
     }
 
-    /// The node's port: the one it has, else `explicit`, else the lowest that nobody holds.
-    pub fn assign(&mut self, id: &NodeId, explicit: Option<u16>) -> Result<u16, PortError> {
+    /// The node's port: the one it has, or had; else `explicit`; else the lowest that nobody has or had; else that of whoever left
+    /// longest ago.
+    pub fn assign(&mut self, id: &NodeId, explicit: Option<u16>, now: SystemTime) -> Result<u16, PortError> {
         let (first, last) = (self.range.first(), self.range.last());
         if let Some(claim) = self.claims.get_mut(id) {
             if let Some(wants) = explicit.filter(|&wants| wants != claim.port) {
@@ -128,27 +165,33 @@ impl PortMap {
                 return Err(PortError::OutsideRange { key: "discovery", port, node: id.clone(), first, last });
             }
             Some(port) => match self.owners.get(&port) {
-                Some(owner) => {
+                Some(owner) if !self.is_over(owner, now) => {
                     let (first, second) = (owner.clone(), id.clone());
                     return Err(PortError::Overlap { key: "discovery", port, first, second });
                 }
-                None => port,
+                _ => port,
             },
-            None => self.range.iter().find(|port| !self.owners.contains_key(port)).ok_or_else(|| {
-                let quarantined = self.claims.values().filter(|claim| claim.left.is_some()).count();
-                let need = self.claims.len() - quarantined + 1;
-                PortError::TooSmall { key: "listen", first, last, have: self.range.count(), need, quarantined }
-            })?,
+            None => {
+                let never_had = self.range.iter().find(|port| !self.owners.contains_key(port));
+                let left = || over(&self.claims, self.quarantine, now).first().map(|(_, port)| *port);
+                never_had.or_else(left).ok_or_else(|| {
+                    let quarantined = self.claims.values().filter(|claim| claim.left.is_some()).count();
+                    let need = self.claims.len() - quarantined + 1;
+                    PortError::TooSmall { key: "listen", first, last, have: self.range.count(), need, quarantined }
+                })?
+            }
         };
+        if let Some(former) = self.owners.get(&port) {
+            self.claims.remove(former);
+        }
         self.claims.insert(id.clone(), Claim { port, left: None });
         self.owners.insert(port, id.clone());
         Ok(port)
     }
 
-    /// The node has left: its quarantine begins, if it has not begun already.
     pub fn release(&mut self, id: &NodeId, now: SystemTime) {
         if let Some(claim) = self.claims.get_mut(id) {
-            claim.left.get_or_insert(now);
+            claim.leave(now);
         }
     }
 
@@ -169,33 +212,22 @@ impl PortMap {
         Ok(())
     }
 
-    /// Forgets the nodes whose quarantine is over, and names them.
-    pub fn expire(&mut self, now: SystemTime) -> Vec<NodeId> {
-        let over = |claim: &Claim| self.ends(claim).is_some_and(|end| end <= now);
-        let names = self.claims.iter().filter(|(_, claim)| over(claim)).map(|(id, _)| id.clone());
-        let names: Vec<NodeId> = names.collect();
-        for claim in names.iter().filter_map(|id| self.claims.remove(id)) {
-            self.owners.remove(&claim.port);
-        }
-        names
+    /// Another node may have this one's port, or has it.
+    pub fn is_over(&self, id: &NodeId, now: SystemTime) -> bool {
+        self.claims.get(id).is_none_or(|claim| claim.is_over(self.quarantine, now))
     }
 
-    /// When the next quarantine ends.
-    pub fn deadline(&self) -> Option<SystemTime> {
-        self.claims.values().filter_map(|claim| self.ends(claim)).min()
+    /// When the next quarantine ends after `now`.
+    pub fn deadline(&self, now: SystemTime) -> Option<SystemTime> {
+        next_end(&self.claims, self.quarantine, now)
     }
 
-    pub fn claims(&self) -> &BTreeMap<NodeId, Claim> {
+    pub fn claims(&self) -> &Claims {
         &self.claims
     }
 
     pub fn range(&self) -> &PortRange {
         &self.range
-    }
-
-    /// When its quarantine ends; a time beyond what the clock can tell (a damaged state file) never comes.
-    fn ends(&self, claim: &Claim) -> Option<SystemTime> {
-        claim.left?.checked_add(self.quarantine)
     }
 }
 
@@ -224,20 +256,23 @@ mod tests {
         check_error(PortRange::new(65000, 70000), "listen: ports 65000-70000 go beyond 65535");
         check_error(PortRange::new(9050, 9042), "listen: the first port 9050 comes after the last port 9042");
         let mut ports = map(9042, 9043);
-        ports.assign(&NodeId::new("a"), Some(9042)).unwrap();
-        check_error(ports.assign(&NodeId::new("b"), Some(9042)), "discovery: port 9042 of b is already the port of a");
+        ports.assign(&NodeId::new("a"), Some(9042), at(0)).unwrap();
         check_error(
-            ports.assign(&NodeId::new("b"), Some(9999)),
+            ports.assign(&NodeId::new("b"), Some(9042), at(0)),
+            "discovery: port 9042 of b is already the port of a",
+        );
+        check_error(
+            ports.assign(&NodeId::new("b"), Some(9999), at(0)),
             "discovery: port 9999 of b is outside of the listening ports 9042-9043",
         );
         check_error(
-            ports.assign(&NodeId::new("a"), Some(9043)),
+            ports.assign(&NodeId::new("a"), Some(9043), at(0)),
             "discovery: a has port 9042 and cannot be given port 9043",
         );
-        ports.assign(&NodeId::new("b"), None).unwrap();
+        ports.assign(&NodeId::new("b"), None, at(0)).unwrap();
         ports.release(&NodeId::new("b"), at(1));
         check_error(
-            ports.assign(&NodeId::new("c"), None),
+            ports.assign(&NodeId::new("c"), None, at(100)),
             "listen: ports 9042-9043 are 2, too few for 2 nodes (1 in quarantine)",
         );
     }
@@ -246,24 +281,44 @@ mod tests {
     fn a_port_in_quarantine_returns_to_its_own_node_only() {
         let mut ports = map(9042, 9042);
         let (a, b) = (NodeId::new("a"), NodeId::new("b"));
-        assert_eq!(ports.assign(&a, None), Ok(9042));
+        assert_eq!(ports.assign(&a, None, at(0)), Ok(9042));
         ports.release(&a, at(10));
-        assert!(ports.assign(&b, None).is_err());
-        assert_eq!(ports.assign(&a, None), Ok(9042));
+        assert!(ports.assign(&b, None, at(11)).is_err());
+        assert_eq!(ports.assign(&a, None, at(12)), Ok(9042));
         ports.release(&a, at(20));
         ports.release(&a, at(90));
-        assert_eq!(ports.deadline(), Some(at(120)));
-        assert_eq!(ports.expire(at(119)), vec![]);
-        assert_eq!(ports.expire(at(120)), vec![a]);
-        assert_eq!(ports.assign(&b, None), Ok(9042));
+        assert_eq!(ports.deadline(at(90)), Some(at(120)));
+        assert!(!ports.is_over(&a, at(119)) && ports.assign(&b, None, at(119)).is_err());
+        assert!(ports.is_over(&a, at(120)));
+        assert_eq!(ports.deadline(at(120)), None);
+        assert_eq!(ports.assign(&b, None, at(120)), Ok(9042));
+        assert!(ports.assign(&a, None, at(120)).is_err());
+    }
+
+    #[test]
+    fn a_port_is_given_again_only_where_no_other_is_left_and_then_that_of_whoever_left_first() {
+        let mut ports = map(9042, 9045);
+        let [a, b, c, d, e, f] = ["a", "b", "c", "d", "e", "f"].map(NodeId::new);
+        for (id, port) in [(&a, 9042), (&b, 9043), (&c, 9044)] {
+            assert_eq!(ports.assign(id, None, at(0)), Ok(port));
+        }
+        ports.release(&b, at(1));
+        ports.release(&a, at(2));
+        assert_eq!(ports.assign(&d, None, at(1000)), Ok(9045));
+        // Years later it is who it was.
+        assert_eq!(ports.assign(&a, None, at(100_000_000)), Ok(9042));
+        ports.release(&a, at(100_000_001));
+        assert_eq!(ports.assign(&e, None, at(100_001_000)), Ok(9043));
+        assert_eq!(ports.assign(&f, Some(9042), at(100_001_000)), Ok(9042));
+        assert!(ports.assign(&b, None, at(100_001_000)).is_err());
     }
 
     #[test]
     fn claims_of_an_earlier_run_are_kept() {
         let mut ports = map(9042, 9044);
         ports.restore(NodeId::new("b"), Claim { port: 9042, left: None }).unwrap();
-        assert_eq!(ports.assign(&NodeId::new("a"), None), Ok(9043));
-        assert_eq!(ports.assign(&NodeId::new("b"), None), Ok(9042));
+        assert_eq!(ports.assign(&NodeId::new("a"), None, at(0)), Ok(9043));
+        assert_eq!(ports.assign(&NodeId::new("b"), None, at(0)), Ok(9042));
         check_error(
             ports.restore(NodeId::new("c"), Claim { port: 9042, left: None }),
             "discovery.state_file: port 9042 of c is already the port of b",
@@ -278,7 +333,6 @@ mod tests {
     enum Act {
         Assign(u8, Option<u16>),
         Release(u8),
-        Expire,
     }
 
     fn act() -> impl Strategy<Value = Act> {
@@ -286,7 +340,6 @@ mod tests {
         prop_oneof![
             (node.clone(), prop::option::weighted(0.2, 9040u16..9052)).prop_map(|(n, p)| Act::Assign(n, p)),
             node.prop_map(Act::Release),
-            Just(Act::Expire),
         ]
     }
 
@@ -295,19 +348,28 @@ mod tests {
         fn ports_are_unique_in_range_and_never_move(acts in prop::collection::vec(act(), 1..200)) {
             let mut ports = map(9042, 9049);
             let mut known: HashMap<NodeId, u16> = HashMap::new();
+            let mut left: HashMap<NodeId, SystemTime> = HashMap::new();
             for (second, act) in (0u64..).zip(acts) {
                 let now = at(second * 7);
                 match act {
                     Act::Assign(n, explicit) => {
                         let id = NodeId::new(&format!("n{n}"));
-                        if let Ok(port) = ports.assign(&id, explicit) {
+                        if let Ok(port) = ports.assign(&id, explicit, now) {
+                            let holder = known.iter().find(|(other, at)| **other != id && **at == port);
+                            if let Some(former) = holder.map(|(former, _)| former.clone()) {
+                                let gone = left.get(&former).map(|at| now.duration_since(*at).unwrap());
+                                prop_assert!(gone.is_some_and(|gone| gone >= Duration::from_secs(100)));
+                                known.remove(&former);
+                            }
+                            left.remove(&id);
                             prop_assert_eq!(*known.entry(id).or_insert(port), port);
                         }
                     }
-                    Act::Release(n) => ports.release(&NodeId::new(&format!("n{n}")), now),
-                    Act::Expire => for id in ports.expire(now) {
-                        known.remove(&id);
-                    },
+                    Act::Release(n) => {
+                        let id = NodeId::new(&format!("n{n}"));
+                        ports.release(&id, now);
+                        left.entry(id).or_insert(now);
+                    }
                 }
                 let held: BTreeSet<u16> = ports.claims().values().map(|claim| claim.port).collect();
                 prop_assert_eq!(held.len(), ports.claims().len());

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::input::{Found, Identity, Input, Listed, Notice, Observation, Placement};
-use super::ports::{Claim, DEFAULT_QUARANTINE, PortError, PortMap, PortRange};
+use super::ports::{Claim, Claims, DEFAULT_QUARANTINE, PortError, PortMap, PortRange};
 use super::record::Record;
 use super::{Advertised, Hidden, HiddenReason, HostId, NodeId, NodeState, Topology, canonical, is_shown};
 
@@ -45,6 +45,8 @@ impl Default for Options {
 pub struct State {
     options: Options,
     ports: PortMap,
+    /// When the last input came.
+    looked: SystemTime,
     records: BTreeMap<NodeId, Record>,
     /// The last set that discovery gave; `None` until the first.
     found: Option<Vec<Found>>,
@@ -72,6 +74,7 @@ impl State {
         Self {
             options,
             ports: PortMap::new(range, options.quarantine),
+            looked: SystemTime::UNIX_EPOCH,
             records: BTreeMap::new(),
             found: None,
             unplaced: BTreeMap::new(),
@@ -97,6 +100,7 @@ impl State {
     /// Folds one input in. `Some` with the next generation when a reader could see a difference.
     pub fn apply(&mut self, input: Input, now: SystemTime) -> Option<Topology> {
         self.inputs += 1;
+        self.expire(now);
         match input {
             Input::Nodes(found) => {
                 self.found = Some(found);
@@ -130,7 +134,6 @@ impl State {
             Input::Hidden(hidden) => self.hide(hidden, now),
             Input::Tick => {}
         }
-        self.expire(now);
         self.conclude(now);
         // Whoever stayed only because it was up goes with that.
         if self.records.values().any(|record| record.kept && record.state != NodeState::Up) {
@@ -145,7 +148,7 @@ impl State {
         let settling = self.records.values().filter(|record| !record.settled && !record.left);
         let settles = settling.filter_map(|record| record.announced).map(|at| at + self.options.grace);
         let fades = self.hidden.iter().map(|(_, seen)| *seen + HIDDEN_FOR);
-        settles.chain(fades).chain(self.ports.deadline()).min()
+        settles.chain(fades).chain(self.ports.deadline(self.looked)).min()
     }
 
     /// The last snapshot; generation 0 and empty before the first change.
@@ -164,7 +167,7 @@ impl State {
     }
 
     /// Who has which port, quarantines included: what a state file keeps.
-    pub fn claims(&self) -> &BTreeMap<NodeId, Claim> {
+    pub fn claims(&self) -> &Claims {
         self.ports.claims()
     }
 
@@ -216,8 +219,8 @@ impl State {
             stays.partition(|node| node.placement == Placement::Assigned);
         for node in chosen.into_iter().chain(assigned) {
             let port = match &node.placement {
-                Placement::Assigned => self.ports.assign(&node.id, None),
-                Placement::Chosen(port) => self.ports.assign(&node.id, Some(*port)),
+                Placement::Assigned => self.ports.assign(&node.id, None, now),
+                Placement::Chosen(port) => self.ports.assign(&node.id, Some(*port), now),
                 Placement::Withheld(error) => Err(error.clone()),
             };
             match port {
@@ -299,12 +302,15 @@ impl State {
 
     /// Lets go of what time has ended.
     fn expire(&mut self, now: SystemTime) {
-        let over = self.ports.expire(now);
-        for id in &over {
-            self.records.remove(id);
-            self.former.retain(|(_, owner)| owner != id);
+        let (ports, before) = (&self.ports, self.records.len());
+        self.records.retain(|id, record| !(record.left && ports.is_over(id, now)));
+        if self.records.len() < before {
+            let records = &self.records;
+            self.former.retain(|(_, owner)| records.contains_key(owner));
         }
-        if !over.is_empty() && !self.unplaced.is_empty() {
+        let has_ended = self.ports.deadline(self.looked).is_some_and(|end| end <= now);
+        self.looked = now;
+        if has_ended && !self.unplaced.is_empty() {
             self.place(now);
         }
         self.hidden.retain(|(_, seen)| *seen + HIDDEN_FOR > now);

@@ -87,7 +87,7 @@ pub async fn keep<S: Store>(
         };
         let now = clock.now();
         let agreed = agreement.settle(&members, &gone, now).await;
-        let due = agreement.deadline().map(|at| at.duration_since(now).unwrap_or_default());
+        let due = agreement.deadline(now).map(|at| at.duration_since(now).unwrap_or_default());
         let due = due.unwrap_or(LONGEST_SLEEP).clamp(AGAIN, LONGEST_SLEEP);
         let wait = if follows && agreement.ledger().follows_ordinals(&present, &terms.range) {
             match &agreed.failure {

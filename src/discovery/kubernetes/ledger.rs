@@ -2,7 +2,8 @@
 //! repeat, so a port cannot follow from the ordinal alone, and what one replica of the gateway chooses the others must know.
 //!
 //! A [`Ledger`] is a value. [`Ledger::settle`] makes the next one of it and of what a replica sees; [`agreement`] stores it by
-//! compare-and-swap. Nothing here moves a port from an identity that has one, or gives it to another before the quarantine
+//! compare-and-swap. Nothing here moves a port from an identity that has one, and nothing is forgotten: a port is given to
+//! another only where no other is left, or where it is the other's by its ordinal or its pin, and never before the quarantine
 //! has ended. A replica sees late, and may see what is over: so absence alone changes nothing, only the explicit word that a
 //! node is gone starts a quarantine, and the sight of the node ends it.
 //!
@@ -11,15 +12,15 @@
 
 pub mod agreement;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use thiserror::Error;
 
-use crate::discovery::claims::{self, Claims};
+use crate::discovery::claims;
 use crate::topology::NodeId;
-use crate::topology::ports::{Claim, PortError, PortRange};
+use crate::topology::ports::{Claim, Claims, PortError, PortRange, next_end, over};
 
 use super::placement::PINS;
 
@@ -181,13 +182,10 @@ impl Ledger {
             };
         }
         ledger.leave(view.gone.iter().filter(|id| !members.contains_key(id)), now);
-        for id in ledger.over(terms.quarantine, now) {
-            ledger.entries.remove(&id);
-        }
-        let refused = ledger.pin(&members, terms);
+        let refused = ledger.pin(&members, terms, now);
         let new = |id: &NodeId| !ledger.entries.contains_key(id) && !refused.contains_key(id);
         let new = members.values().filter(|member| new(&member.id)).copied().collect();
-        let mut unplaced = ledger.place(new, terms);
+        let mut unplaced = ledger.place(new, terms, now);
         unplaced.extend(refused);
         let (first, last) = (terms.range.first(), terms.range.last());
         for (id, claim) in ledger.entries.iter().filter(|(id, _)| members.contains_key(id)) {
@@ -201,41 +199,42 @@ impl Ledger {
         Settled { ledger, changed, unplaced }
     }
 
-    /// When the next quarantine ends: then to settle again makes a port free.
-    pub fn deadline(&self, quarantine: Duration) -> Option<SystemTime> {
-        self.entries.values().filter_map(|claim| claim.left?.checked_add(quarantine)).min()
+    /// When the next quarantine ends after `now`: then to settle again may find a port.
+    pub fn deadline(&self, quarantine: Duration, now: SystemTime) -> Option<SystemTime> {
+        next_end(&self.entries, quarantine, now)
     }
 
-    /// Their quarantine begins, if it has not begun already.
     fn leave<'a>(&mut self, gone: impl Iterator<Item = &'a NodeId>, now: SystemTime) {
         for id in gone {
             if let Some(claim) = self.entries.get_mut(id) {
-                claim.left.get_or_insert(now);
+                claim.leave(now);
             }
         }
     }
 
-    /// Who left as long ago as `quarantine`. A time beyond what the clock can tell never comes.
-    fn over(&self, quarantine: Duration, now: SystemTime) -> Vec<NodeId> {
-        let end = |claim: &Claim| claim.left.and_then(|left| left.checked_add(quarantine));
-        let over = self.entries.iter().filter(|(_, claim)| end(claim).is_some_and(|end| end <= now));
-        over.map(|(id, _)| id.clone()).collect()
-    }
-
     /// Gives members the ports that are pinned to them, also in place of others that they have. A port that another one holds,
     /// or has left not long ago, stays where it is: then the pin is refused, and why.
-    fn pin(&mut self, members: &BTreeMap<&NodeId, &Member>, terms: &Terms) -> BTreeMap<NodeId, PortError> {
+    fn pin(
+        &mut self,
+        members: &BTreeMap<&NodeId, &Member>,
+        terms: &Terms,
+        now: SystemTime,
+    ) -> BTreeMap<NodeId, PortError> {
         loop {
             let mut refused = BTreeMap::new();
             let before = self.entries.clone();
             for (id, &port) in terms.pins.iter().filter(|(id, _)| members.contains_key(id)) {
-                match self.entries.iter().find(|(_, claim)| claim.port == port).map(|(holder, _)| holder) {
-                    Some(holder) if holder == id => {}
-                    Some(holder) => {
+                match self.entries.iter().find(|(_, claim)| claim.port == port) {
+                    Some((holder, _)) if holder == id => {}
+                    Some((holder, claim)) if !claim.is_over(terms.quarantine, now) => {
                         let (first, second) = (holder.clone(), id.clone());
                         refused.insert(id.clone(), PortError::Overlap { key: PINS, port, first, second });
                     }
-                    None => _ = self.entries.insert(id.clone(), Claim { port, left: None }),
+                    former => {
+                        let former = former.map(|(former, _)| former.clone());
+                        former.and_then(|former| self.entries.remove(&former));
+                        self.entries.insert(id.clone(), Claim { port, left: None });
+                    }
                 }
             }
             // One that has moved may have made room for another.
@@ -246,17 +245,21 @@ impl Ledger {
     }
 
     /// Gives ports to members that have none: first to each the port that it prefers, then to the others from the end of the
-    /// range downward, so that the two directions meet last. In the order of StatefulSets and ordinals, so that the choice
-    /// depends on nothing but the ledger and who is there.
-    fn place(&mut self, mut new: Vec<&Member>, terms: &Terms) -> BTreeMap<NodeId, PortError> {
+    /// range downward, so that the two directions meet last; when all have been had, that of whoever left longest ago. In the order
+    /// of StatefulSets and ordinals, so that the choice depends on nothing but the ledger and who is there.
+    fn place(&mut self, mut new: Vec<&Member>, terms: &Terms, now: SystemTime) -> BTreeMap<NodeId, PortError> {
         let range = &terms.range;
         let taken = self.entries.values().map(|claim| &claim.port).chain(terms.pins.values());
         let taken: BTreeSet<&u16> = taken.collect();
         let mut free: BTreeSet<u16> = range.iter().filter(|port| !taken.contains(port)).collect();
+        let pinned = |port: &u16| terms.pins.values().any(|pin| pin == port);
+        let over = over(&self.entries, terms.quarantine, now).into_iter();
+        let mut had: VecDeque<u16> =
+            over.map(|(_, port)| port).filter(|port| range.contains(*port) && !pinned(port)).collect();
         new.sort_by(|a, b| (&a.stateful_set, a.ordinal, &a.id).cmp(&(&b.stateful_set, b.ordinal, &b.id)));
         let mut others = Vec::new();
         for member in new {
-            match member.prefers.filter(|port| free.remove(port)) {
+            match member.prefers.filter(|port| free.remove(port) || take(&mut had, *port)) {
                 Some(port) => self.give(member, port),
                 None => others.push(member),
             }
@@ -264,7 +267,8 @@ impl Ledger {
         let mut refused = Vec::new();
         for member in others {
             // Who is of no StatefulSet takes nobody's ordinal.
-            match if member.stateful_set.is_empty() { free.pop_first() } else { free.pop_last() } {
+            let port = if member.stateful_set.is_empty() { free.pop_first() } else { free.pop_last() };
+            match port.or_else(|| had.pop_front()) {
                 Some(port) => self.give(member, port),
                 None => refused.push(&member.id),
             }
@@ -277,8 +281,15 @@ impl Ledger {
     }
 
     fn give(&mut self, member: &Member, port: u16) {
+        self.entries.retain(|_, claim| claim.port != port);
         self.entries.insert(member.id.clone(), Claim { port, left: None });
     }
+}
+
+/// True where `port` was among them.
+fn take(ports: &mut VecDeque<u16>, port: u16) -> bool {
+    let at = ports.iter().position(|of| *of == port);
+    at.and_then(|at| ports.remove(at)).is_some()
 }
 
 /// The StatefulSet of all of these; `None` where they are of several, or of none, or nobody.

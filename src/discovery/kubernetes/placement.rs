@@ -1,21 +1,140 @@
 //! Which port a pod's node has: the first port of its StatefulSet's range plus its ordinal, so that every replica of the
-//! gateway, before and after a restart, computes the same and stores nothing. A port that is pinned is that pod's alone.
+//! gateway, before and after a restart, computes the same and stores nothing. A port that is pinned is that pod's alone. Where
+//! several StatefulSets share the ports it is what the replicas have agreed on, and while the API has not answered since the start,
+//! what an earlier process knew. Nothing here moves a node that has a port: [`PortMap`](crate::topology::ports::PortMap) does not let it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::watch as latest;
 
 use crate::config::kubernetes::{Kubernetes, StatefulSet};
-use crate::topology::NodeId;
 use crate::topology::input::Placement;
-use crate::topology::ports::{PortError, PortRange};
+use crate::topology::ports::{DEFAULT_QUARANTINE, PortError, PortRange};
+use crate::topology::{NodeId, NodeState, Topology};
 
+use super::agreed_ports::{Known, Wanted, publish};
 use super::fold::Member;
-use super::ledger::Ledger;
+use super::ledger::agreement::Unplaced;
+use super::ledger::{self, Ledger};
 
 /// The configuration key of pins.
 pub const PINS: &str = "discovery.kubernetes.pins";
+
+/// Whoever chooses ports for the pods of one Service.
+pub struct Placements {
+    config: Kubernetes,
+    range: PortRange,
+    /// Where no ranges are configured: who is there, and what was agreed.
+    agreed: Option<(latest::Sender<Wanted>, latest::Receiver<Known>)>,
+    /// Ports that an earlier process knew: they count until the API has told who is there.
+    saved: HashMap<NodeId, u16>,
+}
+
+impl Placements {
+    pub fn new(
+        config: Kubernetes,
+        range: PortRange,
+        agreed: Option<(latest::Sender<Wanted>, latest::Receiver<Known>)>,
+    ) -> Self {
+        Self { config, range, agreed, saved: HashMap::new() }
+    }
+
+    /// What was agreed, where anything has to be.
+    pub fn known(&self) -> Option<latest::Receiver<Known>> {
+        self.agreed.as_ref().map(|(_, known)| known.clone())
+    }
+
+    /// What an earlier process knew; nothing once the API has answered.
+    pub fn remember(&mut self, saved: HashMap<NodeId, u16>) {
+        self.saved = saved;
+    }
+
+    /// The port of each of these, in their order, and why it is another one than its ordinal's, or its pin. Whoever agrees on ports
+    /// is told who is there.
+    pub fn choose(&self, members: &[(&NodeId, &Member)], topology: &Topology) -> Vec<(Placement, Option<Arc<str>>)> {
+        let by_ordinal = |(id, member): &(&NodeId, &Member)| by_ordinal(id, member, &self.config, &self.range);
+        let by_ordinal: Vec<Placement> = members.iter().map(by_ordinal).collect();
+        let Some((wanted, known)) = &self.agreed else {
+            let choose = |((id, _), by_ordinal): (&(&NodeId, &Member), Placement)| {
+                let placement = self.saved(id).unwrap_or_else(|| by_ordinal.clone());
+                let why = self.why(id, &by_ordinal, &placement, None);
+                (placement, why)
+            };
+            return members.iter().zip(by_ordinal).map(choose).collect();
+        };
+        publish(wanted, who_is_there(members, &by_ordinal, topology));
+        let known = known.borrow();
+        let (follows, ledger) = match &*known {
+            Known::Ordinals(ledger) => {
+                (ledger.follows_ordinals(&wanted.borrow().present, &self.range), Some(&**ledger))
+            }
+            Known::Agreed(agreed) => (false, Some(&agreed.ledger)),
+            Known::Nothing(_) => (false, None),
+        };
+        let choose = |((id, _), by_ordinal): (&(&NodeId, &Member), Placement)| {
+            let placement = self.saved(id).unwrap_or_else(|| match follows {
+                true => by_ordinal.clone(),
+                false => agreed(id, &known, topology),
+            });
+            let why = self.why(id, &by_ordinal, &placement, ledger);
+            (placement, why)
+        };
+        members.iter().zip(by_ordinal).map(choose).collect()
+    }
+
+    fn saved(&self, id: &NodeId) -> Option<Placement> {
+        let port = self.saved.get(id)?;
+        let pin = self.config.pins.get(&*id.0).filter(|pin| self.saved.values().all(|saved| saved != *pin));
+        Some(Placement::Chosen(*pin.unwrap_or(port)))
+    }
+
+    fn why(
+        &self,
+        id: &NodeId,
+        by_ordinal: &Placement,
+        placement: &Placement,
+        ledger: Option<&Ledger>,
+    ) -> Option<Arc<str>> {
+        let Placement::Chosen(port) = placement else { return None };
+        let pinned = self.config.pins.contains_key(&*id.0);
+        why(*port, by_ordinal, pinned, ledger, DEFAULT_QUARANTINE).map(Arc::from)
+    }
+}
+
+/// Who is there and who has left, for whoever agrees on ports.
+fn who_is_there(members: &[(&NodeId, &Member)], by_ordinal: &[Placement], topology: &Topology) -> Wanted {
+    let present = members.iter().zip(by_ordinal).map(|((id, member), by_ordinal)| ledger::Member {
+        id: NodeId::clone(id),
+        stateful_set: Arc::clone(&member.stateful_set),
+        ordinal: member.ordinal,
+        prefers: match by_ordinal {
+            Placement::Chosen(port) => Some(*port),
+            _ => None,
+        },
+    });
+    let gone = topology.nodes.iter().filter(|node| node.state == NodeState::Gone).map(|node| node.id.clone());
+    Wanted { present: present.collect(), gone: gone.collect() }
+}
+
+/// What the replicas have agreed on for this node. Whoever has a port keeps it while others wait.
+fn agreed(id: &NodeId, known: &Known, topology: &Topology) -> Placement {
+    let why: Arc<str> = match known {
+        Known::Ordinals(_) => "the ledger is being asked".into(),
+        Known::Nothing(why) => Arc::clone(why),
+        Known::Agreed(agreed) => match (agreed.ports.get(id), agreed.unplaced.get(id)) {
+            (Some(port), _) => return Placement::Chosen(*port),
+            (None, Some(Unplaced::Port(error))) => return Placement::Withheld(error.clone()),
+            (None, Some(Unplaced::Store(error))) => error.to_string().into(),
+            (None, None) => "the ledger is being asked".into(),
+        },
+    };
+    let has = topology.node_by_id(id).filter(|node| node.state != NodeState::Gone).map(|node| node.port);
+    let (key, node) = ("discovery.kubernetes.ledger", id.clone());
+    has.map_or(Placement::Withheld(PortError::NotAgreed { key, node, why }), Placement::Chosen)
+}
 
 /// The port of one pod where ranges are configured, or where its StatefulSet is the only one.
 pub fn by_ordinal(id: &NodeId, member: &Member, config: &Kubernetes, range: &PortRange) -> Placement {
@@ -34,7 +153,7 @@ pub fn by_ordinal(id: &NodeId, member: &Member, config: &Kubernetes, range: &Por
 
 /// Why a pod's node has `port` where its ordinal, or its pin, would give it another one; `None` where it has that one, or is of no
 /// StatefulSet. `ledger` is what is known of the ports of all, `quarantine` how long each stays with a node that left.
-pub fn why(
+fn why(
     port: u16,
     by_ordinal: &Placement,
     pinned: bool,
@@ -56,10 +175,12 @@ pub fn why(
     let whose = if pinned { "its pin" } else { "its ordinal's" };
     let holder = ledger.and_then(|ledger| ledger.entries().iter().find(|(_, claim)| claim.port == expected));
     let Some((holder, claim)) = holder else { return Some(format!("the ledger says {port}, not {expected}, {whose}")) };
-    let until = claim.left.and_then(|left| Timestamp::try_from(left.checked_add(quarantine)?).ok());
+    let until = claim.ends(quarantine).and_then(|end| Timestamp::try_from(end).ok());
     Some(match (claim.left, until) {
         (None, _) => format!("{expected}, {whose}, is held by {holder}"),
-        (Some(_), Some(until)) => format!("{expected}, {whose}, is {holder}'s, which has left, until {until:.0}"),
+        (Some(_), Some(until)) => {
+            format!("{expected}, {whose}, is {holder}'s, which has left, and no other's before {until:.0}")
+        }
         (Some(_), None) => format!("{expected}, {whose}, is {holder}'s, which has left"),
     })
 }
@@ -163,7 +284,7 @@ mod tests {
         assert_eq!(said(9043, Placement::Chosen(9043), false), None);
         for (expected, text) in [
             (9042, "9042, its ordinal's, is held by a-0"),
-            (9043, "9043, its ordinal's, is a-1's, which has left, until 2026-02-01T12:00:00Z"),
+            (9043, "9043, its ordinal's, is a-1's, which has left, and no other's before 2026-02-01T12:00:00Z"),
             (9044, "the ledger says 9051, not 9044, its ordinal's"),
         ] {
             assert_eq!(said(9051, Placement::Chosen(expected), false).as_deref(), Some(text));

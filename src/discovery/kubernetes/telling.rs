@@ -9,15 +9,12 @@ use tracing::{debug, info};
 
 use crate::config::kubernetes::Dial;
 use crate::topology::input::{Found, Input, Listed, Placement};
-use crate::topology::ports::{DEFAULT_QUARANTINE, PortError};
 use crate::topology::{Hidden, HiddenReason, NodeId, NodeState, Topology};
 
 use super::super::refusals::Refused;
-use super::agreed_ports::{Known, Wanted, publish};
+use super::Source;
 use super::fold::Member;
-use super::ledger::agreement::Unplaced;
 use super::suspicion::Suspect;
-use super::{Source, ledger, placement};
 
 impl Source {
     /// Concludes, and tells. An error when nobody takes it.
@@ -59,18 +56,17 @@ impl Source {
         if !self.fold.is_listed() && self.fold.members().next().is_none() {
             return Ok(());
         }
-        if let Some((wanted, _)) = &self.agreed {
-            publish(wanted, self.wanted(&topology));
+        if self.fold.is_listed() {
+            self.placements.remember(HashMap::new());
         }
-        let by_ordinals = self.agreed.as_ref().is_some_and(|(wanted, known)| match &*known.borrow() {
-            Known::Ordinals(ledger) => ledger.follows_ordinals(&wanted.borrow().present, &self.range),
-            _ => false,
-        });
-        if let Some((_, known)) = &self.agreed {
+        let members: Vec<(&NodeId, &Member)> = self.fold.members().collect();
+        let chosen = self.placements.choose(&members, &topology);
+        if let Some(known) = self.placements.known() {
             self.oddities.of_pins(&known.borrow());
         }
-        let found = |(id, member)| self.found(id, member, &topology, by_ordinals);
-        let mut found: Vec<Found> = self.fold.members().map(found).collect();
+        let found =
+            members.iter().zip(chosen).map(|((id, member), (placement, why))| self.found(id, member, placement, why));
+        let mut found: Vec<Found> = found.collect();
         let mut refused = self.allow.refuse(&mut found, topology.advertised);
         refused.extend(self.fold.disowned().map(|of| Refused {
             id: Some(of.id.clone()),
@@ -140,27 +136,9 @@ impl Source {
         }
     }
 
-    /// Who is there, for whoever agrees on ports.
-    fn wanted(&self, topology: &Topology) -> Wanted {
-        let present = self.fold.members().map(|(id, member)| ledger::Member {
-            id: id.clone(),
-            stateful_set: Arc::clone(&member.stateful_set),
-            ordinal: member.ordinal,
-            prefers: match placement::by_ordinal(id, member, &self.config, &self.range) {
-                Placement::Chosen(port) => Some(port),
-                _ => None,
-            },
-        });
-        let gone = topology.nodes.iter().filter(|node| node.state == NodeState::Gone).map(|node| node.id.clone());
-        Wanted { present: present.collect(), gone: gone.collect() }
-    }
-
-    /// `by_ordinals`: all members are of one StatefulSet, and no ledger says otherwise.
-    fn found(&self, id: &NodeId, member: &Member, topology: &Topology, by_ordinals: bool) -> Found {
+    fn found(&self, id: &NodeId, member: &Member, placement: Placement, port_why: Option<Arc<str>>) -> Found {
         let named = self.config.dial == Dial::Name;
         let led = self.names.led(id).map(|ip| SocketAddr::new(ip, member.address.port()));
-        let by_ordinal = placement::by_ordinal(id, member, &self.config, &self.range);
-        let placement = self.placement(id, &by_ordinal, topology, by_ordinals);
         Found {
             id: id.clone(),
             address: led.unwrap_or(member.address),
@@ -168,48 +146,11 @@ impl Source {
             listed: if led.is_some() { Listed::Here } else { member.listed },
             // The list, and the name.
             confirmed: member.confirmed || led.is_some() || self.names.agrees(id, member),
-            port_why: self.port_why(id, &by_ordinal, &placement),
             placement,
+            port_why,
             host_id: member.host_id(id),
             data_center: None,
             rack: None,
-        }
-    }
-
-    fn port_why(&self, id: &NodeId, by_ordinal: &Placement, placement: &Placement) -> Option<Arc<str>> {
-        let Placement::Chosen(port) = placement else { return None };
-        let pinned = self.config.pins.contains_key(&*id.0);
-        let known = self.agreed.as_ref().map(|(_, known)| known.borrow());
-        let ledger = match known.as_deref() {
-            Some(Known::Ordinals(ledger)) => Some(&**ledger),
-            Some(Known::Agreed(agreed)) => Some(&agreed.ledger),
-            Some(Known::Nothing(_)) | None => None,
-        };
-        placement::why(*port, by_ordinal, pinned, ledger, DEFAULT_QUARANTINE).map(Arc::from)
-    }
-
-    fn placement(&self, id: &NodeId, by_ordinal: &Placement, topology: &Topology, by_ordinals: bool) -> Placement {
-        if let Some(port) = self.saved_ports.get(id).filter(|_| !self.fold.is_listed()) {
-            let pin = self.config.pins.get(&*id.0).filter(|pin| self.saved_ports.values().all(|saved| saved != *pin));
-            return Placement::Chosen(*pin.unwrap_or(port));
-        }
-        let Some((_, known)) = &self.agreed else { return by_ordinal.clone() };
-        let withheld = |why: Arc<str>| {
-            // Whoever has a port keeps it while the others wait.
-            let has = topology.node_by_id(id).filter(|node| node.state != NodeState::Gone).map(|node| node.port);
-            let (key, node) = ("discovery.kubernetes.ledger", id.clone());
-            has.map_or(Placement::Withheld(PortError::NotAgreed { key, node, why }), Placement::Chosen)
-        };
-        match &*known.borrow() {
-            Known::Ordinals(_) if by_ordinals => by_ordinal.clone(),
-            Known::Ordinals(_) => withheld("the ledger is being asked".into()),
-            Known::Nothing(why) => withheld(Arc::clone(why)),
-            Known::Agreed(agreed) => match (agreed.ports.get(id), agreed.unplaced.get(id)) {
-                (Some(port), _) => Placement::Chosen(*port),
-                (None, Some(Unplaced::Port(error))) => Placement::Withheld(error.clone()),
-                (None, Some(Unplaced::Store(error))) => withheld(error.to_string().into()),
-                (None, None) => withheld("the ledger is being asked".into()),
-            },
         }
     }
 }

@@ -11,7 +11,7 @@ use super::super::{HostId, NodeId, NodeState};
 use super::State;
 
 /// Address → when it was claimed, as the number of the input, and by whom.
-pub(super) type Claims = HashMap<SocketAddr, (u64, NodeId)>;
+pub(super) type Addresses = HashMap<SocketAddr, (u64, NodeId)>;
 
 impl State {
     /// What a node said of itself, to a probe or to a client.
@@ -146,8 +146,8 @@ impl State {
     }
 
     /// Who claims each address, the latest of several.
-    pub(super) fn claims_to_addresses(&self) -> Claims {
-        let mut claims = Claims::new();
+    pub(super) fn claims_to_addresses(&self) -> Addresses {
+        let mut claims = Addresses::new();
         for record in self.records.values().filter(|record| !record.left) {
             let claim = claims.entry(canonical(record.address)).or_insert((record.claimed, record.id.clone()));
             if record.claimed > claim.0 {
@@ -158,7 +158,7 @@ impl State {
     }
 
     /// Why a node that answers is not up, if there is a reason.
-    pub(super) fn contradiction(&self, record: &Record, claims: &Claims) -> Option<Contradiction> {
+    pub(super) fn contradiction(&self, record: &Record, claims: &Addresses) -> Option<Contradiction> {
         if record.left {
             return None;
         }

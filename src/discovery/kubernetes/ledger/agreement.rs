@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use crate::discovery::backoff::jittered;
 use crate::topology::NodeId;
-use crate::topology::ports::{Claim, PortError};
+use crate::topology::ports::{Claim, PortError, over};
 
 use super::{Ledger, LedgerError, Member, Settled, Terms, View};
 
@@ -186,9 +186,9 @@ impl<S: Store> Agreement<S> {
         View { present: members, gone, seen: self.seen.clone() }
     }
 
-    /// When to settle again although nothing has happened.
-    pub fn deadline(&self) -> Option<SystemTime> {
-        self.ledger.deadline(self.terms.quarantine)
+    /// When, after `now`, to settle again although nothing has happened.
+    pub fn deadline(&self, now: SystemTime) -> Option<SystemTime> {
+        self.ledger.deadline(self.terms.quarantine, now)
     }
 
     /// What is known to be stored, and who has left since.
@@ -206,10 +206,10 @@ impl<S: Store> Agreement<S> {
     fn fade(&mut self, present: &[Member], gone: &[NodeId], now: SystemTime) {
         let here = |id: &NodeId| present.iter().any(|member| member.id == *id);
         self.ledger.leave(gone.iter().filter(|id| !here(id)), now);
-        for id in self.ledger.over(self.terms.quarantine / 2, now) {
-            let stayed = here(&id) && self.present.contains(&id);
+        for (id, _) in over(self.ledger.entries(), self.terms.quarantine / 2, now) {
+            let stayed = here(id) && self.present.contains(id);
             if !stayed {
-                self.lapsed.insert(id);
+                self.lapsed.insert(id.clone());
             }
         }
     }

@@ -82,12 +82,28 @@ fn absence_alone_changes_nothing() {
 fn a_port_in_quarantine_returns_to_its_own_node_only() {
     let ledger = check(&Ledger::default(), "a-0@1 b-0", "", 0, "a-0=1 b-0=6", "");
     let left = check(&ledger, "b-0", "a-0", 1, "a-0=1! b-0=6", "");
-    assert_eq!(left.deadline(DAY), Some(hour(25)));
+    assert_eq!(left.deadline(DAY, hour(1)), Some(hour(25)));
+    assert_eq!(left.deadline(DAY, hour(25)), None);
     // Said again, it does not begin again.
     let left = check(&left, "b-0 c-0@1", "a-0", 24, "a-0=1! b-0=6 c-0=5", "");
     check(&left, "a-0@1", "", 1000, "a-0=1 b-0=6 c-0=5", "");
-    let over = check(&left, "", "", 25, "b-0=6 c-0=5", "");
+    let over = check(&left, "", "", 25, "a-0=1! b-0=6 c-0=5", "");
+    // Another has it only by its ordinal, or where no other port is left.
+    check(&over, "d-0@1", "", 24, "a-0=1! b-0=6 c-0=5 d-0=4", "");
     check(&over, "d-0@1", "", 25, "b-0=6 c-0=5 d-0=1", "");
+    let full = check(&over, "d-0 d-1 d-2", "", 25, "a-0=1! b-0=6 c-0=5 d-0=4 d-1=3 d-2=2", "");
+    check(&full, "a-0@1", "", 100_000, "a-0=1 b-0=6 c-0=5 d-0=4 d-1=3 d-2=2", "");
+    check(&full, "d-3", "", 25, "b-0=6 c-0=5 d-0=4 d-1=3 d-2=2 d-3=1", "");
+}
+
+#[test]
+fn whoever_left_first_gives_its_port_first() {
+    let present = "a-0@1 a-1@2 b-0 b-1 b-2 b-3";
+    let full = check(&Ledger::default(), present, "", 0, "a-0=1 a-1=2 b-0=6 b-1=5 b-2=4 b-3=3", "");
+    let left = check(&full, "a-1 b-0 b-2 b-3", "b-1", 1, "a-0=1 a-1=2 b-0=6 b-1=5! b-2=4 b-3=3", "");
+    let left = check(&left, "a-1 b-0 b-2 b-3", "a-0", 2, "a-0=1! a-1=2 b-0=6 b-1=5! b-2=4 b-3=3", "");
+    let given = check(&left, "c-0", "", 30, "a-0=1! a-1=2 b-0=6 b-2=4 b-3=3 c-0=5", "");
+    check(&given, "c-1 c-2", "", 30, "a-1=2 b-0=6 b-2=4 b-3=3 c-0=5 c-1=1", "c-2");
 }
 
 #[test]
@@ -255,10 +271,11 @@ async fn a_quarantine_counts_from_the_last_sight_of_the_node() {
     *store.cut.lock().unwrap() = false;
     assert_eq!(ports(&settle(&mut replica, &store, "b-0 c-0", "", 26).await), "b-0=6 c-0=5");
     assert_eq!(stored(&store), "a-0=1! b-0=6 c-0=5");
-    settle(&mut replica, &store, "b-0 c-0", "a-0", 47).await;
-    assert_eq!(stored(&store), "a-0=1! b-0=6 c-0=5");
-    settle(&mut replica, &store, "b-0 c-0", "a-0", 48).await;
-    assert_eq!(stored(&store), "b-0=6 c-0=5");
+    let more = "b-0 c-0 d-0 d-1 d-2 d-3";
+    settle(&mut replica, &store, more, "a-0", 47).await;
+    assert_eq!(stored(&store), "a-0=1! b-0=6 c-0=5 d-0=4 d-1=3 d-2=2");
+    settle(&mut replica, &store, more, "a-0", 48).await;
+    assert_eq!(stored(&store), "b-0=6 c-0=5 d-0=4 d-1=3 d-2=2 d-3=1");
 }
 
 #[tokio::test(start_paused = true)]
@@ -271,14 +288,16 @@ async fn a_node_that_left_unseen_is_missed() {
     assert_eq!(stored(&store), "a-0=1 b-0=6");
     settle(&mut new, &store, "b-0", "", 8).await;
     assert_eq!(stored(&store), "a-0=1! b-0=6");
-    settle(&mut new, &store, "b-0", "", 32).await;
-    assert_eq!(stored(&store), "b-0=6");
+    settle(&mut new, &store, "b-0 a-9@1", "", 31).await;
+    assert_eq!(stored(&store), "a-0=1! a-9=5 b-0=6");
+    settle(&mut new, &store, "b-0 a-8@1", "", 32).await;
+    assert_eq!(stored(&store), "a-8=1 a-9=5 b-0=6");
     // Who sees nobody misses nobody.
     let mut blind = Agreement::new(store.another(), terms(1, 6), Ledger::default());
     for hour in [32, 40, 70] {
         settle(&mut blind, &store, "", "", hour).await;
     }
-    assert_eq!(stored(&store), "b-0=6");
+    assert_eq!(stored(&store), "a-8=1 a-9=5 b-0=6");
 }
 
 #[tokio::test(start_paused = true)]

@@ -86,7 +86,7 @@ async fn a_port_that_is_not_the_ordinals_says_why() {
     assert_eq!(running.until_state(9042, NodeState::Up).await.port_why, None);
     let node = running.until_state(9049, NodeState::Up).await;
     let until = left + jiff::SignedDuration::from_hours(24);
-    let expected = format!("9043, its ordinal's, is former-1's, which has left, until {until:.0}");
+    let expected = format!("9043, its ordinal's, is former-1's, which has left, and no other's before {until:.0}");
     assert_eq!(node.port_why.as_deref(), Some(&*expected));
 }
 

@@ -115,10 +115,20 @@ fn a_quarantine_that_began_in_the_future_begins_now() {
     world.now += Duration::from_secs(86_400);
     let left = Some(world.now + Duration::from_secs(86_400));
     world.state.restore(NodeId::new("a"), Claim { port: 9042, left }, world.now).unwrap();
-    world.tell("nodes b=.2\n wait 99");
-    assert!(world.state.claims().contains_key(&NodeId::new("a")));
+    world.tell("nodes b=.2 c=.3 d=.4 e=.5\n wait 99");
+    assert!(world.state.topology().node_at_port(9042).is_none());
     world.tell("wait 1");
-    assert!(!world.state.claims().contains_key(&NodeId::new("a")));
+    assert_eq!(world.state.topology().node_at_port(9042).unwrap().id, NodeId::new("e"));
+}
+
+#[test]
+fn a_node_that_comes_back_after_its_quarantine_has_its_port_unless_no_other_was_left() {
+    let mut world = told("nodes b=.2 \n wait 100");
+    assert_eq!(world.nodes(), "b up .2 H2");
+    world.tell("nodes b=.2 c=.3 \n wait 1000 \n nodes a=.5 b=.2 c=.3");
+    assert_eq!(world.nodes(), "a pending .5 -, b up .2 H2, c pending .3 -");
+    world.tell("nodes b=.2 c=.3 \n wait 100 \n nodes b=.2 c=.3 d=.4 e=.6 \n nodes a=.5 b=.2 c=.3 d=.4 e=.6");
+    assert_eq!(world.nodes(), "e pending .6 -, b up .2 H2, c pending .3 -, d pending .4 -");
 }
 
 #[test]

@@ -315,7 +315,8 @@ impl World {
             if let Some(member) = replica.present.iter().find(missing) {
                 return Err(format!("{} has neither a port nor a reason", member.id));
             }
-            let claims = replica.agreement.ledger().entries().len();
+            let held = |claim: &&Claim| !claim.is_over(self.terms.quarantine, self.now);
+            let claims = replica.agreement.ledger().entries().values().filter(held).count();
             if !replica.unplaced.is_empty() && claims < self.terms.range.count() {
                 return Err(format!("{:?} have no port although some are free", replica.unplaced));
             }
