@@ -44,9 +44,10 @@
 //! # A pod moves, as the news travel
 //!
 //! ```text
-//! watch event ─▶ discovery::kubernetes::fold (two witnesses: what is listed, and is it confirmed? 100 ms to settle) ─▶ placement: the port
-//!   ─▶ Input::Nodes ─▶ topology::state: another life of the node; its connections are closed, a probe asks who lives there
-//!   ─▶ next Topology ─▶ rewrite::events on each control connection: DOWN, and UP when a dial would succeed
+//! discovery::kubernetes::watch ─▶ slices (what of an EndpointSlice matters) ─▶ the source, 100 ms to settle ─▶ fold (the names of which
+//!   it says something else) ─▶ fold::conclude (both witnesses: what is listed, and is it confirmed?) ─▶ placement: the port
+//!   ─▶ telling: Input::Nodes ─▶ discovery::writer ─▶ topology::state: another life of the node; its connections are closed, a probe
+//!   asks who lives there ─▶ the next Topology ─▶ rewrite::events on each control connection: DOWN, and UP when a dial would succeed
 //! ```
 //!
 //! # Floors: who may import whom (`tests/floors.rs` reads the `use` lines and keeps it)
