@@ -3,6 +3,7 @@
 
 pub mod bounds;
 mod checks;
+pub mod entry;
 pub mod file;
 mod former;
 pub mod kubernetes;
@@ -17,6 +18,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use bounds::{Drain, KeepOut, Limits, Logins, MemoryLimit, Stage, Stages, Timeouts};
+pub use entry::{Access, PortAccess, ProxyMode, ProxyProtocol};
 pub use file::{ClientTls, File, Log, NodeTls, Probe, Tls, Unserved, Views};
 pub use marked::ConfigError;
 pub use resolve::Resolved;
@@ -33,6 +35,8 @@ pub struct Config {
     pub allow: Option<Vec<text::Network>>,
     pub views: Views,
     pub unserved: Unserved,
+    pub access: Access,
+    pub proxy_protocol: ProxyProtocol,
     pub limits: Limits,
     pub timeouts: Timeouts,
     pub probe: Probe,

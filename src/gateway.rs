@@ -19,9 +19,11 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use crate::config::{Config, Drain};
 use crate::label::{LabelSet, label_set};
 use crate::metrics::Metrics;
+use crate::proxy::came::Seldom;
 use crate::proxy::connections::{self, Connections, Order};
 use crate::proxy::descriptors::Reserve;
 use crate::proxy::dial::Dialer;
+use crate::proxy::gate::Gate;
 use crate::proxy::hold::HoldBudget;
 use crate::proxy::listener;
 use crate::proxy::logins::Logins;
@@ -107,6 +109,9 @@ pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -
         budget: HoldBudget::new(usize::try_from(config.limits.held_total).unwrap_or(usize::MAX)),
         timeouts: config.timeouts.clone(),
         logins: Logins::new(config.logins.clone()),
+        gate: Gate::new(&config.access, &config.proxy_protocol),
+        refusals: Seldom::default(),
+        unexpected: Seldom::default(),
         linger: config.drain.linger,
         memory: Arc::default(),
         views: config.views.clone(),

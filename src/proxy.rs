@@ -7,12 +7,15 @@
 //! The setup of a connection is its own task with one deadline; what remains is a small relay task that holds two sockets
 //! and no buffers. What all of them can make the process keep at the worst is added up in [`memory`].
 
+pub mod came;
 pub mod closed;
 pub mod connection;
 pub mod connections;
 pub mod descriptors;
 pub mod dial;
 pub mod direction;
+pub mod gate;
+pub mod header;
 pub mod hold;
 pub mod listener;
 pub mod logins;

@@ -16,6 +16,8 @@ mod control;
 mod drivers;
 #[path = "gateway/ends.rs"]
 mod ends;
+#[path = "gateway/entry.rs"]
+mod entry;
 #[path = "common/families.rs"]
 mod families;
 #[path = "common/gate.rs"]

@@ -19,6 +19,11 @@ impl File {
         }
     }
 
+    pub(super) fn check_entry(&self, found: &mut Findings) {
+        self.access.check(self.listen, |key, what| found.problem(key, what));
+        self.proxy_protocol.check(|key, what| found.problem(key, what));
+    }
+
     pub(super) fn check_limits(&self, found: &mut Findings) {
         let limits = &self.limits;
         let own = |key: &str, places, share: Option<usize>| (key.to_owned(), places, share);

@@ -13,6 +13,7 @@ use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::bounds::{Drain, Limits, Logins, Timeouts};
+use super::entry::{Access, ProxyProtocol};
 use super::kubernetes::Kubernetes;
 use super::text::{BadText, Network, Time, time};
 use super::{Credentials, Fate, HostPort, Listen, LogFormat, PlainPassword, Verify, ViewName, ViewRule};
@@ -36,6 +37,10 @@ pub struct File {
     pub views: Views,
     #[serde(default)]
     pub unserved: Unserved,
+    #[serde(default)]
+    pub access: Access,
+    #[serde(default)]
+    pub proxy_protocol: ProxyProtocol,
     #[serde(default)]
     pub limits: Limits,
     #[serde(default)]
@@ -72,6 +77,8 @@ impl File {
             discovery,
             views: Views::default(),
             unserved: Unserved::default(),
+            access: Access::default(),
+            proxy_protocol: ProxyProtocol::default(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             logins: Logins::default(),

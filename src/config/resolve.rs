@@ -54,6 +54,7 @@ impl File {
         let discovery = self.resolve_discovery(found, base);
         self.check_admin(found);
         self.check_views(found);
+        self.check_entry(found);
         self.check_limits(found);
         self.check_timeouts(found);
         self.check_log(found);
@@ -65,6 +66,8 @@ impl File {
             allow: self.discovery.allow.clone(),
             views: self.views.clone(),
             unserved: self.unserved,
+            access: self.access.clone(),
+            proxy_protocol: self.proxy_protocol.clone(),
             limits: self.limits.clone(),
             timeouts: self.timeouts.clone(),
             logins: self.logins.clone(),
@@ -340,6 +343,8 @@ impl From<&Config> for File {
             discovery: file::Discovery { allow: config.allow.clone(), ..discovery },
             views: config.views.clone(),
             unserved: config.unserved,
+            access: config.access.clone(),
+            proxy_protocol: config.proxy_protocol.clone(),
             limits: config.limits.clone(),
             timeouts: config.timeouts.clone(),
             logins: config.logins.clone(),
@@ -360,7 +365,7 @@ impl From<&ListedNode> for file::ListedNode {
 impl Config {
     /// Everything by default but what has none. For the demo and for tests: nothing is checked.
     pub fn new(listen: super::Listen, advertise: Advertise, admin: SocketAddr, discovery: Discovery) -> Self {
-        let File { views, unserved, limits, timeouts, logins, probe, tls, drain, log, .. } =
+        let File { views, unserved, access, proxy_protocol, limits, timeouts, logins, probe, tls, drain, log, .. } =
             File::new(file::Advertise::Text("localhost".to_owned()), file::Discovery::default());
         Self {
             listen,
@@ -370,6 +375,8 @@ impl Config {
             allow: None,
             views,
             unserved,
+            access,
+            proxy_protocol,
             limits,
             timeouts,
             logins,

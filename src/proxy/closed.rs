@@ -28,6 +28,16 @@ label_set! {
         Memory = "memory",
         Draining = "draining",
         NoLiveNode = "no_live_node",
+        /// The client's address is in access.deny.
+        Denied = "access_denied",
+        /// It is in no network of access.allow.
+        NotAllowed = "access_not_allowed",
+        /// Not from a load balancer of proxy_protocol.from, and only these may come, or a header came all the same.
+        ProxySource = "proxy_source",
+        /// No PROXY header came first where one must.
+        NoProxyHeader = "no_proxy_header",
+        /// A PROXY header that cannot be read, or where none is expected.
+        ProxyHeader = "proxy_header",
         /// The first bytes are no CQL frame (nor TLS where it is expected).
         NotCql = "not_cql",
         /// A version that the node speaks and the gateway does not parse.
@@ -38,6 +48,24 @@ label_set! {
         Tls = "tls",
         SetupDeadline = "setup_deadline",
         DialFailed = "dial_failed",
+    }
+}
+
+impl Refused {
+    /// What an operator would look for a long time: which key it was.
+    pub fn advice(self) -> Option<&'static str> {
+        match self {
+            Self::Denied => Some("refused: the client's address is in access.deny"),
+            Self::NotAllowed => Some("refused: the client's address is in no network of access.allow"),
+            Self::ProxySource => {
+                Some("refused: proxy_protocol.mode is required, and proxy_protocol.from does not list the address")
+            }
+            Self::NoProxyHeader => Some(
+                "refused: no PROXY header came first, and proxy_protocol.mode is required; turn it on at the load balancer, or \
+                 write optional",
+            ),
+            _ => None,
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! One connection until it is established: the first byte, TLS, the first frame, the dial, the handshake, each in a room of its
+//! One connection until it is established: whom a load balancer brings, the first byte, TLS, the first frame, the dial, the handshake, each in a room of its
 //! own ([`super::stages`]) and all under one deadline. Then a relay takes over, in a task of its own, so that what the setup
 //! needed is freed.
 //!
@@ -6,6 +6,7 @@
 //! client has said something that looks like CQL, so that probes and scanners never reach a node. An order to close is heard
 //! at once, whatever is waited for.
 
+mod brought;
 mod setup;
 
 use std::net::SocketAddr;
@@ -14,11 +15,14 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
+use super::came::{self, Came};
 use super::connections::{Order, Place};
+use super::gate::Arrival;
+use super::header::Via;
 use super::relay::{Relay, ending};
 use super::shared::Shared;
 use super::stream::{reset_on_close, set_options};
-use super::{ClosedBy, Why};
+use super::{Closed, ClosedBy, Refused, Why};
 use crate::label::Label;
 use crate::metrics::{DriverMetrics, NodeMetrics};
 use crate::rewrite::handshake::Settled;
@@ -27,27 +31,59 @@ use crate::rewrite::{Client, Conversation};
 use crate::topology::Node;
 use setup::{NotEstablished, Ready, Setup, Side};
 
-/// A connection from accept to close.
-pub async fn run(client: TcpStream, peer: SocketAddr, node: Arc<Node>, place: Place, shared: Arc<Shared>) {
-    let began = Instant::now();
-    let deadline = began + shared.timeouts.setup;
-    if let Err(refused) = first_byte(&client, &place, deadline).await {
-        reset_on_close(&client);
-        shared.refused(node.port, peer, refused.reason, refused.closed);
-        return;
-    }
-    // Only now is there anything on the heap.
-    Box::pin(spoken(client, peer, node, place, shared, began)).await;
+/// Who a client is.
+#[derive(Debug)]
+pub(super) struct Who {
+    /// Where it has come from: what the load balancer in front says, or the socket.
+    pub peer: SocketAddr,
+    /// What else was said of it.
+    pub via: Option<Box<Via>>,
 }
 
-/// Waits until the client says something.
-async fn first_byte(client: &TcpStream, place: &Place, deadline: Instant) -> Result<(), NotEstablished> {
-    let mut byte = [0];
+/// A connection from accept to close.
+pub async fn run(
+    mut client: TcpStream,
+    peer: SocketAddr,
+    arrival: Arrival,
+    node: Arc<Node>,
+    mut place: Place,
+    shared: Arc<Shared>,
+) {
+    let began = Instant::now();
+    let deadline = began + shared.timeouts.setup;
+    let mut who = Who { peer, via: None };
+    let came = match arrival {
+        Arrival::Direct => first_bytes(&client, &place, deadline).await,
+        Arrival::Brought => {
+            match Box::pin(brought::receive(&mut client, &mut who, &mut place, &shared, deadline)).await {
+                Ok(()) => first_bytes(&client, &place, deadline).await,
+                Err(refused) => Err(refused),
+            }
+        }
+    };
+    let refused = match came {
+        Ok(came) => {
+            shared.came(node.port, who.peer, came);
+            if came != Came::ProxyHeader {
+                // Only now is there anything on the heap.
+                return Box::pin(spoken(client, who, node, place, shared, began)).await;
+            }
+            NotEstablished::new(Refused::ProxyHeader, Closed::gateway(Refused::ProxyHeader))
+        }
+        Err(refused) => refused,
+    };
+    reset_on_close(&client);
+    shared.refused(node.port, who.peer, refused.reason, refused.closed);
+}
+
+/// Waits until the client says something: what it begins with.
+async fn first_bytes(client: &TcpStream, place: &Place, deadline: Instant) -> Result<Came, NotEstablished> {
+    let mut bytes = [0; came::ENOUGH];
     tokio::select! {
         // Being told that a socket is readable does not make it so.
-        peeked = client.peek(&mut byte) => match peeked {
-            Ok(1..) => Ok(()),
+        peeked = client.peek(&mut bytes) => match peeked {
             Ok(0) => Err(NotEstablished::client_ended(Why::Eof)),
+            Ok(len) => Ok(Came::of(bytes.get(..len).unwrap_or_default())),
             Err(error) => Err(NotEstablished::client_ended(ending(&error))),
         },
         // A drain too: nothing is lost.
@@ -60,7 +96,7 @@ async fn first_byte(client: &TcpStream, place: &Place, deadline: Instant) -> Res
 
 async fn spoken(
     client: TcpStream,
-    peer: SocketAddr,
+    who: Who,
     node: Arc<Node>,
     place: Place,
     shared: Arc<Shared>,
@@ -83,19 +119,19 @@ async fn spoken(
             if let Some(client) = client.filter(|_| refused.resets) {
                 client.stream.reset_on_close();
             }
-            shared.refused(node.port, peer, refused.reason, refused.closed);
+            shared.refused(node.port, who.peer, refused.reason, refused.closed);
             return;
         }
     };
     metrics.handshake_seconds.observe(began.elapsed().as_secs_f64());
     let tasks = shared.tasks.clone();
-    tasks.spawn(relayed(established, peer, node.port, metrics, began));
+    tasks.spawn(relayed(established, who, node.port, metrics, began));
 }
 
 /// The relay's whole life: counted when it begins and when it ends, also by a panic.
 pub(super) async fn relayed(
     established: Established,
-    peer: SocketAddr,
+    who: Who,
     port: u16,
     metrics: Arc<NodeMetrics>,
     began: Instant,
@@ -105,7 +141,9 @@ pub(super) async fn relayed(
     let open = Open { metrics, driver };
     let closed = relay.await;
     open.metrics.closed(closed.by, closed.why);
-    tracing::info!(port, %peer, by = closed.by.label(), why = closed.why.label(), seconds = began.elapsed().as_secs(), "connection closed");
+    let Who { peer, via } = who;
+    let (by, why, via) = (closed.by.label(), closed.why.label(), via.map(tracing::field::display));
+    tracing::info!(port, %peer, via, by, why, seconds = began.elapsed().as_secs(), "connection closed");
 }
 
 /// The gauges of one open connection.

@@ -53,7 +53,8 @@ pub struct Handle {
     waker: AtomicWaker,
     /// The node's incarnation when the connection was set up.
     incarnation: u64,
-    source: Source,
+    /// Changes where a load balancer says whom it brings.
+    source: Mutex<Source>,
     control: AtomicBool,
     port: u16,
     all: Weak<Connections>,
@@ -71,7 +72,7 @@ impl Handle {
             order: AtomicU8::new(0),
             waker: AtomicWaker::new(),
             incarnation,
-            source,
+            source: Mutex::new(source),
             control: AtomicBool::new(false),
             port,
             all,
@@ -83,8 +84,13 @@ impl Handle {
         self.incarnation
     }
 
+    /// The port of the node that it is for.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     pub fn source(&self) -> Source {
-        self.source
+        *self.source.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn order(&self) -> Order {
@@ -153,13 +159,26 @@ impl Place {
                 return Err(Full::Node);
             }
         }
-        rooms.stages.enter(stage, self.handle.source, self.key, &self.handle, Instant::now())?;
-        rooms.stages.leave(self.stage, self.handle.source, self.key);
+        let source = self.handle.source();
+        rooms.stages.enter(stage, source, self.key, &self.handle, Instant::now())?;
+        rooms.stages.leave(self.stage, source, self.key);
         if stage == Stage::Established {
             rooms.ports.entry(self.handle.port).or_default().established += 1;
         }
         self.stage = stage;
         Ok(())
+    }
+
+    /// The place is `source`'s: it was said that the client is another one than it seemed.
+    ///
+    /// # Errors
+    /// There is none for it: the connection has to end.
+    pub fn give_to(&mut self, source: Source) -> Result<(), Full> {
+        let Some(all) = self.handle.all.upgrade() else { return Ok(()) };
+        let mut rooms = all.rooms();
+        let before = std::mem::replace(&mut *self.handle.source.lock().unwrap_or_else(PoisonError::into_inner), source);
+        rooms.stages.leave(self.stage, before, self.key);
+        rooms.stages.enter(self.stage, source, self.key, &self.handle, Instant::now())
     }
 
     /// Whether an established connection would find a place now: asked before a node is dialled in vain.
@@ -169,7 +188,7 @@ impl Place {
         if rooms.ports.get(&self.handle.port).is_some_and(|port| port.established >= all.limit_per_node) {
             return Err(Full::Node);
         }
-        rooms.stages.is_full(Stage::Established, self.handle.source)
+        rooms.stages.is_full(Stage::Established, self.handle.source())
     }
 }
 
@@ -260,7 +279,7 @@ impl Connections {
 
     fn leave(&self, place: &Place) {
         let mut rooms = self.rooms();
-        rooms.stages.leave(place.stage, place.handle.source, place.key);
+        rooms.stages.leave(place.stage, place.handle.source(), place.key);
         if let Some(port) = rooms.ports.get_mut(&place.handle.port) {
             port.handles.remove(&place.key);
             port.established -= usize::from(place.stage == Stage::Established);
@@ -336,6 +355,19 @@ mod tests {
         place.handle().give(Order::NodeGone);
         place.handle().give(Order::Drain);
         assert_eq!(place.handle().order(), Order::NodeGone);
+    }
+
+    #[test]
+    fn a_place_that_was_a_load_balancers_is_its_clients() {
+        let connections = connections(10, 10);
+        let client = Source::V4(2);
+        let mut place = connections.enter(9042, 1, HERE).unwrap();
+        place.give_to(client).unwrap();
+        assert_eq!((place.handle().source(), connections.taken(Stage::Accepted)), (client, 1));
+        place.move_to(Stage::Established).unwrap();
+        drop(place);
+        let taken = [Stage::Accepted, Stage::Established].map(|stage| connections.taken(stage));
+        assert_eq!((taken, connections.all().len()), ([0, 0], 0));
     }
 
     #[tokio::test]

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection;
 use super::descriptors;
+use super::gate::Arrival;
 use super::shared::Shared;
 use super::stages::{Source, Stage};
 use super::stream::reset_on_close;
@@ -96,6 +97,14 @@ impl Listener {
             shared.refused(self.port, peer, Refused::Memory, Closed::gateway(Refused::Memory));
             return;
         }
+        let arrival = match shared.gate.receive(self.port, peer.ip()) {
+            Ok(arrival) => arrival,
+            Err(refused) => {
+                reset_on_close(&client);
+                shared.refused(self.port, peer, refused, Closed::gateway(refused));
+                return;
+            }
+        };
         let topology = Arc::clone(&shared.topology.borrow());
         let node = topology.node_at_port(self.port).filter(|node| node.state == NodeState::Up);
         let Some(node) = node.cloned() else {
@@ -104,14 +113,14 @@ impl Listener {
             return;
         };
         let source = Source::of(peer.ip());
-        if shared.logins.keeps_out(source, Instant::now()) {
+        if arrival == Arrival::Direct && shared.logins.keeps_out(source, Instant::now()) {
             reset_on_close(&client);
             shared.refused(self.port, peer, Refused::KeptOut, Closed::gateway(Refused::KeptOut));
             return;
         }
         match shared.connections.enter(self.port, node.incarnation, source) {
             Ok(place) => {
-                let connection = connection::run(client, peer, node, place, Arc::clone(shared));
+                let connection = connection::run(client, peer, arrival, node, place, Arc::clone(shared));
                 shared.tasks.spawn(connection);
             }
             Err(full) => {

@@ -5,11 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+use super::came::{Came, Seldom};
 use super::connections::{Connections, Order};
 use super::descriptors::Reserve;
 use super::dial::Dialer;
+use super::gate::Gate;
+use super::header::HeaderError;
 use super::hold::HoldBudget;
 use super::logins::Logins;
 use super::memory::Memory;
@@ -35,6 +39,11 @@ pub struct Shared {
     /// How much of it is left.
     pub memory: Arc<Memory>,
     pub logins: Logins,
+    /// Who may come in by address.
+    pub gate: Gate,
+    /// Lines about those who may not, and about what came in place of what was expected.
+    pub refusals: Seldom<Refused>,
+    pub unexpected: Seldom<Came>,
     pub views: Views,
     pub metrics: Arc<Metrics>,
     /// What attached nodes say of themselves in passing rows; lost when nobody has time for it.
@@ -59,6 +68,35 @@ impl Shared {
         let (by, why) = (closed.by.label(), closed.why.label());
         tracing::debug!(port, %peer, by, why, reason = reason.label(), "connection ended before it was established");
         self.metrics.connection_refused(reason);
+        let advice = reason.advice();
+        if let Some((advice, times)) = advice.and_then(|advice| Some((advice, self.refusals.say(reason, Instant::now())?))) {
+            tracing::info!(port, %peer, reason = reason.label(), times, "{advice}");
+        }
+    }
+
+    /// The line about a load balancer's header that says nothing.
+    pub fn cannot_read_header(&self, port: u16, peer: SocketAddr, error: &HeaderError) {
+        if let Some(times) = self.refusals.say(Refused::ProxyHeader, Instant::now()) {
+            tracing::warn!(port, %peer, times, "refused: {error}");
+        }
+    }
+
+    /// What came first, where that is not what is expected: the line that says so.
+    pub fn came(&self, port: u16, peer: SocketAddr, came: Came) {
+        let tls = self.client_tls.is_some();
+        let advice = match came {
+            Came::Tls if !tls => "this port is plain: tls.clients is not set",
+            Came::Cql if tls => "this port speaks TLS alone: tls.clients is set",
+            Came::Http => "clients speak CQL here; metrics and health are at the admin address",
+            Came::ProxyHeader if self.gate.reads_headers() => {
+                "a PROXY header is read only once, and only of those whom proxy_protocol.from lists"
+            }
+            Came::ProxyHeader => "no PROXY header is expected: proxy_protocol.mode is off",
+            Came::Cql | Came::Tls | Came::Other => return,
+        };
+        if let Some(times) = self.unexpected.say(came, Instant::now()) {
+            tracing::info!(port, %peer, times, "{} came first: {advice}", came.label());
+        }
     }
 
     /// The same for one that found no place.

@@ -9,10 +9,12 @@ use crate::cql::message::{encode_plain_auth_response, encode_register};
 use crate::cql::segment::Layout;
 use crate::cql::session::Session;
 use crate::metrics::Metrics;
-use crate::proxy::connection::{Established, relayed};
+use crate::proxy::came::Seldom;
+use crate::proxy::connection::{Established, Who, relayed};
 use crate::proxy::connections::{Connections, Handle};
 use crate::proxy::descriptors::Reserve;
 use crate::proxy::dial::Dialer;
+use crate::proxy::gate::Gate;
 use crate::proxy::hold::HoldBudget;
 use crate::proxy::logins::Logins;
 use crate::proxy::stages::{Source, Stage};
@@ -98,6 +100,9 @@ async fn relay_of(version: Version, logged_in: bool) -> Ends {
         dialer: Dialer { deadline: HALF_CLOSED, tls: None },
         handshakes: Arc::new(tokio::sync::Semaphore::new(1)),
         logins: Logins::new(config::Logins::default()),
+        gate: Gate::new(&config::Access::default(), &config::ProxyProtocol::default()),
+        refusals: Seldom::default(),
+        unexpected: Seldom::default(),
         reserve: Reserve::new(Readiness::new()),
         tasks: tokio_util::task::TaskTracker::new(),
     });
@@ -270,7 +275,7 @@ async fn a_panic_in_one_connection_ends_that_connection_and_leaves_nothing_behin
     driver.open.inc();
     let established = Established { relay: Box::new(relay), driver };
     let peer = client.local_addr().unwrap();
-    let task = shared.tasks.spawn(relayed(established, peer, 9042, Arc::clone(&metrics), Instant::now()));
+    let task = shared.tasks.spawn(relayed(established, Who { peer, via: None }, 9042, Arc::clone(&metrics), Instant::now()));
     assert_eq!(shared.connections.taken(Stage::Established), 1);
     let register = encode_frame(
         Header { version: 4, flags: Flags(0), stream: 1, opcode: Opcode::REGISTER, length: 0 },
