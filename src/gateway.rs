@@ -2,6 +2,7 @@
 //! bound, discovery begins, and only then does anything accept. The one module that knows everyone.
 
 pub mod control;
+mod stagger;
 pub mod tasks;
 pub mod watchdog;
 
@@ -12,7 +13,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, oneshot, watch};
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
@@ -20,7 +21,7 @@ use crate::config::{Config, Drain};
 use crate::label::{LabelSet, label_set};
 use crate::metrics::Metrics;
 use crate::proxy::came::Seldom;
-use crate::proxy::connections::{self, Connections, Order};
+use crate::proxy::connections::{Connections, Order};
 use crate::proxy::descriptors::Reserve;
 use crate::proxy::dial::Dialer;
 use crate::proxy::gate::Gate;
@@ -30,7 +31,7 @@ use crate::proxy::logins::Logins;
 use crate::proxy::memory::{self, Watched};
 use crate::proxy::shared::Shared;
 use crate::proxy::stages::Stage;
-use crate::proxy::tls::{ClientAcceptor, NodeConnector};
+use crate::proxy::tls::files::{self, Followed};
 use crate::readiness::Readiness;
 use crate::rewrite::Surroundings;
 use crate::rewrite::statements::OrdinaryStatements;
@@ -39,6 +40,7 @@ use crate::topology::Topology;
 use crate::topology::ports::PortRange;
 use crate::{admin, discovery};
 use control::Control;
+use stagger::stagger;
 use tasks::Tasks;
 use watchdog::Liveness;
 
@@ -78,8 +80,12 @@ label_set! {
 pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -> anyhow::Result<Running> {
     metrics.set_lifecycle(Lifecycle::Starting);
     metrics.show_stages::<Stage>();
-    let client_tls = config.tls.clients.as_ref().map(ClientAcceptor::from_config).transpose().context("tls.clients")?;
-    let node_tls = config.tls.nodes.as_ref().map(NodeConnector::from_config).transpose().context("tls.nodes")?;
+    let (client_files, client_tls) =
+        config.tls.clients.as_ref().map(Followed::clients).transpose().context("tls.clients")?.unzip();
+    let (node_files, node_tls) =
+        config.tls.nodes.as_ref().map(Followed::nodes).transpose().context("tls.nodes")?.unzip();
+    let files: Vec<Followed> = client_files.into_iter().chain(node_files).collect();
+    files.iter().for_each(|files| files.tell_expiry(&metrics));
     let listeners = listener::bind_all(config.listen)?;
     let readiness = Readiness::new();
     let ports =
@@ -155,6 +161,7 @@ pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -
     }
     let apart = control.handle();
     tasks.spawn("topology follower", apart, follow_topology(Arc::clone(&shared), config.drain.spread));
+    tasks.spawn("certificates", apart, files::follow(files, Arc::clone(&metrics)));
     tasks.spawn("gauges", apart, set_gauges(Arc::clone(&shared), readiness.clone()));
     tasks.spawn("discovery", apart, async move { drop(found.running.await) });
     let liveness = Arc::new(Liveness::default());
@@ -248,16 +255,6 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.accepting.cancel();
         self.shared.connections.all().iter().for_each(|handle| handle.give(Order::Deadline));
-    }
-}
-
-/// Gives `order` to each, one after the other over `spread`.
-async fn stagger(handles: Vec<Arc<connections::Handle>>, spread: Duration, order: Order) {
-    let began = Instant::now();
-    let count = u32::try_from(handles.len().max(1)).unwrap_or(u32::MAX);
-    for (handle, position) in handles.iter().zip(0_u32..) {
-        sleep_until(began + spread / count * position).await;
-        handle.give(order);
     }
 }
 

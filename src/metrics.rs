@@ -47,6 +47,8 @@ pub struct Metrics {
     rows_kept: IntCounterVec,
     events: IntCounterVec,
     lifecycle: IntGaugeVec,
+    tls_reloads: IntCounterVec,
+    tls_expiry: IntGaugeVec,
     contact_point_failures: IntCounterVec,
     /// Bytes of frames held whole, over all connections.
     pub held_bytes: IntGauge,
@@ -132,6 +134,18 @@ impl Metrics {
                 "cqlgate_rows_kept_total",
                 "Rows of nodes that are not served here which clients were shown as they are, by reason.",
                 &["reason"],
+            ),
+            tls_reloads: counters(
+                r,
+                "cqlgate_tls_reloads_total",
+                "Changes of certificate files, by whose they are (clients, nodes) and whether they could be used (taken, refused).",
+                &["side", "outcome"],
+            ),
+            tls_expiry: gauges(
+                r,
+                "cqlgate_tls_certificate_expiry_timestamp_seconds",
+                "When the gateway's own certificate ends that clients or nodes see.",
+                &["side"],
             ),
             events: counters(
                 r,
@@ -297,6 +311,16 @@ impl Metrics {
 
     pub fn contact_point_failed(&self, reason: impl Label) {
         self.contact_point_failures.with_label_values(&[reason.label()]).inc();
+    }
+
+    /// Certificates of a side have changed, and were taken or not.
+    pub fn tls_reloaded(&self, side: impl Label, outcome: impl Label) {
+        self.tls_reloads.with_label_values(&[side.label(), outcome.label()]).inc();
+    }
+
+    /// When the certificate that a side sees ends: Unix time in seconds.
+    pub fn set_tls_expiry(&self, side: impl Label, expiry: i64) {
+        self.tls_expiry.with_label_values(&[side.label()]).set(expiry);
     }
 
     /// Which of its phases the process is in.

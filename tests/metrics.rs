@@ -14,6 +14,7 @@ use cqlgate::label::{Label, LabelSet};
 use cqlgate::metrics::Metrics;
 use cqlgate::proxy::dial::DialFailure;
 use cqlgate::proxy::stages::Stage;
+use cqlgate::proxy::tls::files::{Outcome, Side};
 use cqlgate::proxy::{ClosedBy, Refused, Why};
 use cqlgate::rewrite;
 use cqlgate::rewrite::conversation::{EventAction, EventKind};
@@ -66,6 +67,8 @@ fn everything() -> Arc<Metrics> {
     metrics.watch_failed("pods", Word("gone"));
     metrics.discovery_refreshed.set(1.5e9);
     metrics.task_ended("gauges");
+    metrics.tls_reloaded(Side::Clients, Outcome::Taken);
+    metrics.set_tls_expiry(Side::Clients, 1_500_000_000);
     metrics
 }
 
@@ -161,8 +164,10 @@ fn words_are_what_they_were() {
     check_words::<Stage>("accepted tls setup login established");
     check_words::<Refused>(
         "connection_limit node_connection_limit source_connection_limit stage_full source_share made_room kept_out memory \
-         draining no_live_node not_cql unsupported_version frame_too_long client_ended tls setup_deadline dial_failed",
+         draining no_live_node access_denied access_not_allowed proxy_source no_proxy_header proxy_header not_cql unsupported_version frame_too_long client_ended tls setup_deadline dial_failed",
     );
+    check_words::<Side>("clients nodes");
+    check_words::<Outcome>("taken refused");
     check_words::<DialFailure>("refused reset timeout unreachable tls dns identity login other");
     check_words::<NodeState>("pending up down gone");
     check_words::<SystemTable>("local peers peers_v2");

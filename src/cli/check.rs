@@ -1,12 +1,15 @@
-//! `cqlgate check`: what a file means, as YAML that could stand in its place, and which port is whose. Certificates and
-//! keys are read; nothing is bound and nobody is asked.
+//! `cqlgate check`: what a file means, as YAML that could stand in its place, which port is whose, and what certificates say.
+//! Nothing is bound and nobody is asked.
 
 use std::fmt::Write;
-use std::path::Path;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use jiff::Timestamp;
 
-use crate::config::{Config, Discovery, File};
+use crate::config::{Advertise, Config, Discovery, File};
+use crate::proxy::tls::pem::Shown;
 use crate::proxy::tls::{ClientAcceptor, NodeConnector};
 
 /// Prints to standard output; warnings go to standard error.
@@ -18,8 +21,50 @@ pub(super) fn check(path: &Path) -> anyhow::Result<()> {
     let config = &resolved.config;
     config.tls.clients.as_ref().map(ClientAcceptor::from_config).transpose().context("tls.clients")?;
     config.tls.nodes.as_ref().map(NodeConnector::from_config).transpose().context("tls.nodes")?;
-    print!("{}", describe(config)?);
+    let mut text = describe(config)?;
+    for (key, path) in certificates(config) {
+        let shown = Shown::read(path).context(key)?;
+        let now = Timestamp::now();
+        let ends = Timestamp::from_second(shown.ends).unwrap_or(Timestamp::MAX);
+        let names = shown.names.iter().cloned().chain(shown.addresses.iter().map(IpAddr::to_string));
+        let names = names.collect::<Vec<_>>().join(", ");
+        writeln!(text, "# {key} ends {ends:.0}; it is for {}.", if names.is_empty() { "no name" } else { &names })?;
+        if ends < now {
+            eprintln!("warning: {key}: it has ended, {ends:.0}");
+        }
+        if key == CLIENTS {
+            misnamed(&config.advertise, &shown).iter().for_each(|what| eprintln!("warning: {key}: {what}"));
+        }
+    }
+    print!("{text}");
     Ok(())
+}
+
+const CLIENTS: &str = "tls.clients.certificate";
+
+/// The gateway's own certificates, by their keys.
+fn certificates(config: &Config) -> impl Iterator<Item = (&'static str, &PathBuf)> {
+    let clients = config.tls.clients.as_ref().map(|tls| (CLIENTS, &tls.certificate));
+    let nodes = config.tls.nodes.as_ref().and_then(|tls| tls.certificate.as_ref());
+    clients.into_iter().chain(nodes.map(|path| ("tls.nodes.certificate", path)))
+}
+
+/// What clients are told to dial, and the certificate is not for. Rows carry addresses, also where a name is advertised.
+fn misnamed(advertise: &Advertise, shown: &Shown) -> Vec<String> {
+    let rows = "rows carry addresses, and drivers that verify names refuse it. Give it the address (subjectAltName), or let drivers verify \
+                the name: Java 4, FixedHostNameAddressTranslator with advertised-hostname; Python, check_hostname off";
+    match advertise {
+        Advertise::Addresses { ipv4, ipv6 } => {
+            let told = ipv4.map(IpAddr::V4).into_iter().chain(ipv6.map(IpAddr::V6));
+            let other = told.filter(|address| !shown.addresses.contains(address));
+            other.map(|address| format!("it is not for {address}, which clients are told to dial: {rows}")).collect()
+        }
+        Advertise::Name(name) if !shown.is_for(name) => vec![format!("it is not for {name}, which is advertised")],
+        Advertise::Name(_) | Advertise::Service(_) if shown.addresses.is_empty() => {
+            vec![format!("it is for no address: {rows}")]
+        }
+        Advertise::Name(_) | Advertise::Service(_) => Vec::new(),
+    }
 }
 
 fn describe(config: &Config) -> anyhow::Result<String> {
@@ -96,6 +141,34 @@ mod tests {
             text,
             &["setup: 10s", "frame: 256MiB", "#   9043   aa  h1:9042\n#   9050   b   h2:9042\n# 18 of 20 ports"],
         );
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_for_what_clients_dial_is_told() {
+        let shown = |names: &[&str], addresses: &[&str]| Shown {
+            ends: 0,
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+            addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        };
+        let check = |advertise: &str, shown: &Shown, expected: &[&str]| {
+            let text = format!("advertise: {advertise}\ndiscovery: {{contact_points: [h]}}\n");
+            let advertise = Config::parse("gate.yaml", &text, Path::new("")).unwrap().config.advertise;
+            let found = misnamed(&advertise, shown);
+            assert_eq!(found.len(), expected.len(), "{found:?}");
+            assert!(found.iter().zip(expected).all(|(found, part)| found.starts_with(part)), "{found:?}");
+        };
+        let both = "{ipv4: 203.0.113.10, ipv6: '2001:db8::1'}";
+        let whole = shown(&["*.example.com"], &["203.0.113.10"]);
+        check("203.0.113.10", &whole, &[]);
+        check("gateway.example.com", &whole, &[]);
+        check("Gateway.Example.com", &whole, &[]);
+        check(both, &whole, &["it is not for 2001:db8::1, which clients are told to dial: rows carry"]);
+        check("203.0.113.11", &whole, &["it is not for 203.0.113.11"]);
+        for other in ["example.com", "a.gateway.example.com", "gateway.example.org"] {
+            check(other, &whole, &[&format!("it is not for {other}, which is advertised")]);
+        }
+        check("gateway.example.com", &shown(&["gateway.example.com"], &[]), &["it is for no address: rows carry"]);
+        check("{service: gate}", &shown(&["gateway.example.com"], &[]), &["it is for no address"]);
     }
 
     #[test]

@@ -14,10 +14,8 @@ pub struct Access {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allow: Option<Vec<Network>>,
     /// Networks from which nobody may, also where allow has them.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub deny: Vec<Network>,
     /// More rules, for a part of the ports each: who comes there has to pass all.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<PortAccess>,
 }
 

@@ -94,18 +94,11 @@ async fn first_bytes(client: &TcpStream, place: &Place, deadline: Instant) -> Re
     }
 }
 
-async fn spoken(
-    client: TcpStream,
-    who: Who,
-    node: Arc<Node>,
-    place: Place,
-    shared: Arc<Shared>,
-    began: Instant,
-) {
+async fn spoken(client: TcpStream, who: Who, node: Arc<Node>, place: Place, shared: Arc<Shared>, began: Instant) {
     let metrics = shared.metrics.node(&node.id.0);
     set_options(&client);
     let handle = Arc::clone(place.handle());
-    let mut setup = Setup { client: None, node: &node, place, metrics: &metrics, shared: &shared };
+    let mut setup = Setup { client: None, node: &node, peer: who.peer, place, metrics: &metrics, shared: &shared };
     let established = tokio::select! {
         established = setup.run(client) => established,
         order = handle.ordered(Order::is_now) => Err(NotEstablished::ordered(order)),
@@ -129,13 +122,7 @@ async fn spoken(
 }
 
 /// The relay's whole life: counted when it begins and when it ends, also by a panic.
-pub(super) async fn relayed(
-    established: Established,
-    who: Who,
-    port: u16,
-    metrics: Arc<NodeMetrics>,
-    began: Instant,
-) {
+pub(super) async fn relayed(established: Established, who: Who, port: u16, metrics: Arc<NodeMetrics>, began: Instant) {
     let Established { relay, driver } = established;
     metrics.opened.inc();
     let open = Open { metrics, driver };

@@ -156,7 +156,10 @@ mod tests {
 
     #[test]
     fn a_part_of_the_ports_has_rules_beside_those_of_all() {
-        let gate = gate("{deny: [10.1.0.0/16], ports: [{ports: 9043-9044, allow: [10.0.0.0/8]}, {ports: 9044, deny: [10.2.0.0/16]}]}", "{}");
+        let gate = gate(
+            "{deny: [10.1.0.0/16], ports: [{ports: 9043-9044, allow: [10.0.0.0/8]}, {ports: 9044, deny: [10.2.0.0/16]}]}",
+            "{}",
+        );
         check(&gate, 9042, "192.0.2.1", Ok(Arrival::Direct));
         check(&gate, 9043, "192.0.2.1", Err(Refused::NotAllowed));
         check(&gate, 9043, "10.2.0.1", Ok(Arrival::Direct));

@@ -40,8 +40,10 @@ const ENDPOINT: u8 = 1;
 /// Whom the load balancer brings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Brought {
-    /// `None`: nobody, it looks by itself whether the gateway is there (LOCAL), or does not know (UNKNOWN).
+    /// `None` where it does not know, or brings nobody.
     pub client: Option<SocketAddr>,
+    /// It looks by itself whether the gateway is there.
+    pub is_local: bool,
     pub via: Via,
 }
 
@@ -185,12 +187,14 @@ pub fn parse(header: &[u8]) -> Result<Brought, HeaderError> {
         }
         HeaderResult::V2(Ok(header)) => {
             if header.command == v2::Command::Local {
-                return Ok(Brought::default());
+                // Whatever addresses it has count for nothing (§2.2).
+                return Ok(Brought { is_local: true, ..Brought::default() });
             }
             let client = match header.addresses {
+                _ if header.protocol != v2::Protocol::Stream => None,
                 v2::Addresses::IPv4(of) => Some((IpAddr::from(of.source_address), of.source_port)),
                 v2::Addresses::IPv6(of) => Some((IpAddr::from(of.source_address), of.source_port)),
-                _ => None,
+                v2::Addresses::Unspecified | v2::Addresses::Unix(_) => None,
             };
             let mut brought = Brought { client: client.map(SocketAddr::from), ..Brought::default() };
             for tlv in header.tlvs() {
@@ -223,5 +227,5 @@ impl Via {
 /// What may stand in a log.
 fn text(bytes: &[u8]) -> Option<Box<str>> {
     let text = std::str::from_utf8(bytes.get(..bytes.len().min(LONGEST_TEXT))?).ok()?;
-    text.chars().all(|c| c.is_ascii_graphic()).then(|| text.into()).filter(|text: &Box<str>| !text.is_empty())
+    (!text.is_empty() && text.chars().all(|c| c.is_ascii_graphic())).then(|| text.into())
 }

@@ -1,5 +1,6 @@
 //! What all connections of the gateway share.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,7 +70,9 @@ impl Shared {
         tracing::debug!(port, %peer, by, why, reason = reason.label(), "connection ended before it was established");
         self.metrics.connection_refused(reason);
         let advice = reason.advice();
-        if let Some((advice, times)) = advice.and_then(|advice| Some((advice, self.refusals.say(reason, Instant::now())?))) {
+        if let Some((advice, times)) =
+            advice.and_then(|advice| Some((advice, self.refusals.say(reason, Instant::now())?)))
+        {
             tracing::info!(port, %peer, reason = reason.label(), times, "{advice}");
         }
     }
@@ -78,6 +81,13 @@ impl Shared {
     pub fn cannot_read_header(&self, port: u16, peer: SocketAddr, error: &HeaderError) {
         if let Some(times) = self.refusals.say(Refused::ProxyHeader, Instant::now()) {
             tracing::warn!(port, %peer, times, "refused: {error}");
+        }
+    }
+
+    /// The line about a client with which no TLS is to be had.
+    pub fn cannot_speak_tls(&self, port: u16, peer: SocketAddr, error: &io::Error) {
+        if let Some(times) = self.refusals.say(Refused::Tls, Instant::now()) {
+            tracing::info!(port, %peer, times, "no TLS with this client: {error}");
         }
     }
 

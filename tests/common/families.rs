@@ -39,12 +39,14 @@ pub const FAMILIES: &[(&str, &str, &[&str])] = &[
     ("cqlgate_build_info", "gauge", &["version"]),
 ];
 
-/// Families with series only where discovery asks contact points or watches Kubernetes, or rows are kept.
+/// Families with series only where discovery asks contact points or watches Kubernetes, rows are kept, or there is TLS.
 #[allow(dead_code)] // by those who look at a gateway with a fixed list
 pub const OF_DISCOVERY: &[(&str, &str, &[&str])] = &[
     ("cqlgate_contact_point_failures_total", "counter", &["reason"]),
     ("cqlgate_rows_kept_total", "counter", &["reason"]),
     ("cqlgate_tasks_ended_total", "counter", &["task"]),
+    ("cqlgate_tls_reloads_total", "counter", &["side", "outcome"]),
+    ("cqlgate_tls_certificate_expiry_timestamp_seconds", "gauge", &["side"]),
     ("cqlgate_kubernetes_watch_connected", "gauge", &["resource"]),
     ("cqlgate_kubernetes_watch_failures_total", "counter", &["resource", "reason"]),
 ];

@@ -28,12 +28,12 @@ impl Write for Lines {
 }
 
 impl Lines {
-    /// The lines about this client, once there are any: level, who, why.
+    /// The lines about this client's end, once there are any: level, who, why.
     async fn about(&self, client: &str) -> Vec<[String; 3]> {
         let of_client = || -> Vec<[String; 3]> {
             let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
             let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-            let of_client = lines.filter(|line| line["peer"] == client);
+            let of_client = lines.filter(|line| line["peer"] == client && line["by"].is_string());
             of_client.map(|line| ["level", "by", "why"].map(|key| line[key].as_str().unwrap().to_owned())).collect()
         };
         let some = async {

@@ -74,8 +74,9 @@ async fn who_is_not_listed_is_reset_and_others_get_in() {
 
 #[tokio::test]
 async fn lists_count_for_whom_the_load_balancer_brings() {
-    let yaml =
-        format!("proxy_protocol: {{mode: required, {FROM_BALANCER}}}\naccess: {{deny: [198.51.100.66, 127.0.78.10]}}\n");
+    let yaml = format!(
+        "proxy_protocol: {{mode: required, {FROM_BALANCER}}}\naccess: {{deny: [198.51.100.66, 127.0.78.10]}}\n"
+    );
     let gate = Gate::start_with(Options::loopback(1, 0), &yaml).await;
     for header in [line(7), binary(PROXY, 7, &[])] {
         assert!(is_served(BALANCER, gate.port(0), &header).await);
@@ -84,18 +85,37 @@ async fn lists_count_for_whom_the_load_balancer_brings() {
         assert!(!is_served(BALANCER, gate.port(0), &header).await);
     }
     gate.until_counted("cqlgate_connections_refused_total{reason=\"access_denied\"}", 2).await;
-    // It looks by itself whether the gateway is there, or does not know whom it brings.
+    // It looks by itself whether the gateway is there, whatever address stands in the header.
     assert!(is_served(BALANCER, gate.port(0), &binary(LOCAL, 66, &[])).await);
-    assert!(is_served(BALANCER, gate.port(0), b"PROXY UNKNOWN\r\n").await);
+    let without_address = [&binary(LOCAL, 7, &[])[..13], &[0, 0, 0]].concat();
+    assert!(is_served(BALANCER, gate.port(0), &without_address).await);
+}
+
+#[tokio::test]
+async fn whom_the_load_balancer_does_not_know_is_who_it_seems_to_be() {
+    let of_another_kind = |kind: u8, addresses: usize| {
+        let mut header = binary(PROXY, 7, &[])[..13].to_vec();
+        header.push(kind);
+        header.extend((addresses as u16).to_be_bytes());
+        header.extend(vec![7; addresses]);
+        header
+    };
+    let unknown =
+        [b"PROXY UNKNOWN\r\n".to_vec(), of_another_kind(0, 0), of_another_kind(0x12, 12), of_another_kind(0x31, 216)];
+    for (deny, expected) in [("127.0.78.11", true), ("127.0.78.10", false)] {
+        let yaml = format!("proxy_protocol: {{mode: required, {FROM_BALANCER}}}\naccess: {{deny: [{deny}]}}\n");
+        let gate = Gate::start_with(Options::loopback(1, 0), &yaml).await;
+        for header in &unknown {
+            assert_eq!(is_served(BALANCER, gate.port(0), header).await, expected, "{header:?} where {deny} is denied");
+        }
+    }
 }
 
 #[tokio::test]
 async fn where_a_header_is_required_nobody_gets_in_without_one_or_from_elsewhere() {
-    let gate = Gate::start_with(
-        Options::loopback(1, 0),
-        &format!("proxy_protocol: {{mode: required, {FROM_BALANCER}}}\n"),
-    )
-    .await;
+    let gate =
+        Gate::start_with(Options::loopback(1, 0), &format!("proxy_protocol: {{mode: required, {FROM_BALANCER}}}\n"))
+            .await;
     assert!(!is_served(STRANGER, gate.port(0), b"").await);
     assert!(!is_served(STRANGER, gate.port(0), &line(7)).await);
     gate.until_counted("cqlgate_connections_refused_total{reason=\"proxy_source\"}", 2).await;
@@ -150,11 +170,9 @@ async fn a_header_may_come_in_pieces_and_only_its_own_bytes_are_taken() {
 
 #[tokio::test]
 async fn a_header_that_cannot_be_read_closes_and_the_next_client_gets_in() {
-    let gate = Gate::start_with(
-        Options::loopback(1, 0),
-        &format!("proxy_protocol: {{mode: required, {FROM_BALANCER}}}\n"),
-    )
-    .await;
+    let gate =
+        Gate::start_with(Options::loopback(1, 0), &format!("proxy_protocol: {{mode: required, {FROM_BALANCER}}}\n"))
+            .await;
     let mut long = binary(PROXY, 7, &[]);
     long[14..16].copy_from_slice(&u16::MAX.to_be_bytes());
     let without_end = [b"PROXY TCP4 ".as_slice(), &[b'1'; 200]].concat();
@@ -189,11 +207,9 @@ async fn shares_of_places_are_those_of_whom_the_load_balancer_brings() {
 
 #[tokio::test]
 async fn a_health_check_of_the_load_balancers_that_says_nothing_is_let_be() {
-    let gate = Gate::start_with(
-        Options::loopback(1, 0),
-        &format!("proxy_protocol: {{mode: required, {FROM_BALANCER}}}\n"),
-    )
-    .await;
+    let gate =
+        Gate::start_with(Options::loopback(1, 0), &format!("proxy_protocol: {{mode: required, {FROM_BALANCER}}}\n"))
+            .await;
     let mut check = dial_from(BALANCER, gate.port(0)).await.unwrap();
     check.shutdown().await.unwrap();
     let mut rest = Vec::new();

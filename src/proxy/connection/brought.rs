@@ -31,10 +31,9 @@ pub(super) async fn receive(
     };
     let port = handle.port();
     match read {
-        // It looks by itself whether the gateway is there.
-        Ok(Brought { client: None, .. }) => return Ok(()),
-        Ok(Brought { client: Some(client), via }) => {
-            who.peer = client;
+        Ok(Brought { is_local: true, .. }) => return Ok(()),
+        Ok(Brought { client, via, .. }) => {
+            who.peer = client.unwrap_or(who.peer);
             who.via = (!via.is_empty()).then(|| Box::new(via));
         }
         Err(HeaderError::Absent) if !shared.gate.requires_header() => {}

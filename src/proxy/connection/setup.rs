@@ -1,6 +1,7 @@
 //! What is waited for until a connection is established: TLS, the first frame, the dial, the handshake.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -86,6 +87,7 @@ pub(super) struct Setup<'a> {
     /// There is one once TLS, if any, is spoken.
     pub(super) client: Option<Side>,
     pub(super) node: &'a Node,
+    pub(super) peer: SocketAddr,
     pub(super) place: Place,
     pub(super) metrics: &'a Arc<NodeMetrics>,
     pub(super) shared: &'a Arc<Shared>,
@@ -128,7 +130,10 @@ impl Setup<'_> {
             Err(error) => {
                 // What is no TLS, or none that suits, the gateway ends; else the client left.
                 let closed = match ending(&error) {
-                    why @ Why::Tls => Closed::gateway(why),
+                    why @ Why::Tls => {
+                        shared.cannot_speak_tls(self.node.port, self.peer, &error);
+                        Closed::gateway(why)
+                    }
                     why => Closed::client(why),
                 };
                 Err(NotEstablished::new(Refused::Tls, closed))

@@ -1,6 +1,7 @@
 //! Certificates, keys and CAs from PEM files, and what can be wrong with them. The text of a key never gets into an error.
 
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{InconsistentKeys, RootCertStore};
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use x509_parser::extensions::GeneralName;
 
 /// Why TLS cannot be set up. Every file is named.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -60,6 +62,56 @@ pub fn read_certified_key(
         }
         Err(what) => Err(TlsError::BadCertificate { path: certificate.to_owned(), position: 1, what }),
     }
+}
+
+/// What a certificate says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// When it ends, as Unix time in seconds.
+    pub ends: i64,
+    /// The DNS names and the addresses that it is for (RFC 5280 §4.2.1.6).
+    pub names: Vec<String>,
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Shown {
+    /// The first certificate of the file.
+    ///
+    /// # Errors
+    /// Names the file and what is wrong with it.
+    pub fn read(path: &Path) -> Result<Self, TlsError> {
+        let chain = read_certificates(path)?;
+        let parsed = chain.first().and_then(|first| x509_parser::parse_x509_certificate(first).ok());
+        let malformed = || TlsError::Malformed { path: path.to_owned(), what: "its certificate cannot be parsed" };
+        let (_, certificate) = parsed.ok_or_else(malformed)?;
+        let mut shown =
+            Self { ends: certificate.validity().not_after.timestamp(), names: Vec::new(), addresses: Vec::new() };
+        let alternative = certificate.subject_alternative_name().ok().flatten();
+        for name in alternative.iter().flat_map(|extension| &extension.value.general_names) {
+            match name {
+                GeneralName::DNSName(name) => shown.names.push((*name).to_owned()),
+                GeneralName::IPAddress(bytes) => shown.addresses.extend(address(bytes)),
+                _ => {}
+            }
+        }
+        Ok(shown)
+    }
+
+    /// Whether it is for this DNS name; one that begins with `*.` is for all names of one label more (RFC 6125 §6.4.3).
+    pub fn is_for(&self, name: &str) -> bool {
+        let name = name.strip_suffix('.').unwrap_or(name);
+        let parent = name.split_once('.').map(|(_, parent)| parent);
+        let is_it = |shown: &String| match shown.strip_prefix("*.") {
+            Some(of) => parent.is_some_and(|parent| parent.eq_ignore_ascii_case(of)),
+            None => shown.eq_ignore_ascii_case(name),
+        };
+        self.names.iter().any(is_it)
+    }
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }
 
 /// Reads every certificate of the file as a CA.

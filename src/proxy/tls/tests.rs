@@ -15,13 +15,13 @@ use tokio::net::TcpListener;
 use super::*;
 
 /// A CA, and a directory for what it signs. All carry one name: a stranger is told by its key alone.
-struct Authority {
+pub(super) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     dir: TempDir,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(in crate::proxy::tls) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -39,20 +39,29 @@ impl Authority {
     }
 
     /// A server certificate for `name`, with its key.
-    fn server(&self, name: &str) -> ClientTls {
+    pub(in crate::proxy::tls) fn server(&self, name: &str) -> ClientTls {
         let key = KeyPair::generate().unwrap();
         let certificate = self.sign(name, &key).pem();
         ClientTls { certificate: self.write("tls.crt", &certificate), key: self.write("tls.key", &key.serialize_pem()) }
     }
 
-    fn trusted(&self, verify: Verify) -> NodeTls {
+    /// The same that ends with a year.
+    pub(in crate::proxy::tls) fn server_until(&self, name: &str, year: i32) -> ClientTls {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
+        ClientTls { certificate: self.write("tls.crt", &certificate), key: self.write("tls.key", &key.serialize_pem()) }
+    }
+
+    pub(in crate::proxy::tls) fn trusted(&self, verify: Verify) -> NodeTls {
         let ca = Some(self.write("ca.crt", &self.issuer.pem()));
         NodeTls { ca, verify, server_name: None, certificate: None, key: None }
     }
 }
 
 /// Dials a server with `server`'s certificate as `host` and exchanges a few bytes.
-async fn connect(server: &ClientAcceptor, node: &NodeTls, host: &str) -> io::Result<ProtocolVersion> {
+pub(super) async fn connect(server: &ClientAcceptor, node: &NodeTls, host: &str) -> io::Result<ProtocolVersion> {
     let connector = NodeConnector::from_config(node).unwrap();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let address = listener.local_addr()?;
@@ -181,7 +190,14 @@ async fn older_tls_and_suites_without_encryption_are_refused_with_an_alert() {
     }
     let (kind, alert, accepted) = answer_to(&acceptor, &hello(0x0303, &NULL_SUITES)).await;
     assert_eq!((kind, alert), (ALERT, FATAL_HANDSHAKE_FAILURE));
-    assert_eq!(accepted.unwrap_err().kind(), ErrorKind::InvalidData);
+    let error = accepted.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidData);
+    let text = error.to_string();
+    assert!(
+        text.contains("the client offers 0x0001, 0x003b, 0xc006; the gateway")
+            && text.contains("TLS13_AES_256_GCM_SHA384"),
+        "{text}"
+    );
 }
 
 #[tokio::test]
@@ -245,7 +261,7 @@ async fn shows_its_own_certificate_to_a_node_that_requires_one() {
         .unwrap()
         .with_client_cert_verifier(WebPkiClientVerifier::builder_with_provider(roots, provider()).build().unwrap())
         .with_cert_resolver(pem::read_certified_key(&provider(), &server.certificate, &server.key).unwrap());
-    let acceptor = ClientAcceptor(Arc::new(config));
+    let acceptor = ClientAcceptor(Current::new(config));
 
     let without = authority.trusted(Verify::Full);
     let with = NodeTls { certificate: Some(server.certificate), key: Some(server.key), ..without.clone() };

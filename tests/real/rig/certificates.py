@@ -21,6 +21,18 @@ def make(place):
     return place
 
 
+def renew(place):
+    """Another certificate of the gateway's, with another key, in the same files: the key first, as it may happen."""
+    def openssl(*arguments):
+        cache.run("openssl", *arguments, cwd=place)
+
+    openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", "next.key", "-out", "next.csr", "-subj", "/CN=gateway")
+    openssl("x509", "-req", "-in", "next.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "30",
+            "-extfile", "gateway.ext", "-out", "next.pem")
+    for kind in ("key", "pem"):
+        (place / f"next.{kind}").rename(place / f"gateway.{kind}")
+
+
 def control_plane(place, address):
     """`place` gets the apiserver's ca.crt, api.crt and api.key, and the pair sa.key, sa.pub that signs ServiceAccounts' tokens."""
     def openssl(*arguments):

@@ -96,6 +96,7 @@ SUITES = {
     "kubernetes-ci": "the short share: every manifest checked by the apiserver, CA1 to CA4, a pod replaced, two gateways with one map, an expired watch, a frozen API, the rights",
     "kubernetes-api": "the Kubernetes API killed, frozen, unreachable, throttling, forbidding, and without its slices, with reads going on",
     "datacenters": "two data centers of two nodes each, of which the gateway serves one: the other hidden, and kept; Java 4 and Python",
+    "front": "HAProxy with PROXY v2 before the gateway, plain and TLS: who is who, a list, a renewed certificate",
     "leak": "mutated requests by several connections at once, every answer searched for the nodes' own addresses; and the same with rewriting off, which must find one",
     "flood": "20,000 strangers from 200 addresses while a driver works, beside the same flood against HAProxy",
     "off": "the counter-check: with rewriting switched off everything should fail",

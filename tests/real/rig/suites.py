@@ -297,6 +297,13 @@ def datacenters(report, direct=False, **more):
     two.run(report, **more)
 
 
+def front(report, direct=False, **more):
+    """A load balancer with PROXY v2 before the gateway; in a file of its own, which needs this one."""
+    from . import front as balanced
+
+    balanced.run(report, **more)
+
+
 def everything(report, direct=False):
     for part in (matrix, secured, usual, datacenters):
         print(f"{part.__name__}: {part.__doc__}")
@@ -305,7 +312,7 @@ def everything(report, direct=False):
         net.bridges()
 
 
-SUITES = {"usual": usual, "ci": ci, "matrix": matrix, "secured": secured, "versions": versions, "off": off, "leak": leak, "flood": flood, "datacenters": datacenters, "all": everything,
+SUITES = {"usual": usual, "ci": ci, "matrix": matrix, "secured": secured, "versions": versions, "off": off, "leak": leak, "flood": flood, "datacenters": datacenters, "front": front, "all": everything,
           "kubernetes": kubernetes, "kubernetes-ci": kubernetes_ci, "kubernetes-api": kubernetes_api}
 
 

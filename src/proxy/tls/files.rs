@@ -1,0 +1,193 @@
+//! Certificates, keys and CAs that follow their files: what is new counts from the next handshake on, and what cannot be used changes
+//! nothing.
+//!
+//! Files are looked at by content, so that it does not matter how they come to be others: written in place, renamed over, or behind
+//! Kubernetes' symbolic links. A certificate and its key are two files: between the two writes they do not fit, and only what is wrong
+//! twice in a row is said. Who has a session of before begins anew: tickets are of the configuration under which they were issued.
+
+use std::future::pending;
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+use tracing::{error, info, warn};
+
+use super::pem::{Shown, TlsError};
+use super::{ClientAcceptor, NodeConnector};
+use crate::config::{ClientTls, NodeTls};
+use crate::label::{Label, label_set};
+use crate::metrics::Metrics;
+
+/// Between two looks at the files: Kubernetes brings a changed Secret a minute late.
+const LOOK: Duration = Duration::from_secs(1);
+/// So long before a certificate ends it is time to say so.
+const SOON: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+label_set! {
+    /// Whose files they are: what clients see, or what nodes do.
+    pub enum Side { Clients = "clients", Nodes = "nodes", }
+}
+
+label_set! {
+    /// What became of files that changed.
+    pub enum Outcome {
+        Taken = "taken",
+        /// They cannot be used: what was there before goes on.
+        Refused = "refused",
+    }
+}
+
+type Reload = Box<dyn Fn() -> Result<(), TlsError> + Send>;
+
+/// The files of one side.
+pub struct Followed {
+    side: Side,
+    paths: Vec<PathBuf>,
+    certificate: Option<PathBuf>,
+    reload: Reload,
+    seed: RandomState,
+    /// What they held when they were used last, and when they could not be.
+    used: u64,
+    bad: Option<(u64, bool)>,
+}
+
+/// What a look at them found.
+#[derive(Debug, PartialEq)]
+pub enum Look {
+    Same,
+    Taken,
+    /// For the first time: it may be half of a change.
+    Doubted,
+    Refused(TlsError),
+}
+
+impl Followed {
+    /// What clients see: reads the files for the first time, too.
+    ///
+    /// # Errors
+    /// Names the file and what is wrong with it.
+    pub fn clients(tls: &ClientTls) -> Result<(Self, ClientAcceptor), TlsError> {
+        let (paths, tls) = (vec![tls.certificate.clone(), tls.key.clone()], tls.clone());
+        // Before they are used: what changes meanwhile is news at the first look.
+        let (seed, certificate) = (RandomState::new(), Some(tls.certificate.clone()));
+        let used = content(&seed, &paths);
+        let acceptor = ClientAcceptor::from_config(&tls)?;
+        let reload: Reload = Box::new({
+            let acceptor = acceptor.clone();
+            move || acceptor.reload(&tls)
+        });
+        Ok((Self { side: Side::Clients, paths, certificate, reload, seed, used, bad: None }, acceptor))
+    }
+
+    /// What nodes see, and by what they are verified.
+    ///
+    /// # Errors
+    /// Names the file and what is wrong with it.
+    pub fn nodes(tls: &NodeTls) -> Result<(Self, NodeConnector), TlsError> {
+        let (tls, seed) = (tls.clone(), RandomState::new());
+        let paths: Vec<PathBuf> = [&tls.ca, &tls.certificate, &tls.key].into_iter().flatten().cloned().collect();
+        let (used, certificate) = (content(&seed, &paths), tls.certificate.clone());
+        let connector = NodeConnector::from_config(&tls)?;
+        let reload: Reload = Box::new({
+            let connector = connector.clone();
+            move || connector.reload(&tls)
+        });
+        Ok((Self { side: Side::Nodes, paths, certificate, reload, seed, used, bad: None }, connector))
+    }
+
+    /// Takes what the files hold, if that is not what is used already. Blocks.
+    pub fn look(&mut self) -> Look {
+        let now = content(&self.seed, &self.paths);
+        if now == self.used {
+            self.bad = None;
+            return Look::Same;
+        }
+        match self.bad {
+            Some((bad, true)) if bad == now => return Look::Same,
+            _ => {}
+        }
+        match (self.reload)() {
+            Ok(()) => {
+                (self.used, self.bad) = (now, None);
+                Look::Taken
+            }
+            Err(error) => {
+                let twice = self.bad.is_some_and(|(bad, _)| bad == now);
+                self.bad = Some((now, twice));
+                if twice { Look::Refused(error) } else { Look::Doubted }
+            }
+        }
+    }
+
+    /// When the certificate ends that the file holds, as Unix time in seconds.
+    fn expiry(&self) -> Option<i64> {
+        Some(Shown::read(self.certificate.as_deref()?).ok()?.ends)
+    }
+
+    fn tell(&self, look: Look, metrics: &Metrics) {
+        let side = self.side.label();
+        match look {
+            Look::Same | Look::Doubted => {}
+            Look::Taken => {
+                metrics.tls_reloaded(self.side, Outcome::Taken);
+                info!(side, "certificates have changed and are used from now on");
+                self.tell_expiry(metrics);
+            }
+            Look::Refused(error) => {
+                metrics.tls_reloaded(self.side, Outcome::Refused);
+                error!(side, %error, "certificates have changed and cannot be used; those of before go on");
+            }
+        }
+    }
+
+    /// The metric, and a line where it is time.
+    pub fn tell_expiry(&self, metrics: &Metrics) {
+        let Some(expiry) = self.expiry() else { return };
+        metrics.set_tls_expiry(self.side, expiry);
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let left = expiry.saturating_sub(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
+        if left < i64::try_from(SOON.as_secs()).unwrap_or(i64::MAX) {
+            let (side, hours) = (self.side.label(), left / 3600);
+            warn!(side, hours, "the certificate ends soon, or has ended");
+        }
+    }
+}
+
+/// Follows all of these for ever.
+pub async fn follow(mut all: Vec<Followed>, metrics: Arc<Metrics>) {
+    if all.is_empty() {
+        return pending().await;
+    }
+    loop {
+        sleep(LOOK).await;
+        let looked = spawn_blocking(move || {
+            let looks: Vec<Look> = all.iter_mut().map(Followed::look).collect();
+            (all, looks)
+        });
+        let Ok((back, looks)) = looked.await else { return };
+        all = back;
+        for (followed, look) in all.iter().zip(looks) {
+            followed.tell(look, &metrics);
+        }
+    }
+}
+
+/// Of all of them together; what cannot be read counts as its error.
+fn content(seed: &RandomState, paths: &[PathBuf]) -> u64 {
+    let mut hasher = seed.build_hasher();
+    for path in paths {
+        read(path).hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, io::ErrorKind> {
+    std::fs::read(path).map_err(|error| error.kind())
+}
+
+#[cfg(test)]
+mod tests;
