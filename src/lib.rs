@@ -25,7 +25,8 @@
 //! # A byte, from a client to its node
 //!
 //! ```text
-//! proxy::listener ─▶ proxy::connection (accepted ▷ TLS ▷ setting up ▷ not logged in: proxy::stages, each with its places)
+//! proxy::listener (proxy::gate: may this address come at all?) ─▶ proxy::connection (whom a load balancer brings: proxy::header;
+//!   accepted ▷ TLS ▷ setting up ▷ not logged in: proxy::stages, each with its places)
 //!   ─▶ proxy::relay ─▶ proxy::direction (reads, keeps what is undecided, writes) ─▶ rewrite::conversation
 //!      ─▶ rewrite::walk::{frames, segments} ─▶ decide ─▶ rewrite::{requests, responses}: Need │ Later │ Ask │ Pass │ Clear │ Replace │ Fail
 //!      ◀─ Step { pass n bytes, then Wait │ Yield │ Replace │ Login │ Fail }
