@@ -128,14 +128,21 @@ impl Followed {
         Some(Shown::read(self.certificate.as_deref()?).ok()?.ends)
     }
 
-    fn tell(&self, look: Look, metrics: &Metrics) {
+    /// A look, and when the certificate ends that was taken. Blocks.
+    fn look_whole(&mut self) -> (Look, Option<i64>) {
+        let look = self.look();
+        let ends = if look == Look::Taken { self.expiry() } else { None };
+        (look, ends)
+    }
+
+    fn tell(&self, (look, ends): (Look, Option<i64>), metrics: &Metrics) {
         let side = self.side.label();
         match look {
             Look::Same | Look::Doubted => {}
             Look::Taken => {
                 metrics.tls_reloaded(self.side, Outcome::Taken);
                 info!(side, "certificates have changed and are used from now on");
-                self.tell_expiry(metrics);
+                self.tell_end(ends, metrics);
             }
             Look::Refused(error) => {
                 metrics.tls_reloaded(self.side, Outcome::Refused);
@@ -144,9 +151,13 @@ impl Followed {
         }
     }
 
-    /// The metric, and a line where it is time.
+    /// When the certificate ends that is used from the start on: the metric, and a line where it is time. Blocks.
     pub fn tell_expiry(&self, metrics: &Metrics) {
-        let Some(expiry) = self.expiry() else { return };
+        self.tell_end(self.expiry(), metrics);
+    }
+
+    fn tell_end(&self, ends: Option<i64>, metrics: &Metrics) {
+        let Some(expiry) = ends else { return };
         metrics.set_tls_expiry(self.side, expiry);
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let left = expiry.saturating_sub(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
@@ -165,7 +176,7 @@ pub async fn follow(mut all: Vec<Followed>, metrics: Arc<Metrics>) {
     loop {
         sleep(LOOK).await;
         let looked = spawn_blocking(move || {
-            let looks: Vec<Look> = all.iter_mut().map(Followed::look).collect();
+            let looks: Vec<_> = all.iter_mut().map(Followed::look_whole).collect();
             (all, looks)
         });
         let Ok((back, looks)) = looked.await else { return };
