@@ -57,27 +57,22 @@ impl Placements {
     pub fn choose(&self, members: &[(&NodeId, &Member)], topology: &Topology) -> Vec<(Placement, Option<Arc<str>>)> {
         let by_ordinal = |(id, member): &(&NodeId, &Member)| by_ordinal(id, member, &self.config, &self.range);
         let by_ordinal: Vec<Placement> = members.iter().map(by_ordinal).collect();
-        let Some((wanted, known)) = &self.agreed else {
-            let choose = |((id, _), by_ordinal): (&(&NodeId, &Member), Placement)| {
-                let placement = self.saved(id).unwrap_or_else(|| by_ordinal.clone());
-                let why = self.why(id, &by_ordinal, &placement, None);
-                (placement, why)
-            };
-            return members.iter().zip(by_ordinal).map(choose).collect();
-        };
-        publish(wanted, who_is_there(members, &by_ordinal, topology));
-        let known = known.borrow();
-        let (follows, ledger) = match &*known {
-            Known::Ordinals(ledger) => {
-                (ledger.follows_ordinals(&wanted.borrow().present, &self.range), Some(&**ledger))
+        let known = self.agreed.as_ref().map(|(wanted, known)| {
+            publish(wanted, who_is_there(members, &by_ordinal, topology));
+            (wanted.borrow(), known.borrow())
+        });
+        let (asked, ledger) = match known.as_ref().map(|(wanted, known)| (wanted, &**known)) {
+            None => (None, None),
+            Some((wanted, known @ Known::Ordinals(ledger))) => {
+                (Some(known).filter(|_| !ledger.follows_ordinals(&wanted.present, &self.range)), Some(&**ledger))
             }
-            Known::Agreed(agreed) => (false, Some(&agreed.ledger)),
-            Known::Nothing(_) => (false, None),
+            Some((_, known @ Known::Agreed(agreed))) => (Some(known), Some(&agreed.ledger)),
+            Some((_, known @ Known::Nothing(_))) => (Some(known), None),
         };
         let choose = |((id, _), by_ordinal): (&(&NodeId, &Member), Placement)| {
-            let placement = self.saved(id).unwrap_or_else(|| match follows {
-                true => by_ordinal.clone(),
-                false => agreed(id, &known, topology),
+            let placement = self.saved(id).unwrap_or_else(|| match asked {
+                Some(known) => agreed(id, known, topology),
+                None => by_ordinal.clone(),
             });
             let why = self.why(id, &by_ordinal, &placement, ledger);
             (placement, why)
