@@ -10,6 +10,7 @@ pub mod kubernetes;
 pub mod marked;
 pub mod resolve;
 pub mod text;
+pub mod tls;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -19,9 +20,10 @@ use serde::{Deserialize, Serialize};
 
 pub use bounds::{Drain, KeepOut, Limits, Logins, MemoryLimit, Stage, Stages, Timeouts};
 pub use entry::{Access, PortAccess, ProxyMode, ProxyProtocol};
-pub use file::{ClientTls, File, Log, NodeTls, Probe, Tls, Unserved, Views};
+pub use file::{File, Log, Probe, Unserved, Views};
 pub use marked::ConfigError;
 pub use resolve::Resolved;
+pub use tls::{ClientTls, NodeTls, Tls};
 
 /// Everything the gateway needs to start.
 #[derive(Clone, Debug, PartialEq)]

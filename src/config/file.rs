@@ -16,7 +16,8 @@ use super::bounds::{Drain, Limits, Logins, Timeouts};
 use super::entry::{Access, ProxyProtocol};
 use super::kubernetes::Kubernetes;
 use super::text::{BadText, Network, Time, time};
-use super::{Credentials, Fate, HostPort, Listen, LogFormat, PlainPassword, Verify, ViewName, ViewRule};
+use super::tls::Tls;
+use super::{Credentials, Fate, HostPort, Listen, LogFormat, PlainPassword, ViewName, ViewRule};
 
 /// The configuration of cqlgate.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -267,58 +268,6 @@ impl Probe {
     pub fn credentials(&self) -> Option<Credentials> {
         let (username, password_file) = (self.username.clone()?, self.password_file.clone()?);
         Some(Credentials { username, password_file })
-    }
-}
-
-/// Both sides are plain when absent.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Tls {
-    /// What clients see.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub clients: Option<ClientTls>,
-    /// What is asked of nodes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub nodes: Option<NodeTls>,
-}
-
-impl Tls {
-    /// Whether a node shows who it is before anything is said to it.
-    pub fn verifies_nodes(&self) -> bool {
-        self.nodes.as_ref().is_some_and(|tls| tls.verify != Verify::Off)
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ClientTls {
-    /// PEM: the certificate and its chain.
-    pub certificate: PathBuf,
-    /// PEM: PKCS#8, PKCS#1 or SEC1.
-    pub key: PathBuf,
-}
-
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct NodeTls {
-    /// PEM: the CAs that sign the nodes' certificates; required unless verify is off.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ca: Option<PathBuf>,
-    /// full: chain and name; ca: chain, any name; off: nothing.
-    pub verify: Verify,
-    /// With verify: full, the name in the nodes' certificates where it is not the dialled host.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub server_name: Option<String>,
-    /// The gateway's own certificate, for nodes that ask for one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub certificate: Option<PathBuf>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub key: Option<PathBuf>,
-}
-
-impl Default for NodeTls {
-    fn default() -> Self {
-        Self { ca: None, verify: Verify::Full, server_name: None, certificate: None, key: None }
     }
 }
 

@@ -11,9 +11,7 @@ use super::file::{self, File};
 use super::kubernetes::is_object_name;
 use super::marked::{ConfigError, Problem};
 use super::text::{Time, is_name};
-use super::{
-    Advertise, ClientTls, Config, ContactPoints, Discovery, ListedNode, NodeTls, PlainPassword, Probe, Tls, Verify,
-};
+use super::{Advertise, Config, ContactPoints, Discovery, ListedNode, PlainPassword, Probe};
 
 /// A configuration with nothing left to validate, and what is odd about it.
 #[derive(Clone, Debug)]
@@ -34,7 +32,7 @@ impl Findings {
         self.problems.push(Problem { key: key.into(), what: what.into(), place: None });
     }
 
-    fn file(&mut self, key: &str, base: &Path, path: &Path) -> PathBuf {
+    pub(super) fn file(&mut self, key: &str, base: &Path, path: &Path) -> PathBuf {
         let path = base.join(path);
         match std::fs::metadata(&path) {
             Ok(found) if found.is_file() => {}
@@ -72,13 +70,7 @@ impl File {
             timeouts: self.timeouts.clone(),
             logins: self.logins.clone(),
             probe: self.resolve_probe(found, base),
-            tls: Tls {
-                clients: self.tls.clients.as_ref().map(|tls| ClientTls {
-                    certificate: found.file("tls.clients.certificate", base, &tls.certificate),
-                    key: found.file("tls.clients.key", base, &tls.key),
-                }),
-                nodes: self.tls.nodes.as_ref().map(|tls| resolve_node_tls(tls, found, base)),
-            },
+            tls: self.tls.resolve(found, base),
             drain: self.drain.clone(),
             log: self.log.clone(),
         };
@@ -267,27 +259,6 @@ impl File {
         found.warnings.push(format!(
             "probe.username logs in nowhere: no certificate of a node is verified, and probe.plain_password is {why}"
         ));
-    }
-}
-
-fn resolve_node_tls(tls: &NodeTls, found: &mut Findings, base: &Path) -> NodeTls {
-    if tls.verify == Verify::Off {
-        found.warnings.push("tls.nodes.verify is off: anyone between gateway and nodes can read and change".to_owned());
-    } else if tls.ca.is_none() {
-        found.problem("tls.nodes", "ca is missing: the CAs that sign the nodes' certificates");
-    }
-    match (&tls.certificate, &tls.key) {
-        (Some(_), None) => found.problem("tls.nodes.certificate", "needs tls.nodes.key"),
-        (None, Some(_)) => found.problem("tls.nodes.key", "needs tls.nodes.certificate"),
-        _ => {}
-    }
-    let mut file = |key, path: &Option<PathBuf>| path.as_ref().map(|path| found.file(key, base, path));
-    NodeTls {
-        ca: file("tls.nodes.ca", &tls.ca),
-        verify: tls.verify,
-        server_name: tls.server_name.clone(),
-        certificate: file("tls.nodes.certificate", &tls.certificate),
-        key: file("tls.nodes.key", &tls.key),
     }
 }
 
