@@ -6,6 +6,7 @@ mod checks;
 pub mod entry;
 pub mod file;
 mod former;
+pub mod identity;
 pub mod kubernetes;
 pub mod marked;
 pub mod resolve;
@@ -23,7 +24,7 @@ pub use entry::{Access, PortAccess, ProxyMode, ProxyProtocol};
 pub use file::{File, Log, Probe, Unserved, Views};
 pub use marked::ConfigError;
 pub use resolve::Resolved;
-pub use tls::{ClientTls, NodeTls, Tls};
+pub use tls::{AuthMode, ClientAuth, ClientTls, CrlExpired, Identity, NodeTls, PlainClients, Tls};
 
 /// Everything the gateway needs to start.
 #[derive(Clone, Debug, PartialEq)]

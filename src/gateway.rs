@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-use crate::config::{Config, Drain};
+use crate::config::{Config, Drain, PlainClients};
 use crate::label::{LabelSet, label_set};
 use crate::metrics::Metrics;
 use crate::proxy::came::Seldom;
@@ -126,6 +126,7 @@ pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -
         sightings: Arc::default(),
         kept: Arc::default(),
         client_tls,
+        allows_plain: config.tls.clients.as_ref().is_none_or(|tls| tls.plain == PlainClients::Allowed),
         dialer: Dialer { deadline: config.timeouts.dial, tls: node_tls },
         handshakes: Arc::new(Semaphore::new(cores())),
         reserve: Reserve::new(readiness.clone()),

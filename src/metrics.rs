@@ -49,6 +49,7 @@ pub struct Metrics {
     lifecycle: IntGaugeVec,
     tls_reloads: IntCounterVec,
     tls_expiry: IntGaugeVec,
+    certificates_refused: IntCounterVec,
     contact_point_failures: IntCounterVec,
     /// Bytes of frames held whole, over all connections.
     pub held_bytes: IntGauge,
@@ -146,6 +147,12 @@ impl Metrics {
                 "cqlgate_tls_certificate_expiry_timestamp_seconds",
                 "When the gateway's own certificate ends that clients or nodes see.",
                 &["side"],
+            ),
+            certificates_refused: counters(
+                r,
+                "cqlgate_client_certificates_refused_total",
+                "Clients that were refused for the certificate that they showed, or did not show, by reason.",
+                &["reason"],
             ),
             events: counters(
                 r,
@@ -316,6 +323,11 @@ impl Metrics {
     /// Certificates of a side have changed, and were taken or not.
     pub fn tls_reloaded(&self, side: impl Label, outcome: impl Label) {
         self.tls_reloads.with_label_values(&[side.label(), outcome.label()]).inc();
+    }
+
+    /// A client was refused for its certificate.
+    pub fn certificate_refused(&self, reason: impl Label) {
+        self.certificates_refused.with_label_values(&[reason.label()]).inc();
     }
 
     /// When the certificate that a side sees ends: Unix time in seconds.

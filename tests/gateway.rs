@@ -6,6 +6,8 @@
 mod bounded;
 #[path = "common/certificates.rs"]
 mod certificates;
+#[path = "gateway/certified.rs"]
+mod certified;
 #[path = "gateway/claims.rs"]
 mod claims;
 #[path = "common/client.rs"]

@@ -9,7 +9,7 @@ use anyhow::Context;
 use jiff::Timestamp;
 
 use crate::config::{Advertise, Config, Discovery, File};
-use crate::proxy::tls::pem::Shown;
+use crate::proxy::tls::shown::Shown;
 use crate::proxy::tls::{ClientAcceptor, NodeConnector};
 
 /// Prints to standard output; warnings go to standard error.
@@ -23,12 +23,15 @@ pub(super) fn check(path: &Path) -> anyhow::Result<()> {
     config.tls.nodes.as_ref().map(NodeConnector::from_config).transpose().context("tls.nodes")?;
     let mut text = describe(config)?;
     for (key, path) in certificates(config) {
-        let shown = Shown::read(path).context(key)?;
+        let shown = Shown::read(path).context(key.clone())?;
         let now = Timestamp::now();
         let ends = Timestamp::from_second(shown.ends).unwrap_or(Timestamp::MAX);
-        let names = shown.names.iter().cloned().chain(shown.addresses.iter().map(IpAddr::to_string));
+        let names = shown.names.iter().map(|(kind, name)| format!("{}:{name}", kind.word()));
         let names = names.collect::<Vec<_>>().join(", ");
         writeln!(text, "# {key} ends {ends:.0}; it is for {}.", if names.is_empty() { "no name" } else { &names })?;
+        if shown.is_version_1 {
+            eprintln!("warning: {key}: it is of X.509 version 1: Java and OpenSSL take it, others do not; sign it with an extension file");
+        }
         if ends < now {
             eprintln!("warning: {key}: it has ended, {ends:.0}");
         }
@@ -42,11 +45,15 @@ pub(super) fn check(path: &Path) -> anyhow::Result<()> {
 
 const CLIENTS: &str = "tls.clients.certificate";
 
-/// The gateway's own certificates, by their keys.
-fn certificates(config: &Config) -> impl Iterator<Item = (&'static str, &PathBuf)> {
-    let clients = config.tls.clients.as_ref().map(|tls| (CLIENTS, &tls.certificate));
-    let nodes = config.tls.nodes.as_ref().and_then(|tls| tls.certificate.as_ref());
-    clients.into_iter().chain(nodes.map(|path| ("tls.nodes.certificate", path)))
+/// The certificates that the gateway shows, by their keys.
+fn certificates(config: &Config) -> Vec<(String, &PathBuf)> {
+    let clients = config.tls.clients.iter().map(|tls| (CLIENTS.to_owned(), &tls.certificate));
+    let nodes = config.tls.nodes.iter().flat_map(|tls| &tls.certificate);
+    let nodes = nodes.map(|path| ("tls.nodes.certificate".to_owned(), path));
+    let identities = config.tls.nodes.iter().flat_map(|tls| tls.identities.iter().enumerate());
+    let identities =
+        identities.map(|(index, of)| (format!("tls.nodes.identities[{index}].certificate"), &of.certificate));
+    clients.chain(nodes).chain(identities).collect()
 }
 
 /// What clients are told to dial, and the certificate is not for. Rows carry addresses, also where a name is advertised.
@@ -56,11 +63,11 @@ fn misnamed(advertise: &Advertise, shown: &Shown) -> Vec<String> {
     match advertise {
         Advertise::Addresses { ipv4, ipv6 } => {
             let told = ipv4.map(IpAddr::V4).into_iter().chain(ipv6.map(IpAddr::V6));
-            let other = told.filter(|address| !shown.addresses.contains(address));
+            let other = told.filter(|address| !shown.addresses().any(|shown| shown == *address));
             other.map(|address| format!("it is not for {address}, which clients are told to dial: {rows}")).collect()
         }
         Advertise::Name(name) if !shown.is_for(name) => vec![format!("it is not for {name}, which is advertised")],
-        Advertise::Name(_) | Advertise::Service(_) if shown.addresses.is_empty() => {
+        Advertise::Name(_) | Advertise::Service(_) if shown.addresses().next().is_none() => {
             vec![format!("it is for no address: {rows}")]
         }
         Advertise::Name(_) | Advertise::Service(_) => Vec::new(),
@@ -124,6 +131,7 @@ fn describe(config: &Config) -> anyhow::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::identity::Kind;
 
     fn check(text: &str, expected: &[&str]) {
         let config = Config::parse("gate.yaml", text, Path::new("")).unwrap().config;
@@ -145,10 +153,10 @@ mod tests {
 
     #[test]
     fn a_certificate_that_is_not_for_what_clients_dial_is_told() {
-        let shown = |names: &[&str], addresses: &[&str]| Shown {
-            ends: 0,
-            names: names.iter().map(|name| (*name).to_owned()).collect(),
-            addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        let shown = |names: &[&str], addresses: &[&str]| {
+            let names = names.iter().map(|name| (Kind::Dns, (*name).to_owned()));
+            let addresses = addresses.iter().map(|address| (Kind::Ip, (*address).to_owned()));
+            Shown { is_version_1: false, begins: 0, ends: 0, names: names.chain(addresses).collect() }
         };
         let check = |advertise: &str, shown: &Shown, expected: &[&str]| {
             let text = format!("advertise: {advertise}\ndiscovery: {{contact_points: [h]}}\n");

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::bounds::MemoryLimit;
+use super::identity::Pattern;
 use super::{HostPort, Listen, PlainPassword};
 
 /// The port of a node when none is written (Cassandra's `native_transport_port`).
@@ -19,7 +20,7 @@ pub const NATIVE_PORT: u16 = 9042;
 /// A text that is no such value: what is wrong and what to write.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct BadText(String);
+pub struct BadText(pub(super) String);
 
 impl FromStr for PlainPassword {
     type Err = BadText;
@@ -293,6 +294,7 @@ as_text! {
     HostPort, "HostPort", "^.+$", "10.1.2.3:9042";
     Ports, "Ports", "^[0-9]+(-[0-9]+)?$", "9042-9051";
     Network, "Network", "^[0-9a-fA-F:.]+(/[0-9]+)?$", "10.0.0.0/8";
+    Pattern, "CertificateName", "^(URI|DNS|email|IP|CN|OU|O):.+$", "CN:app-*";
 }
 
 #[cfg(test)]

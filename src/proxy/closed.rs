@@ -46,6 +46,10 @@ label_set! {
         /// The client left first, as drivers do that look for a version.
         ClientEnded = "client_ended",
         Tls = "tls",
+        /// No certificate came with the TLS handshake, or none that tls.clients.client_auth accepts.
+        ClientCertificate = "client_certificate",
+        /// The client's certificate is for nobody in tls.nodes.identities.
+        NoIdentity = "no_identity",
         SetupDeadline = "setup_deadline",
         DialFailed = "dial_failed",
     }

@@ -38,6 +38,8 @@ pub(super) struct Who {
     pub peer: SocketAddr,
     /// What else was said of it.
     pub via: Option<Box<Via>>,
+    /// Whom its certificate names.
+    pub certificate: Option<Box<str>>,
 }
 
 /// A connection from accept to close.
@@ -51,7 +53,7 @@ pub async fn run(
 ) {
     let began = Instant::now();
     let deadline = began + shared.timeouts.setup;
-    let mut who = Who { peer, via: None };
+    let mut who = Who { peer, via: None, certificate: None };
     let came = match arrival {
         Arrival::Direct => first_bytes(&client, &place, deadline).await,
         Arrival::Brought => {
@@ -66,7 +68,7 @@ pub async fn run(
             shared.came(node.port, who.peer, came);
             if came != Came::ProxyHeader {
                 // Only now is there anything on the heap.
-                return Box::pin(spoken(client, who, node, place, shared, began)).await;
+                return Box::pin(spoken(client, came, who, node, place, shared, began)).await;
             }
             NotEstablished::new(Refused::ProxyHeader, Closed::gateway(Refused::ProxyHeader))
         }
@@ -94,19 +96,30 @@ async fn first_bytes(client: &TcpStream, place: &Place, deadline: Instant) -> Re
     }
 }
 
-async fn spoken(client: TcpStream, who: Who, node: Arc<Node>, place: Place, shared: Arc<Shared>, began: Instant) {
+async fn spoken(
+    client: TcpStream,
+    came: Came,
+    mut who: Who,
+    node: Arc<Node>,
+    place: Place,
+    shared: Arc<Shared>,
+    began: Instant,
+) {
     let metrics = shared.metrics.node(&node.id.0);
     set_options(&client);
     let handle = Arc::clone(place.handle());
     let mut setup = Setup { client: None, node: &node, peer: who.peer, place, metrics: &metrics, shared: &shared };
     let established = tokio::select! {
-        established = setup.run(client) => established,
+        established = setup.run(client, came) => established,
         order = handle.ordered(Order::is_now) => Err(NotEstablished::ordered(order)),
         () = sleep_until(began + shared.timeouts.setup) => Err(NotEstablished::setup_deadline()),
     };
     let Setup { client, place, .. } = setup;
     let established = match (established, client) {
-        (Ok(established), Some(client)) => established.relay(client, place, &node, &metrics, &shared),
+        (Ok(mut ready), Some(client)) => {
+            who.certificate = ready.certificate.take();
+            ready.relay(client, place, &node, &metrics, &shared)
+        }
         (Ok(_), None) => return,
         (Err(refused), client) => {
             if let Some(client) = client.filter(|_| refused.resets) {
@@ -128,9 +141,9 @@ pub(super) async fn relayed(established: Established, who: Who, port: u16, metri
     let open = Open { metrics, driver };
     let closed = relay.await;
     open.metrics.closed(closed.by, closed.why);
-    let Who { peer, via } = who;
+    let Who { peer, via, certificate } = who;
     let (by, why, via) = (closed.by.label(), closed.why.label(), via.map(tracing::field::display));
-    tracing::info!(port, %peer, via, by, why, seconds = began.elapsed().as_secs(), "connection closed");
+    tracing::info!(port, %peer, via, certificate, by, why, seconds = began.elapsed().as_secs(), "connection closed");
 }
 
 /// The gauges of one open connection.
@@ -165,7 +178,7 @@ impl Ready {
         metrics: &Arc<NodeMetrics>,
         shared: &Arc<Shared>,
     ) -> Established {
-        let Self { node: dialled, settled, family } = self;
+        let Self { node: dialled, settled, family, certificate: _ } = self;
         let conversation =
             Conversation::new(describe(&settled, node, family, shared), Arc::clone(&shared.surroundings));
         let driver =

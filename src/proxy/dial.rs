@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::stream::{Stream, set_options};
 use super::tls::NodeConnector;
+use super::tls::connector::Face;
 use crate::label::label_set;
 
 /// Whom to dial.
@@ -100,24 +101,29 @@ pub struct Dialer {
 }
 
 impl Dialer {
-    /// Connects within the deadline, TLS included.
+    /// Connects within the deadline, TLS included, in the gateway's own name.
     pub async fn dial(&self, target: &Target) -> Result<Stream, DialError> {
+        self.dial_as(target, self.tls.as_ref().map(NodeConnector::own)).await
+    }
+
+    /// The same as whom the face shows; plain where there is none.
+    pub async fn dial_as(&self, target: &Target, face: Option<Face>) -> Result<Stream, DialError> {
         let (address, after) = (target.address, self.deadline);
-        match timeout(after, self.connect(target)).await {
+        match timeout(after, connect(target, face)).await {
             Ok(connected) => connected,
             Err(_) => Err(DialError::Timeout { address, after }),
         }
     }
+}
 
-    async fn connect(&self, target: &Target) -> Result<Stream, DialError> {
-        let address = target.address;
-        let stream =
-            TcpStream::connect(address).await.map_err(|error| DialError::Connect { address, kind: error.kind() })?;
-        set_options(&stream);
-        let Some(tls) = &self.tls else { return Ok(Stream::Plain(stream)) };
-        match tls.connect(stream, &target.host).await {
-            Ok(stream) => Ok(Stream::Tls(Box::new(stream.into()))),
-            Err(error) => Err(DialError::Tls { address, text: error.to_string() }),
-        }
+async fn connect(target: &Target, face: Option<Face>) -> Result<Stream, DialError> {
+    let address = target.address;
+    let stream =
+        TcpStream::connect(address).await.map_err(|error| DialError::Connect { address, kind: error.kind() })?;
+    set_options(&stream);
+    let Some(face) = face else { return Ok(Stream::Plain(stream)) };
+    match face.connect(stream, &target.host).await {
+        Ok(stream) => Ok(Stream::Tls(Box::new(stream.into()))),
+        Err(error) => Err(DialError::Tls { address, text: error.to_string() }),
     }
 }

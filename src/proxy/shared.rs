@@ -20,6 +20,7 @@ use super::logins::Logins;
 use super::memory::Memory;
 use super::stages::Full;
 use super::tls::ClientAcceptor;
+use super::tls::client_auth::CertificateRefused;
 use super::{Closed, Refused, Why};
 use crate::config::{Timeouts, Views};
 use crate::label::Label;
@@ -54,6 +55,8 @@ pub struct Shared {
     /// Rows of nodes that are not served here, which clients were shown as they are.
     pub kept: Arc<Sightings>,
     pub client_tls: Option<ClientAcceptor>,
+    /// Who begins without TLS is served, too.
+    pub allows_plain: bool,
     pub dialer: Dialer,
     /// Turns of TLS handshakes at the same time: each costs a core about a millisecond, and relays must not starve.
     pub handshakes: Arc<Semaphore>,
@@ -84,10 +87,27 @@ impl Shared {
         }
     }
 
-    /// The line about a client with which no TLS is to be had.
-    pub fn cannot_speak_tls(&self, port: u16, peer: SocketAddr, error: &io::Error) {
+    /// The line and the count of a client with which no TLS is to be had; what it is counted as.
+    pub fn cannot_speak_tls(&self, port: u16, peer: SocketAddr, error: &io::Error) -> Refused {
+        if let Some(reason) = CertificateRefused::of(error) {
+            self.metrics.certificate_refused(reason);
+            if let Some(times) = self.refusals.say(Refused::ClientCertificate, Instant::now()) {
+                let reason = reason.label();
+                tracing::info!(port, %peer, reason, times, "refused by tls.clients.client_auth: {error}");
+            }
+            return Refused::ClientCertificate;
+        }
         if let Some(times) = self.refusals.say(Refused::Tls, Instant::now()) {
             tracing::info!(port, %peer, times, "no TLS with this client: {error}");
+        }
+        Refused::Tls
+    }
+
+    /// The same of one that is nobody at the nodes.
+    pub fn has_no_identity(&self, port: u16, peer: SocketAddr, certificate: Option<&str>) {
+        self.metrics.certificate_refused(CertificateRefused::NoIdentity);
+        if let Some(times) = self.refusals.say(Refused::NoIdentity, Instant::now()) {
+            tracing::info!(port, %peer, certificate, times, "refused: in none of tls.nodes.identities");
         }
     }
 
@@ -96,7 +116,9 @@ impl Shared {
         let tls = self.client_tls.is_some();
         let advice = match came {
             Came::Tls if !tls => "this port is plain: tls.clients is not set",
-            Came::Cql if tls => "this port speaks TLS alone: tls.clients is set",
+            Came::Cql if tls && !self.allows_plain => {
+                "this port speaks TLS alone: tls.clients is set, and tls.clients.plain is refused"
+            }
             Came::Http => "clients speak CQL here; metrics and health are at the admin address",
             Came::ProxyHeader if self.gate.reads_headers() => {
                 "a PROXY header is read only once, and only of those whom proxy_protocol.from lists"

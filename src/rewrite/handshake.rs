@@ -283,8 +283,18 @@ fn refuse(why: Refusal) -> Next {
     Next::Refuse { why, reply: Vec::new() }
 }
 
-/// ERROR 0x000A on the client's stream, in a version that it can read.
+/// ERROR 0x0100 in answer to the client's first frame (native_protocol_v5.spec §8).
+pub fn bad_credentials(frame: &[u8], text: &str) -> Vec<u8> {
+    AnyHeader::peek(frame).map(|header| error(header, error_code::BAD_CREDENTIALS, text)).unwrap_or_default()
+}
+
+/// ERROR 0x000A on the client's stream.
 fn protocol_error(header: AnyHeader, text: &str) -> Vec<u8> {
+    error(header, error_code::PROTOCOL_ERROR, text)
+}
+
+/// On the client's stream, in a version that it can read.
+fn error(header: AnyHeader, code: i32, text: &str) -> Vec<u8> {
     let version = Version::from_byte(header.version).unwrap_or(Version::V5);
     let header = Header {
         version: version.number() | 0x80,
@@ -293,7 +303,7 @@ fn protocol_error(header: AnyHeader, text: &str) -> Vec<u8> {
         opcode: Opcode::ERROR,
         length: 0,
     };
-    encode_frame(header, &message::Error { code: error_code::PROTOCOL_ERROR, message: text }.encode())
+    encode_frame(header, &message::Error { code, message: text }.encode())
 }
 
 #[cfg(test)]

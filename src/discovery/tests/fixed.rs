@@ -245,7 +245,7 @@ async fn nodes_are_probed_over_tls_by_a_certificate_that_is_trusted() {
         let made = rcgen::generate_simple_self_signed([address.ip().to_string()]).unwrap();
         let certificate = write(&format!("{name}.crt"), made.cert.pem());
         let key = write(&format!("{name}.key"), made.signing_key.serialize_pem());
-        let acceptor = ClientAcceptor::from_config(&ClientTls { certificate, key }).unwrap();
+        let acceptor = ClientAcceptor::from_config(&ClientTls::new(certificate, key)).unwrap();
         started.push(FakeNode::start_tls(&ring, address, acceptor).await);
     }
     let ca = directory.path().join("trusted.crt");

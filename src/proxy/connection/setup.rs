@@ -10,14 +10,18 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::metrics::NodeMetrics;
+use crate::proxy::came::Came;
 use crate::proxy::connections::{Order, Place};
 use crate::proxy::dial::{DialFailure, Target};
 use crate::proxy::relay::{ending, last_words};
 use crate::proxy::shared::{Shared, ordered};
 use crate::proxy::stages::{Full, Stage};
 use crate::proxy::stream::Stream;
+use crate::proxy::tls::acceptor::client_of;
+use crate::proxy::tls::connector::Face;
+use crate::proxy::tls::shown::Shown;
 use crate::proxy::{Closed, Refused, Why};
-use crate::rewrite::handshake::{Handshake, Next, Refusal, Settled};
+use crate::rewrite::handshake::{Handshake, Next, Refusal, Settled, bad_credentials};
 use crate::topology::{Node, NodeState};
 
 /// Bytes asked of a socket at once while a connection is set up.
@@ -98,55 +102,83 @@ pub(super) struct Ready {
     pub(super) node: Side,
     pub(super) settled: Settled,
     pub(super) family: std::net::IpAddr,
+    /// Whom the client's certificate names.
+    pub(super) certificate: Option<Box<str>>,
 }
 
 impl Setup<'_> {
-    pub(super) async fn run(&mut self, client: TcpStream) -> Result<Ready, NotEstablished> {
+    pub(super) async fn run(&mut self, client: TcpStream, came: Came) -> Result<Ready, NotEstablished> {
         let family = client.local_addr().map_err(|_| NotEstablished::client_ended(Why::Gone))?.ip();
-        let stream = self.accept(client).await?;
+        let (stream, shown) = self.accept(client, came).await?;
         self.move_to(Stage::Setup)?;
         let client = self.client.insert(Side::new(stream));
         let mut handshake = Handshake::default();
         let first = first_frame(client, &mut handshake, self.shared.linger).await?;
         self.place.could_be_established().map_err(|full| NotEstablished::no_place(full, self.shared))?;
-        let mut node = Side::new(self.dial().await?);
+        let certificate = shown.as_ref().map(|shown| shown.name().into_boxed_str());
+        let face = self.face(shown, &first).await?;
+        let mut node = Side::new(self.dial(face).await?);
         node.write(&first)
             .await
             .map_err(|error| NotEstablished::reset(Refused::DialFailed, Closed::node(ending(&error))))?;
         let settled = self.negotiate(&mut node, &mut handshake).await?;
-        Ok(Ready { node, settled, family })
+        Ok(Ready { node, settled, family, certificate })
     }
 
     pub(super) fn move_to(&mut self, stage: Stage) -> Result<(), NotEstablished> {
         self.place.move_to(stage).map_err(|full| NotEstablished::no_place(full, self.shared))
     }
 
-    pub(super) async fn accept(&mut self, client: TcpStream) -> Result<Stream, NotEstablished> {
+    /// The client's stream, and what its certificate says.
+    pub(super) async fn accept(
+        &mut self,
+        client: TcpStream,
+        came: Came,
+    ) -> Result<(Stream, Option<Shown>), NotEstablished> {
         let shared = self.shared;
-        let Some(acceptor) = &shared.client_tls else { return Ok(Stream::Plain(client)) };
+        let Some(acceptor) = &shared.client_tls else { return Ok((Stream::Plain(client), None)) };
+        if shared.allows_plain && came != Came::Tls {
+            return Ok((Stream::Plain(client), None));
+        }
         self.move_to(Stage::Tls)?;
         match acceptor.accept(client, &shared.handshakes).await {
-            Ok(tls) => Ok(Stream::Tls(Box::new(tls.into()))),
-            Err(error) => {
-                // What is no TLS, or none that suits, the gateway ends; else the client left.
-                let closed = match ending(&error) {
-                    why @ Why::Tls => {
-                        shared.cannot_speak_tls(self.node.port, self.peer, &error);
-                        Closed::gateway(why)
-                    }
-                    why => Closed::client(why),
-                };
-                Err(NotEstablished::new(Refused::Tls, closed))
+            Ok(tls) => {
+                let shown = client_of(&tls);
+                Ok((Stream::Tls(Box::new(tls.into())), shown))
             }
+            // What is no TLS, or none that suits, the gateway ends; else the client left.
+            Err(error) => Err(match ending(&error) {
+                why @ Why::Tls => {
+                    let reason = shared.cannot_speak_tls(self.node.port, self.peer, &error);
+                    NotEstablished::new(reason, Closed::gateway(why))
+                }
+                why => NotEstablished::new(Refused::Tls, Closed::client(why)),
+            }),
         }
     }
 
+    /// As whom the client's node is dialled. Who is nobody there is told so.
+    async fn face(&mut self, shown: Option<Shown>, first: &[u8]) -> Result<Option<Face>, NotEstablished> {
+        let Some(tls) = &self.shared.dialer.tls else { return Ok(None) };
+        if let Some(face) = tls.of_client(shown.as_ref()) {
+            return Ok(Some(face));
+        }
+        self.shared.has_no_identity(self.node.port, self.peer, shown.as_ref().map(Shown::name).as_deref());
+        if let Some(client) = &mut self.client {
+            let reply = bad_credentials(first, "cqlgate: no identity at the nodes for this client's certificate");
+            if client.write(&reply).await.is_ok() {
+                last_words(&mut client.stream, self.shared.linger).await;
+            }
+        }
+        Err(NotEstablished::new(Refused::NoIdentity, Closed::gateway(Refused::NoIdentity)))
+    }
+
     /// Connects to the node where it lives now. A failure resets the client at once, so that its driver tries the next node.
-    pub(super) async fn dial(&self) -> Result<Stream, NotEstablished> {
+    pub(super) async fn dial(&self, face: Option<Face>) -> Result<Stream, NotEstablished> {
         let (node, shared) = (self.node, self.shared);
         let began = Instant::now();
         let target = Target { address: node.address, host: node.host_name() };
-        let failure = match shared.dialer.dial(&target).await {
+        let failure = match shared.dialer.dial_as(&target, face).await {
             Ok(stream) => {
                 self.metrics.dial_seconds.observe(began.elapsed().as_secs_f64());
                 let lives = shared

@@ -97,6 +97,7 @@ async fn relay_of(version: Version, logged_in: bool) -> Ends {
         sightings: Arc::default(),
         kept: Arc::default(),
         client_tls: None,
+        allows_plain: true,
         dialer: Dialer { deadline: HALF_CLOSED, tls: None },
         handshakes: Arc::new(tokio::sync::Semaphore::new(1)),
         logins: Logins::new(config::Logins::default()),
@@ -276,7 +277,7 @@ async fn a_panic_in_one_connection_ends_that_connection_and_leaves_nothing_behin
     let established = Established { relay: Box::new(relay), driver };
     let peer = client.local_addr().unwrap();
     let task =
-        shared.tasks.spawn(relayed(established, Who { peer, via: None }, 9042, Arc::clone(&metrics), Instant::now()));
+        shared.tasks.spawn(relayed(established, Who { peer, via: None, certificate: None }, 9042, Arc::clone(&metrics), Instant::now()));
     assert_eq!(shared.connections.taken(Stage::Established), 1);
     let register = encode_frame(
         Header { version: 4, flags: Flags(0), stream: 1, opcode: Opcode::REGISTER, length: 0 },

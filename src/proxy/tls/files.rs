@@ -16,7 +16,8 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
-use super::pem::{Shown, TlsError};
+use super::pem::TlsError;
+use super::shown::Shown;
 use super::{ClientAcceptor, NodeConnector};
 use crate::config::{ClientTls, NodeTls};
 use crate::label::{Label, label_set};
@@ -47,7 +48,7 @@ type Reload = Box<dyn Fn() -> Result<(), TlsError> + Send>;
 pub struct Followed {
     side: Side,
     paths: Vec<PathBuf>,
-    certificate: Option<PathBuf>,
+    certificates: Vec<PathBuf>,
     reload: Reload,
     seed: RandomState,
     /// What they held when they were used last, and when they could not be.
@@ -71,16 +72,19 @@ impl Followed {
     /// # Errors
     /// Names the file and what is wrong with it.
     pub fn clients(tls: &ClientTls) -> Result<(Self, ClientAcceptor), TlsError> {
-        let (paths, tls) = (vec![tls.certificate.clone(), tls.key.clone()], tls.clone());
+        let auth = &tls.client_auth;
+        let others = auth.ca.iter().chain(&auth.crl).cloned();
+        let (paths, tls): (Vec<PathBuf>, _) =
+            ([&tls.certificate, &tls.key].into_iter().cloned().chain(others).collect(), tls.clone());
         // Before they are used: what changes meanwhile is news at the first look.
-        let (seed, certificate) = (RandomState::new(), Some(tls.certificate.clone()));
+        let (seed, certificates) = (RandomState::new(), vec![tls.certificate.clone()]);
         let used = content(&seed, &paths);
         let acceptor = ClientAcceptor::from_config(&tls)?;
         let reload: Reload = Box::new({
             let acceptor = acceptor.clone();
             move || acceptor.reload(&tls)
         });
-        Ok((Self { side: Side::Clients, paths, certificate, reload, seed, used, bad: None }, acceptor))
+        Ok((Self { side: Side::Clients, paths, certificates, reload, seed, used, bad: None }, acceptor))
     }
 
     /// What nodes see, and by what they are verified.
@@ -89,14 +93,17 @@ impl Followed {
     /// Names the file and what is wrong with it.
     pub fn nodes(tls: &NodeTls) -> Result<(Self, NodeConnector), TlsError> {
         let (tls, seed) = (tls.clone(), RandomState::new());
-        let paths: Vec<PathBuf> = [&tls.ca, &tls.certificate, &tls.key].into_iter().flatten().cloned().collect();
-        let (used, certificate) = (content(&seed, &paths), tls.certificate.clone());
+        let certificates: Vec<PathBuf> =
+            tls.certificate.iter().chain(tls.identities.iter().map(|identity| &identity.certificate)).cloned().collect();
+        let keys = tls.key.iter().chain(tls.identities.iter().map(|identity| &identity.key)).cloned();
+        let paths: Vec<PathBuf> = tls.ca.iter().cloned().chain(certificates.clone()).chain(keys).collect();
+        let used = content(&seed, &paths);
         let connector = NodeConnector::from_config(&tls)?;
         let reload: Reload = Box::new({
             let connector = connector.clone();
             move || connector.reload(&tls)
         });
-        Ok((Self { side: Side::Nodes, paths, certificate, reload, seed, used, bad: None }, connector))
+        Ok((Self { side: Side::Nodes, paths, certificates, reload, seed, used, bad: None }, connector))
     }
 
     /// Takes what the files hold, if that is not what is used already. Blocks.
@@ -123,9 +130,9 @@ impl Followed {
         }
     }
 
-    /// When the certificate ends that the file holds, as Unix time in seconds.
+    /// When the first of the certificates ends that the files hold, as Unix time in seconds.
     fn expiry(&self) -> Option<i64> {
-        Some(Shown::read(self.certificate.as_deref()?).ok()?.ends)
+        self.certificates.iter().filter_map(|path| Some(Shown::read(path).ok()?.ends)).min()
     }
 
     /// A look, and when the certificate ends that was taken. Blocks.
@@ -163,7 +170,7 @@ impl Followed {
         let left = expiry.saturating_sub(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
         if left < i64::try_from(SOON.as_secs()).unwrap_or(i64::MAX) {
             let (side, hours) = (self.side.label(), left / 3600);
-            warn!(side, hours, "the certificate ends soon, or has ended");
+            warn!(side, hours, "a certificate ends soon, or has ended");
         }
     }
 }

@@ -1,16 +1,16 @@
 //! Certificates, keys and CAs from PEM files, and what can be wrong with them. The text of a key never gets into an error.
 
 use std::io;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{InconsistentKeys, RootCertStore};
+use rustls::{CertificateError, RootCertStore};
 use rustls_pki_types::pem::{self, PemObject};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use x509_parser::extensions::GeneralName;
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+
+use super::shown;
 
 /// Why TLS cannot be set up. Every file is named.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -23,6 +23,10 @@ pub enum TlsError {
     NoCertificate { path: PathBuf },
     #[error("{}: certificate {position} of the file: {what}", path.display())]
     BadCertificate { path: PathBuf, position: usize, what: rustls::Error },
+    #[error("{}: no certificate revocation list in it (BEGIN X509 CRL)", path.display())]
+    NoRevocationList { path: PathBuf },
+    #[error("{}: {what}", path.display())]
+    BadRevocationList { path: PathBuf, what: String },
     #[error("{}: no private key in it (BEGIN PRIVATE KEY, RSA PRIVATE KEY or EC PRIVATE KEY)", path.display())]
     NoKey { path: PathBuf },
     #[error("{}: the private key is encrypted; write it without a password (openssl pkey)", path.display())]
@@ -31,6 +35,8 @@ pub enum TlsError {
     BadKey { path: PathBuf, what: rustls::Error },
     #[error("{}: the key does not match the certificate {}", key.display(), certificate.display())]
     KeyMismatch { certificate: PathBuf, key: PathBuf },
+    #[error("without a CA file no certificate of a client can be verified")]
+    ClientCaMissing,
     #[error("without a CA file nodes can only be verified with `verify: off`")]
     CaMissing,
     #[error("a certificate needs its key and a key its certificate")]
@@ -52,66 +58,17 @@ pub fn read_certified_key(
         .key_provider
         .load_private_key(read_key(key)?)
         .map_err(|what| TlsError::BadKey { path: key.to_owned(), what })?;
-    let certified = CertifiedKey::new(chain, signer);
-    match certified.keys_match() {
-        Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => {
-            Ok(Arc::new(SingleCertAndKey::from(certified)))
-        }
-        Err(rustls::Error::InconsistentKeys(_)) => {
-            Err(TlsError::KeyMismatch { certificate: certificate.to_owned(), key: key.to_owned() })
-        }
-        Err(what) => Err(TlsError::BadCertificate { path: certificate.to_owned(), position: 1, what }),
+    // By what the certificate says, for rustls cannot parse one of X.509 version 1, which clients may take all the same.
+    let of_certificate = chain.first().and_then(|first| shown::public_key(first));
+    let of_certificate = of_certificate.ok_or_else(|| TlsError::BadCertificate {
+        path: certificate.to_owned(),
+        position: 1,
+        what: CertificateError::BadEncoding.into(),
+    })?;
+    if signer.public_key().is_some_and(|of_key| of_key != of_certificate) {
+        return Err(TlsError::KeyMismatch { certificate: certificate.to_owned(), key: key.to_owned() });
     }
-}
-
-/// What a certificate says of itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shown {
-    /// When it ends, as Unix time in seconds.
-    pub ends: i64,
-    /// The DNS names and the addresses that it is for (RFC 5280 §4.2.1.6).
-    pub names: Vec<String>,
-    pub addresses: Vec<IpAddr>,
-}
-
-impl Shown {
-    /// The first certificate of the file.
-    ///
-    /// # Errors
-    /// Names the file and what is wrong with it.
-    pub fn read(path: &Path) -> Result<Self, TlsError> {
-        let chain = read_certificates(path)?;
-        let parsed = chain.first().and_then(|first| x509_parser::parse_x509_certificate(first).ok());
-        let malformed = || TlsError::Malformed { path: path.to_owned(), what: "its certificate cannot be parsed" };
-        let (_, certificate) = parsed.ok_or_else(malformed)?;
-        let mut shown =
-            Self { ends: certificate.validity().not_after.timestamp(), names: Vec::new(), addresses: Vec::new() };
-        let alternative = certificate.subject_alternative_name().ok().flatten();
-        for name in alternative.iter().flat_map(|extension| &extension.value.general_names) {
-            match name {
-                GeneralName::DNSName(name) => shown.names.push((*name).to_owned()),
-                GeneralName::IPAddress(bytes) => shown.addresses.extend(address(bytes)),
-                _ => {}
-            }
-        }
-        Ok(shown)
-    }
-
-    /// Whether it is for this DNS name; one that begins with `*.` is for all names of one label more (RFC 6125 §6.4.3).
-    pub fn is_for(&self, name: &str) -> bool {
-        let name = name.strip_suffix('.').unwrap_or(name);
-        let parent = name.split_once('.').map(|(_, parent)| parent);
-        let is_it = |shown: &String| match shown.strip_prefix("*.") {
-            Some(of) => parent.is_some_and(|parent| parent.eq_ignore_ascii_case(of)),
-            None => shown.eq_ignore_ascii_case(name),
-        };
-        self.names.iter().any(is_it)
-    }
-}
-
-fn address(bytes: &[u8]) -> Option<IpAddr> {
-    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
-    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
+    Ok(Arc::new(SingleCertAndKey::from(CertifiedKey::new(chain, signer))))
 }
 
 /// Reads every certificate of the file as a CA.
@@ -123,12 +80,23 @@ pub fn read_roots(path: &Path) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+/// Every certificate of the file, in DER; one at least.
+pub fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let text = read(path)?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     match found {
         Ok(certificates) if certificates.is_empty() => Err(TlsError::NoCertificate { path: path.to_owned() }),
         Ok(certificates) => Ok(certificates),
+        Err(error) => Err(malformed(path, &error)),
+    }
+}
+
+/// Every certificate revocation list of the file; one at least.
+pub fn read_revocations(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+    let found: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&read(path)?).collect();
+    match found {
+        Ok(lists) if lists.is_empty() => Err(TlsError::NoRevocationList { path: path.to_owned() }),
+        Ok(lists) => Ok(lists),
         Err(error) => Err(malformed(path, &error)),
     }
 }

@@ -5,18 +5,26 @@ use std::io::ErrorKind;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
-use rcgen::{BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, IsCa, KeyPair, PKCS_RSA_SHA256};
-use rustls::ProtocolVersion;
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose, PKCS_RSA_SHA256,
+};
+use rustls::{ProtocolVersion, ServerConfig};
 use rustls::server::WebPkiClientVerifier;
+use std::io;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 
+use super::acceptor::client_of;
+use super::connector::Face;
+use super::shown::Shown;
 use super::*;
+use crate::config::{ClientTls, NodeTls, Verify};
 
 /// A CA, and a directory for what it signs. All carry one name: a stranger is told by its key alone.
 pub(super) struct Authority {
-    issuer: CertifiedIssuer<'static, KeyPair>,
+    pub(super) issuer: CertifiedIssuer<'static, KeyPair>,
     dir: TempDir,
 }
 
@@ -24,11 +32,12 @@ impl Authority {
     pub(in crate::proxy::tls) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         Self { issuer, dir: tempfile::tempdir().unwrap() }
     }
 
-    fn write(&self, file: &str, text: &str) -> PathBuf {
+    pub(super) fn write(&self, file: &str, text: &str) -> PathBuf {
         let path = self.dir.path().join(file);
         fs::write(&path, text).unwrap();
         path
@@ -42,7 +51,7 @@ impl Authority {
     pub(in crate::proxy::tls) fn server(&self, name: &str) -> ClientTls {
         let key = KeyPair::generate().unwrap();
         let certificate = self.sign(name, &key).pem();
-        ClientTls { certificate: self.write("tls.crt", &certificate), key: self.write("tls.key", &key.serialize_pem()) }
+        ClientTls::new(self.write("tls.crt", &certificate), self.write("tls.key", &key.serialize_pem()))
     }
 
     /// The same that ends with a year.
@@ -51,36 +60,53 @@ impl Authority {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         params.not_after = rcgen::date_time_ymd(year, 1, 1);
         let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
-        ClientTls { certificate: self.write("tls.crt", &certificate), key: self.write("tls.key", &key.serialize_pem()) }
+        ClientTls::new(self.write("tls.crt", &certificate), self.write("tls.key", &key.serialize_pem()))
     }
 
     pub(in crate::proxy::tls) fn trusted(&self, verify: Verify) -> NodeTls {
         let ca = Some(self.write("ca.crt", &self.issuer.pem()));
-        NodeTls { ca, verify, server_name: None, certificate: None, key: None }
+        NodeTls { ca, verify, ..NodeTls::default() }
     }
 }
 
 /// Dials a server with `server`'s certificate as `host` and exchanges a few bytes.
 pub(super) async fn connect(server: &ClientAcceptor, node: &NodeTls, host: &str) -> io::Result<ProtocolVersion> {
-    let connector = NodeConnector::from_config(node).unwrap();
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    let address = listener.local_addr()?;
+    meet(server, node, host).await.1
+}
+
+/// What becomes of it on both sides; the server's is whom it has seen.
+pub(super) async fn meet(
+    server: &ClientAcceptor,
+    node: &NodeTls,
+    host: &str,
+) -> (io::Result<Option<Shown>>, io::Result<ProtocolVersion>) {
+    meet_as(server, &NodeConnector::from_config(node).unwrap().own(), host).await
+}
+
+pub(super) async fn meet_as(
+    server: &ClientAcceptor,
+    face: &Face,
+    host: &str,
+) -> (io::Result<Option<Shown>>, io::Result<ProtocolVersion>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
     let server = async {
         let mut tls = server.accept(listener.accept().await?.0, &Arc::new(Semaphore::new(1))).await?;
         let mut request = [0; 7];
         tls.read_exact(&mut request).await?;
         tls.write_all(&request).await?;
-        tls.shutdown().await
+        tls.shutdown().await?;
+        Ok(client_of(&tls))
     };
     let client = async {
-        let mut tls = connector.connect(TcpStream::connect(address).await?, host).await?;
+        let mut tls = face.connect(TcpStream::connect(address).await?, host).await?;
         tls.write_all(b"OPTIONS").await?;
         let mut response = Vec::new();
         tls.read_to_end(&mut response).await?;
         assert_eq!(response, b"OPTIONS");
         Ok(tls.get_ref().1.protocol_version().unwrap())
     };
-    tokio::join!(server, client).1
+    tokio::join!(server, client)
 }
 
 async fn check(authority: &Authority, certified: &str, node: NodeTls, host: &str, expected: Result<(), &str>) {
@@ -125,7 +151,7 @@ async fn ca_wants_the_chain_and_no_name() {
 
 #[tokio::test]
 async fn off_takes_any_certificate_and_needs_no_ca() {
-    let off = NodeTls { ca: None, verify: Verify::Off, server_name: None, certificate: None, key: None };
+    let off = NodeTls { verify: Verify::Off, ..NodeTls::default() };
     check(&Authority::new(), "node-0.example", off, "127.0.0.1", Ok(())).await;
 }
 
@@ -209,7 +235,8 @@ async fn records_of_one_byte_arrive_and_a_flood_of_key_updates_ends_the_connecti
     let dialled = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let turns = Arc::new(Semaphore::new(1));
     let accepted = listener.accept().await.unwrap().0;
-    let (server, client) = tokio::join!(acceptor.accept(accepted, &turns), connector.connect(dialled, "127.0.0.1"));
+    let face = connector.own();
+    let (server, client) = tokio::join!(acceptor.accept(accepted, &turns), face.connect(dialled, "127.0.0.1"));
     let (mut server, mut client) = (server.unwrap(), client.unwrap());
     for byte in 0..200 {
         client.write_all(&[byte]).await.unwrap();
@@ -247,7 +274,7 @@ async fn plain_text_is_refused_on_both_sides() {
     let dialled = TcpStream::connect(address).await.unwrap();
     let mut plain = listener.accept().await.unwrap().0;
     plain.write_all(&options).await.unwrap();
-    let refused = connector.connect(dialled, "127.0.0.1").await;
+    let refused = connector.own().connect(dialled, "127.0.0.1").await;
     assert_eq!(refused.unwrap_err().kind(), ErrorKind::InvalidData);
 }
 
@@ -270,14 +297,14 @@ async fn shows_its_own_certificate_to_a_node_that_requires_one() {
 }
 
 fn acceptor_error(certificate: &Path, key: &Path) -> TlsError {
-    let tls = ClientTls { certificate: certificate.to_path_buf(), key: key.to_path_buf() };
+    let tls = ClientTls::new(certificate.to_path_buf(), key.to_path_buf());
     ClientAcceptor::from_config(&tls).err().unwrap()
 }
 
 #[test]
 fn errors_name_the_file_and_what_is_wrong() {
     let authority = Authority::new();
-    let ClientTls { certificate, key } = authority.server("127.0.0.1");
+    let ClientTls { certificate, key, .. } = authority.server("127.0.0.1");
     let missing = PathBuf::from("/nonexistent/tls.crt");
     assert_eq!(
         acceptor_error(&missing, &key),
@@ -324,7 +351,7 @@ fn keys_may_be_pkcs8_pkcs1_or_sec1() {
         let bare = pem_of(label, inside_pkcs8(&key.serialize_der()));
         for text in [pkcs8, bare] {
             let key = authority.write("tls.key", &text);
-            let tls = ClientTls { certificate: certificate.clone(), key };
+            let tls = ClientTls::new(certificate.clone(), key);
             assert!(ClientAcceptor::from_config(&tls).is_ok(), "{label}");
         }
     }
@@ -341,7 +368,7 @@ fn inside_pkcs8(der: &[u8]) -> &[u8] {
 }
 
 /// Tag, content and rest of the first DER element.
-fn tlv(der: &[u8]) -> (u8, &[u8], &[u8]) {
+pub(super) fn tlv(der: &[u8]) -> (u8, &[u8], &[u8]) {
     let (length, head) = match der[1] {
         short @ 0..=0x7F => (usize::from(short), 2),
         long => {
@@ -352,7 +379,7 @@ fn tlv(der: &[u8]) -> (u8, &[u8], &[u8]) {
     (der[0], &der[head..head + length], &der[head + length..])
 }
 
-fn pem_of(label: &str, der: &[u8]) -> String {
+pub(super) fn pem_of(label: &str, der: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
     for chunk in der.chunks(3) {

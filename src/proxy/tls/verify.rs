@@ -1,57 +1,148 @@
-//! How much of a node's certificate is looked at when it is less than everything ([`crate::config::Verify`]). Everything,
-//! `Full`, is rustls's own verifier, and never this one.
+//! Whether a node is who it should be, as far as [`crate::config::Verify`] wants to know.
+//!
+//! A certificate that stands in the CA file byte for byte is trusted as it is: possession of its key and its dates are looked at; chain,
+//! usage and name are not. So people list one certificate for all nodes, or each node's own, which Java and OpenSSL take as well, and of
+//! which webpki takes neither: it refuses a CA's certificate in a server's place, and cannot parse X.509 version 1 at all.
 
 use std::fmt;
 use std::sync::Arc;
 
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+    verify_tls13_signature_with_raw_key,
+};
 use rustls::server::ParsedCertificate;
-use rustls::{DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{
+    CertificateError, DigitallySignedStruct, Error, OtherError, PeerMisbehaved, RootCertStore, SignatureScheme,
+};
+use rustls_pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
+use webpki::RawPublicKeyEntity;
 
-/// A verifier that asks for no name.
-pub struct Nameless {
-    roots: Option<RootCertStore>,
-    provider: Arc<CryptoProvider>,
+use super::pem::{self, TlsError};
+use super::shown::{Shown, public_key};
+use crate::config::{NodeTls, Verify};
+
+/// A certificate of X.509 version 1 where only its listing could make it trusted.
+#[derive(thiserror::Error)]
+#[error(
+    "the certificate of {name:?} is of X.509 version 1, which cannot say what it is for: sign it anew with an extension file \
+     (openssl x509 -req -extfile){otherwise}"
+)]
+pub struct VersionOne {
+    name: String,
+    otherwise: &'static str,
 }
 
-impl Nameless {
-    /// `verify: ca`: signed by one of the CAs and valid today, whatever name it carries. For clusters whose certificates name
-    /// the cluster and not the node.
-    pub fn chain_only(roots: RootCertStore, provider: Arc<CryptoProvider>) -> Self {
-        Self { roots: Some(roots), provider }
-    }
-
-    /// `verify: off`: encrypted, to whoever answers. Signatures are not looked at either: without a certificate to trust they
-    /// prove nothing, and keytool's X.509 v1 certificates could not even be parsed.
-    pub fn nothing(provider: Arc<CryptoProvider>) -> Self {
-        Self { roots: None, provider }
-    }
-}
-
-impl fmt::Debug for Nameless {
+/// As rustls shows it in a line.
+impl fmt::Debug for VersionOne {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Nameless").field("roots", &self.roots.as_ref().map(RootCertStore::len)).finish()
+        fmt::Display::fmt(self, f)
     }
 }
 
-impl ServerCertVerifier for Nameless {
+impl VersionOne {
+    /// `otherwise`: what else helps.
+    pub(super) fn error(shown: &Shown, otherwise: &'static str) -> Error {
+        CertificateError::Other(OtherError(Arc::new(Self { name: shown.name(), otherwise }))).into()
+    }
+}
+
+/// Verifies nodes.
+#[derive(Debug)]
+pub struct Nodes {
+    /// What the CA file holds.
+    listed: Vec<CertificateDer<'static>>,
+    others: Others,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+/// How those are looked at that are not listed.
+enum Others {
+    /// Chain and name.
+    Full(Arc<WebPkiServerVerifier>),
+    /// `verify: ca`: signed by one of the CAs and valid today, whatever name it carries. For clusters whose certificates name the
+    /// cluster and not the node.
+    Chain(RootCertStore),
+    /// `verify: off`: encrypted, to whoever answers. Signatures are not looked at either: without a certificate to trust they prove
+    /// nothing.
+    Nothing,
+}
+
+impl fmt::Debug for Others {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full(_) => "Full",
+            Self::Chain(_) => "Chain",
+            Self::Nothing => "Nothing",
+        })
+    }
+}
+
+impl Nodes {
+    /// # Errors
+    /// Names the CA file and what is wrong with it, or says that it is missing.
+    pub(super) fn new(tls: &NodeTls, provider: &Arc<CryptoProvider>) -> Result<Self, TlsError> {
+        let algorithms = provider.signature_verification_algorithms;
+        let ca = match (&tls.ca, tls.verify) {
+            (_, Verify::Off) => return Ok(Self { listed: Vec::new(), others: Others::Nothing, algorithms }),
+            (Some(ca), _) => ca,
+            (None, _) => return Err(TlsError::CaMissing),
+        };
+        let roots = pem::read_roots(ca)?;
+        let others = if tls.verify == Verify::Full {
+            let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
+            Others::Full(builder.build().map_err(|error| Error::General(error.to_string()))?)
+        } else {
+            Others::Chain(roots)
+        };
+        Ok(Self { listed: pem::read_certificates(ca)?, others, algorithms })
+    }
+
+    /// The key of a certificate that is listed.
+    fn listed_key(&self, certificate: &CertificateDer<'_>) -> Option<SubjectPublicKeyInfoDer<'static>> {
+        let is_listed = self.listed.iter().any(|listed| listed == certificate);
+        is_listed.then(|| public_key(certificate)).flatten()
+    }
+}
+
+impl ServerCertVerifier for Nodes {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        if let Some(roots) = &self.roots {
-            let end_entity = ParsedCertificate::try_from(end_entity)?;
-            let algorithms = self.provider.signature_verification_algorithms.all;
-            verify_server_cert_signed_by_trust_anchor(&end_entity, roots, intermediates, now, algorithms)?;
+        if matches!(self.others, Others::Nothing) {
+            return Ok(ServerCertVerified::assertion());
         }
-        Ok(ServerCertVerified::assertion())
+        let shown = Shown::of(end_entity).ok_or(CertificateError::BadEncoding)?;
+        if self.listed_key(end_entity).is_some() {
+            let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+            return match now {
+                _ if now < shown.begins => Err(CertificateError::NotValidYet.into()),
+                _ if now > shown.ends => Err(CertificateError::Expired.into()),
+                _ => Ok(ServerCertVerified::assertion()),
+            };
+        }
+        if shown.is_version_1 {
+            return Err(VersionOne::error(&shown, ", or list it, as it is, in tls.nodes.ca"));
+        }
+        match &self.others {
+            Others::Full(full) => {
+                full.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+            }
+            Others::Chain(roots) => {
+                let end_entity = ParsedCertificate::try_from(end_entity)?;
+                verify_server_cert_signed_by_trust_anchor(&end_entity, roots, intermediates, now, self.algorithms.all)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            Others::Nothing => Ok(ServerCertVerified::assertion()),
+        }
     }
 
     fn verify_tls12_signature(
@@ -60,10 +151,11 @@ impl ServerCertVerifier for Nameless {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        if self.roots.is_none() {
-            return Ok(HandshakeSignatureValid::assertion());
+        match self.listed_key(cert) {
+            _ if matches!(self.others, Others::Nothing) => Ok(HandshakeSignatureValid::assertion()),
+            Some(key) => verify_tls12_signature_with_raw_key(message, &key, dss, &self.algorithms),
+            None => verify_tls12_signature(message, cert, dss, &self.algorithms),
         }
-        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -72,13 +164,35 @@ impl ServerCertVerifier for Nameless {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        if self.roots.is_none() {
-            return Ok(HandshakeSignatureValid::assertion());
+        match self.listed_key(cert) {
+            _ if matches!(self.others, Others::Nothing) => Ok(HandshakeSignatureValid::assertion()),
+            Some(key) => verify_tls13_signature_with_raw_key(message, &key, dss, &self.algorithms),
+            None => verify_tls13_signature(message, cert, dss, &self.algorithms),
         }
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.algorithms.supported_schemes()
     }
 }
+
+/// As rustls does it for TLS 1.3. In TLS 1.2 a scheme names no curve, and any of its algorithms may be the one (RFC 5246 §7.4.1.4.1).
+fn verify_tls12_signature_with_raw_key(
+    message: &[u8],
+    key: &SubjectPublicKeyInfoDer<'_>,
+    dss: &DigitallySignedStruct,
+    algorithms: &WebPkiSupportedAlgorithms,
+) -> Result<HandshakeSignatureValid, Error> {
+    let of_scheme = algorithms.mapping.iter().find(|(scheme, _)| *scheme == dss.scheme).map(|(_, algorithms)| *algorithms);
+    let of_scheme = of_scheme.ok_or(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme)?;
+    let key = RawPublicKeyEntity::try_from(key).map_err(|_| CertificateError::BadEncoding)?;
+    let is_signed = |algorithm| key.verify_signature(algorithm, message, dss.signature()).is_ok();
+    if of_scheme.iter().any(|algorithm| is_signed(*algorithm)) {
+        Ok(HandshakeSignatureValid::assertion())
+    } else {
+        Err(CertificateError::BadSignature.into())
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;

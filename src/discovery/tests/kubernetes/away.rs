@@ -201,7 +201,7 @@ fn certified(folder: &std::path::Path, name: &str) -> ClientTls {
         std::fs::write(&path, text).unwrap();
         path
     };
-    ClientTls { certificate: write("crt", made.cert.pem()), key: write("key", made.signing_key.serialize_pem()) }
+    ClientTls::new(write("crt", made.cert.pem()), write("key", made.signing_key.serialize_pem()))
 }
 
 #[tokio::test]
@@ -235,7 +235,7 @@ async fn tls_to_a_node_wants_the_name_of_its_pod() {
     let connector = NodeConnector::from_config(config.tls.nodes.as_ref().unwrap()).unwrap();
     let dial = async |node: &Node, host: &str| {
         let tcp = tokio::net::TcpStream::connect(node.address).await.unwrap();
-        connector.connect(tcp, host).await.map(drop).map_err(|error| error.to_string())
+        connector.own().connect(tcp, host).await.map(drop).map_err(|error| error.to_string())
     };
     assert_eq!(dial(&node, &node.host_name()).await, Ok(()));
     // It carries the name alone.

@@ -85,7 +85,7 @@ async fn the_links_of_a_mounted_secret_are_followed() {
     for file in ["tls.crt", "tls.key"] {
         symlink(format!("..data/{file}"), at(file)).unwrap();
     }
-    let mut server = Server::of(&ClientTls { certificate: at("tls.crt"), key: at("tls.key") });
+    let mut server = Server::of(&ClientTls::new(at("tls.crt"), at("tls.key")));
     fill("..second", &new.server("127.0.0.1"));
     symlink("..second", at("..data_tmp")).unwrap();
     fs::rename(at("..data_tmp"), at("..data")).unwrap();
@@ -121,7 +121,7 @@ async fn handshake(acceptor: &ClientAcceptor, connector: &NodeConnector) -> io::
         tls.shutdown().await
     };
     let client = async {
-        let mut tls = connector.connect(TcpStream::connect(address).await?, "127.0.0.1").await?;
+        let mut tls = connector.own().connect(TcpStream::connect(address).await?, "127.0.0.1").await?;
         // The tickets come with what is read.
         tls.read_to_end(&mut Vec::new()).await?;
         tls.get_ref().1.handshake_kind().ok_or_else(|| io::ErrorKind::Other.into())
