@@ -49,6 +49,7 @@ pub struct Metrics {
     lifecycle: IntGaugeVec,
     tls_reloads: IntCounterVec,
     tls_expiry: IntGaugeVec,
+    revocations_expiry: IntGauge,
     certificates_refused: IntCounterVec,
     contact_point_failures: IntCounterVec,
     /// Bytes of frames held whole, over all connections.
@@ -147,6 +148,11 @@ impl Metrics {
                 "cqlgate_tls_certificate_expiry_timestamp_seconds",
                 "When the gateway's own certificate ends that clients or nodes see.",
                 &["side"],
+            ),
+            revocations_expiry: gauge(
+                r,
+                "cqlgate_tls_revocation_list_expiry_timestamp_seconds",
+                "When the first of the lists of revoked client certificates is too old; 0 without one.",
             ),
             certificates_refused: counters(
                 r,
@@ -333,6 +339,11 @@ impl Metrics {
     /// When the certificate that a side sees ends: Unix time in seconds.
     pub fn set_tls_expiry(&self, side: impl Label, expiry: i64) {
         self.tls_expiry.with_label_values(&[side.label()]).set(expiry);
+    }
+
+    /// When the first list of what is revoked is too old: Unix time in seconds.
+    pub fn set_revocations_expiry(&self, expiry: i64) {
+        self.revocations_expiry.set(expiry);
     }
 
     /// Which of its phases the process is in.

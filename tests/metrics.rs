@@ -14,6 +14,7 @@ use cqlgate::label::{Label, LabelSet};
 use cqlgate::metrics::Metrics;
 use cqlgate::proxy::dial::DialFailure;
 use cqlgate::proxy::stages::Stage;
+use cqlgate::proxy::tls::client_auth::CertificateRefused;
 use cqlgate::proxy::tls::files::{Outcome, Side};
 use cqlgate::proxy::{ClosedBy, Refused, Why};
 use cqlgate::rewrite;
@@ -69,6 +70,7 @@ fn everything() -> Arc<Metrics> {
     metrics.task_ended("gauges");
     metrics.tls_reloaded(Side::Clients, Outcome::Taken);
     metrics.set_tls_expiry(Side::Clients, 1_500_000_000);
+    metrics.certificate_refused(CertificateRefused::Expired);
     metrics
 }
 

@@ -30,7 +30,9 @@ pub(super) fn check(path: &Path) -> anyhow::Result<()> {
         let names = names.collect::<Vec<_>>().join(", ");
         writeln!(text, "# {key} ends {ends:.0}; it is for {}.", if names.is_empty() { "no name" } else { &names })?;
         if shown.is_version_1 {
-            eprintln!("warning: {key}: it is of X.509 version 1: Java and OpenSSL take it, others do not; sign it with an extension file");
+            eprintln!(
+                "warning: {key}: it is of X.509 version 1: Java and OpenSSL take it, others do not; sign it with an extension file"
+            );
         }
         if ends < now {
             eprintln!("warning: {key}: it has ended, {ends:.0}");

@@ -104,9 +104,15 @@ impl FromStr for Pattern {
 
     fn from_str(text: &str) -> Result<Self, BadText> {
         let kinds = || Kind::ALL.map(Kind::word).join(", ");
-        let wrong = |what: &str| BadText(format!("{text:?} {what}: write one such as CN:app-1 or URI:spiffe://example.com/app ({})", kinds()));
+        let wrong = |what: &str| {
+            BadText(format!(
+                "{text:?} {what}: write one such as CN:app-1 or URI:spiffe://example.com/app ({})",
+                kinds()
+            ))
+        };
         let (word, value) = text.split_once(':').ok_or_else(|| wrong("says not which name it is"))?;
-        let kind = Kind::ALL.into_iter().find(|kind| kind.word() == word).ok_or_else(|| wrong("is of no known kind"))?;
+        let kind =
+            Kind::ALL.into_iter().find(|kind| kind.word() == word).ok_or_else(|| wrong("is of no known kind"))?;
         if value.is_empty() {
             return Err(wrong("names nobody"));
         }
@@ -146,9 +152,19 @@ mod tests {
         check("CN:a*a", Kind::CommonName, &["aa", "aba"], &["a", "ab"]);
         check("O:Example, Inc.", Kind::Organization, &["Example, Inc."], &["Example"]);
         let of_one = ["spiffe://example.com/ns/db/sa/app"];
-        check("URI:spiffe://example.com/ns/*/sa/app", Kind::Uri, &of_one, &["spiffe://example.com/ns/db/x/sa/app", "spiffe://example.com/ns/db/sa/app/"]);
+        check(
+            "URI:spiffe://example.com/ns/*/sa/app",
+            Kind::Uri,
+            &of_one,
+            &["spiffe://example.com/ns/db/x/sa/app", "spiffe://example.com/ns/db/sa/app/"],
+        );
         check("URI:spiffe://*/ns/db/sa/app", Kind::Uri, &of_one, &["spiffe://evil/x/ns/db/sa/app"]);
-        check("DNS:*.example.com", Kind::Dns, &["a.example.com", "A.Example.COM"], &["example.com", "a.b.example.com", "a.example.com.evil"]);
+        check(
+            "DNS:*.example.com",
+            Kind::Dns,
+            &["a.example.com", "A.Example.COM"],
+            &["example.com", "a.b.example.com", "a.example.com.evil"],
+        );
         check("DNS:app-*.example.com", Kind::Dns, &["app-1.example.com"], &["app-1.x.example.com"]);
         check("email:*@example.com", Kind::Email, &["a@example.com"], &["a@example.com.evil"]);
         check("IP:2001:db8::1", Kind::Ip, &["2001:db8:0:0::1"], &["2001:db8::2"]);

@@ -47,6 +47,8 @@ pub const OF_DISCOVERY: &[(&str, &str, &[&str])] = &[
     ("cqlgate_tasks_ended_total", "counter", &["task"]),
     ("cqlgate_tls_reloads_total", "counter", &["side", "outcome"]),
     ("cqlgate_tls_certificate_expiry_timestamp_seconds", "gauge", &["side"]),
+    ("cqlgate_tls_revocation_list_expiry_timestamp_seconds", "gauge", &[]),
+    ("cqlgate_client_certificates_refused_total", "counter", &["reason"]),
     ("cqlgate_kubernetes_watch_connected", "gauge", &["resource"]),
     ("cqlgate_kubernetes_watch_failures_total", "counter", &["resource", "reason"]),
 ];

@@ -23,7 +23,8 @@ def configuration():
     definitions = whole.pop("$defs")
     whole.pop("$schema", None)
     whole.pop("required", None)
-    definitions.get("Kubernetes", {}).pop("required", None)
+    for filled in ("Kubernetes", "ClientTls"):
+        definitions.get(filled, {}).pop("required", None)
 
     def renamed(value):
         if isinstance(value, dict):

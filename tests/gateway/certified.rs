@@ -16,7 +16,6 @@ use crate::V4;
 use crate::certificates::Authority;
 use crate::client::{Client, PATIENCE, error};
 use crate::gate::Gate;
-use crate::secured;
 
 type Pair = (PathBuf, PathBuf);
 
@@ -62,7 +61,8 @@ async fn who_shows_a_certificate_that_is_listed_gets_in_and_others_are_told_apar
 async fn with_plain_allowed_both_are_served_at_one_port_and_what_is_neither_is_not() {
     let servers = Authority::new();
     let tls = servers.server(&["127.0.0.1"]);
-    let yaml = format!("tls: {{clients: {{certificate: {:?}, key: {:?}, plain: allowed}}}}\n", tls.certificate, tls.key);
+    let yaml =
+        format!("tls: {{clients: {{certificate: {:?}, key: {:?}, plain: allowed}}}}\n", tls.certificate, tls.key);
     let gate = Gate::start_with(Options::loopback(1, 0), &yaml).await;
     assert!(is_served(&gate, &servers, None).await);
     let mut plain = Client::dial(gate.port(0), V4).await.unwrap();

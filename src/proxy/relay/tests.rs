@@ -276,8 +276,13 @@ async fn a_panic_in_one_connection_ends_that_connection_and_leaves_nothing_behin
     driver.open.inc();
     let established = Established { relay: Box::new(relay), driver };
     let peer = client.local_addr().unwrap();
-    let task =
-        shared.tasks.spawn(relayed(established, Who { peer, via: None, certificate: None }, 9042, Arc::clone(&metrics), Instant::now()));
+    let task = shared.tasks.spawn(relayed(
+        established,
+        Who { peer, via: None, certificate: None },
+        9042,
+        Arc::clone(&metrics),
+        Instant::now(),
+    ));
     assert_eq!(shared.connections.taken(Stage::Established), 1);
     let register = encode_frame(
         Header { version: 4, flags: Flags(0), stream: 1, opcode: Opcode::REGISTER, length: 0 },

@@ -16,7 +16,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
-use super::pem::TlsError;
+use super::pem::{self, TlsError};
 use super::shown::Shown;
 use super::{ClientAcceptor, NodeConnector};
 use crate::config::{ClientTls, NodeTls};
@@ -42,6 +42,13 @@ label_set! {
     }
 }
 
+/// Unix times in seconds, of the first that ends of each.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Ends {
+    certificate: Option<i64>,
+    revocations: Option<i64>,
+}
+
 type Reload = Box<dyn Fn() -> Result<(), TlsError> + Send>;
 
 /// The files of one side.
@@ -49,6 +56,8 @@ pub struct Followed {
     side: Side,
     paths: Vec<PathBuf>,
     certificates: Vec<PathBuf>,
+    /// Lists of what is revoked.
+    revocations: Option<PathBuf>,
     reload: Reload,
     seed: RandomState,
     /// What they held when they were used last, and when they could not be.
@@ -78,13 +87,14 @@ impl Followed {
             ([&tls.certificate, &tls.key].into_iter().cloned().chain(others).collect(), tls.clone());
         // Before they are used: what changes meanwhile is news at the first look.
         let (seed, certificates) = (RandomState::new(), vec![tls.certificate.clone()]);
+        let revocations = tls.client_auth.crl.clone();
         let used = content(&seed, &paths);
         let acceptor = ClientAcceptor::from_config(&tls)?;
         let reload: Reload = Box::new({
             let acceptor = acceptor.clone();
             move || acceptor.reload(&tls)
         });
-        Ok((Self { side: Side::Clients, paths, certificates, reload, seed, used, bad: None }, acceptor))
+        Ok((Self { side: Side::Clients, paths, certificates, revocations, reload, seed, used, bad: None }, acceptor))
     }
 
     /// What nodes see, and by what they are verified.
@@ -93,8 +103,12 @@ impl Followed {
     /// Names the file and what is wrong with it.
     pub fn nodes(tls: &NodeTls) -> Result<(Self, NodeConnector), TlsError> {
         let (tls, seed) = (tls.clone(), RandomState::new());
-        let certificates: Vec<PathBuf> =
-            tls.certificate.iter().chain(tls.identities.iter().map(|identity| &identity.certificate)).cloned().collect();
+        let certificates: Vec<PathBuf> = tls
+            .certificate
+            .iter()
+            .chain(tls.identities.iter().map(|identity| &identity.certificate))
+            .cloned()
+            .collect();
         let keys = tls.key.iter().chain(tls.identities.iter().map(|identity| &identity.key)).cloned();
         let paths: Vec<PathBuf> = tls.ca.iter().cloned().chain(certificates.clone()).chain(keys).collect();
         let used = content(&seed, &paths);
@@ -103,7 +117,10 @@ impl Followed {
             let connector = connector.clone();
             move || connector.reload(&tls)
         });
-        Ok((Self { side: Side::Nodes, paths, certificates, reload, seed, used, bad: None }, connector))
+        Ok((
+            Self { side: Side::Nodes, paths, certificates, revocations: None, reload, seed, used, bad: None },
+            connector,
+        ))
     }
 
     /// Takes what the files hold, if that is not what is used already. Blocks.
@@ -130,19 +147,22 @@ impl Followed {
         }
     }
 
-    /// When the first of the certificates ends that the files hold, as Unix time in seconds.
-    fn expiry(&self) -> Option<i64> {
-        self.certificates.iter().filter_map(|path| Some(Shown::read(path).ok()?.ends)).min()
+    /// When what the files hold ends.
+    fn ends(&self) -> Ends {
+        Ends {
+            certificate: self.certificates.iter().filter_map(|path| Some(Shown::read(path).ok()?.ends)).min(),
+            revocations: self.revocations.as_deref().and_then(pem::revocations_end),
+        }
     }
 
-    /// A look, and when the certificate ends that was taken. Blocks.
-    fn look_whole(&mut self) -> (Look, Option<i64>) {
+    /// A look, and when that ends which was taken. Blocks.
+    fn look_whole(&mut self) -> (Look, Ends) {
         let look = self.look();
-        let ends = if look == Look::Taken { self.expiry() } else { None };
+        let ends = if look == Look::Taken { self.ends() } else { Ends::default() };
         (look, ends)
     }
 
-    fn tell(&self, (look, ends): (Look, Option<i64>), metrics: &Metrics) {
+    fn tell(&self, (look, ends): (Look, Ends), metrics: &Metrics) {
         let side = self.side.label();
         match look {
             Look::Same | Look::Doubted => {}
@@ -158,21 +178,33 @@ impl Followed {
         }
     }
 
-    /// When the certificate ends that is used from the start on: the metric, and a line where it is time. Blocks.
+    /// When that ends which is used from the start on: the metrics, and a line where it is time. Blocks.
     pub fn tell_expiry(&self, metrics: &Metrics) {
-        self.tell_end(self.expiry(), metrics);
+        self.tell_end(self.ends(), metrics);
     }
 
-    fn tell_end(&self, ends: Option<i64>, metrics: &Metrics) {
-        let Some(expiry) = ends else { return };
-        metrics.set_tls_expiry(self.side, expiry);
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let left = expiry.saturating_sub(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
-        if left < i64::try_from(SOON.as_secs()).unwrap_or(i64::MAX) {
-            let (side, hours) = (self.side.label(), left / 3600);
-            warn!(side, hours, "a certificate ends soon, or has ended");
+    fn tell_end(&self, ends: Ends, metrics: &Metrics) {
+        let side = self.side.label();
+        if let Some(end) = ends.certificate {
+            metrics.set_tls_expiry(self.side, end);
+            if let Some(hours) = hours_until(end) {
+                warn!(side, hours, "a certificate ends soon, or has ended");
+            }
+        }
+        if let Some(end) = ends.revocations {
+            metrics.set_revocations_expiry(end);
+            if let Some(hours) = hours_until(end) {
+                warn!(side, hours, "the list of what is revoked is too old soon, or is already");
+            }
         }
     }
+}
+
+/// How long that is, where it is soon or over.
+fn hours_until(end: i64) -> Option<i64> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let left = end.saturating_sub(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
+    (left < i64::try_from(SOON.as_secs()).unwrap_or(i64::MAX)).then_some(left / 3600)
 }
 
 /// Follows all of these for ever.
@@ -208,4 +240,4 @@ fn read(path: &Path) -> Result<Vec<u8>, io::ErrorKind> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -9,6 +9,7 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{CertificateError, RootCertStore};
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use x509_parser::x509::X509Version;
 
 use super::shown;
 
@@ -25,6 +26,12 @@ pub enum TlsError {
     BadCertificate { path: PathBuf, position: usize, what: rustls::Error },
     #[error("{}: no certificate revocation list in it (BEGIN X509 CRL)", path.display())]
     NoRevocationList { path: PathBuf },
+    #[error(
+        "{}: the certificate revocation list is of version 1: make it anew with extensions (openssl ca -gencrl with crl_extensions and \
+         crlnumber)",
+        path.display()
+    )]
+    OldRevocationList { path: PathBuf },
     #[error("{}: {what}", path.display())]
     BadRevocationList { path: PathBuf, what: String },
     #[error("{}: no private key in it (BEGIN PRIVATE KEY, RSA PRIVATE KEY or EC PRIVATE KEY)", path.display())]
@@ -96,9 +103,25 @@ pub fn read_revocations(path: &Path) -> Result<Vec<CertificateRevocationListDer<
     let found: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&read(path)?).collect();
     match found {
         Ok(lists) if lists.is_empty() => Err(TlsError::NoRevocationList { path: path.to_owned() }),
+        Ok(lists) if lists.iter().any(is_version_1) => Err(TlsError::OldRevocationList { path: path.to_owned() }),
         Ok(lists) => Ok(lists),
         Err(error) => Err(malformed(path, &error)),
     }
+}
+
+/// `openssl ca -gencrl` makes such where its configuration names no `crl_extensions`; webpki cannot read it.
+fn is_version_1(list: &CertificateRevocationListDer<'static>) -> bool {
+    x509_parser::parse_x509_crl(list)
+        .is_ok_and(|(_, list)| list.version().is_none_or(|version| version == X509Version::V1))
+}
+
+/// When the first list of the file is too old, as Unix time in seconds; None where none says.
+pub fn revocations_end(path: &Path) -> Option<i64> {
+    let end = |list: &CertificateRevocationListDer<'_>| {
+        let (_, list) = x509_parser::parse_x509_crl(list).ok()?;
+        Some(list.next_update()?.timestamp())
+    };
+    read_revocations(path).ok()?.iter().filter_map(end).min()
 }
 
 /// The first private key of the file: PKCS#8, PKCS#1 or SEC1.

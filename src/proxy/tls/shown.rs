@@ -85,7 +85,10 @@ pub fn public_key(der: &[u8]) -> Option<SubjectPublicKeyInfoDer<'static>> {
 }
 
 fn parse(der: &[u8]) -> Option<X509Certificate<'_>> {
-    x509_parser::parse_x509_certificate(der).ok().filter(|(rest, _)| rest.is_empty()).map(|(_, certificate)| certificate)
+    x509_parser::parse_x509_certificate(der)
+        .ok()
+        .filter(|(rest, _)| rest.is_empty())
+        .map(|(_, certificate)| certificate)
 }
 
 fn name(name: &GeneralName<'_>) -> Option<(Kind, String)> {

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose, PKCS_RSA_SHA256,
 };
-use rustls::{ProtocolVersion, ServerConfig};
 use rustls::server::WebPkiClientVerifier;
+use rustls::{ProtocolVersion, ServerConfig};
 use std::io;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

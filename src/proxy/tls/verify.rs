@@ -133,9 +133,7 @@ impl ServerCertVerifier for Nodes {
             return Err(VersionOne::error(&shown, ", or list it, as it is, in tls.nodes.ca"));
         }
         match &self.others {
-            Others::Full(full) => {
-                full.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-            }
+            Others::Full(full) => full.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now),
             Others::Chain(roots) => {
                 let end_entity = ParsedCertificate::try_from(end_entity)?;
                 verify_server_cert_signed_by_trust_anchor(&end_entity, roots, intermediates, now, self.algorithms.all)?;
@@ -183,7 +181,8 @@ fn verify_tls12_signature_with_raw_key(
     dss: &DigitallySignedStruct,
     algorithms: &WebPkiSupportedAlgorithms,
 ) -> Result<HandshakeSignatureValid, Error> {
-    let of_scheme = algorithms.mapping.iter().find(|(scheme, _)| *scheme == dss.scheme).map(|(_, algorithms)| *algorithms);
+    let of_scheme =
+        algorithms.mapping.iter().find(|(scheme, _)| *scheme == dss.scheme).map(|(_, algorithms)| *algorithms);
     let of_scheme = of_scheme.ok_or(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme)?;
     let key = RawPublicKeyEntity::try_from(key).map_err(|_| CertificateError::BadEncoding)?;
     let is_signed = |algorithm| key.verify_signature(algorithm, message, dss.signature()).is_ok();

@@ -90,7 +90,7 @@ def program_needs_only_the_libraries_of_the_image():
 
 def mount(found, place):
     """The Secrets that the pod mounts, as files under `place`."""
-    files = {"tls.crt": "gateway.pem", "tls.key": "gateway.key", "ca.crt": "ca.pem", "password": "ca.pem"}
+    files = {"tls.crt": "gateway.pem", "tls.key": "gateway.key", "ca.crt": "ca.pem", "crl.pem": "ca.crl", "password": "ca.pem"}
     for source in next(v for v in found.pod()["volumes"] if v["name"] == "config")["projected"]["sources"]:
         for item in source.get("secret", {}).get("items", []):
             path = place / item["path"]
@@ -116,7 +116,7 @@ def gateway_accepts_every_rendered_file():
         cases[cloud.name] = yaml.safe_load(cloud.read_text())
     with tempfile.TemporaryDirectory() as place:
         place = Path(place)
-        certificates.make(place / "made")
+        certificates.revocations(certificates.make(place / "made"))
         for name, values in cases.items():
             found = Objects(values)
             mount(found, place)

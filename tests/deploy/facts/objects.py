@@ -121,10 +121,15 @@ def secrets_are_mounted_where_the_file_looks_for_them():
     mounted = {item["path"]: (s["secret"]["name"], item["key"]) for s in sources if "secret" in s for item in s["secret"]["items"]}
     equal(mounted, {"credentials/password": ("cassandra-role", "password"), "tls/clients/tls.crt": ("cqlgate-tls", "tls.crt"),
                     "tls/clients/tls.key": ("cqlgate-tls", "tls.key"), "tls/nodes/ca.crt": ("nodes-tls", "ca.crt"),
-                    "tls/nodes/tls.crt": ("nodes-tls", "tls.crt"), "tls/nodes/tls.key": ("nodes-tls", "tls.key")})
+                    "tls/auth/ca.crt": ("clients-ca", "ca.crt"), "tls/auth/crl.pem": ("clients-ca", "ca.crl"),
+                    "tls/nodes/tls.crt": ("nodes-tls", "tls.crt"), "tls/nodes/tls.key": ("nodes-tls", "tls.key"),
+                    "tls/identities/0/tls.crt": ("app-1", "tls.crt"), "tls/identities/0/tls.key": ("app-1", "tls.key")})
     told = found.config()
-    equal({told["probe"]["password_file"], *told["tls"]["clients"].values(), told["tls"]["nodes"]["ca"],
-           told["tls"]["nodes"]["certificate"], told["tls"]["nodes"]["key"]}, set(mounted))
+    clients, nodes = told["tls"]["clients"], told["tls"]["nodes"]
+    auth, identity = clients["client_auth"], nodes["identities"][0]
+    equal({told["probe"]["password_file"], clients["certificate"], clients["key"], auth["ca"], auth["crl"], nodes["ca"], nodes["certificate"],
+           nodes["key"], identity["certificate"], identity["key"]}, set(mounted))
+    equal((auth["mode"], identity["client"]), ("optional", "CN:app-1"), "what is given is kept")
     equal(told["probe"]["username"], "gateway", "what is given is kept")
     equal(found.find("Certificate")["spec"]["secretName"], "cqlgate-tls")
     assert "tls" not in defaults().config() and "probe" not in defaults().config()

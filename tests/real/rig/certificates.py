@@ -21,6 +21,15 @@ def make(place):
     return place
 
 
+def revocations(place):
+    """`place`, as `make` left it, gets ca.crl: a list of the CA's that revokes nothing."""
+    (place / "index.txt").write_text("")
+    (place / "ca.cnf").write_text("[ca]\ndefault_ca=rig\n[rig]\ndatabase=index.txt\ndefault_md=sha256\ndefault_crl_days=30\n"
+                                 "crlnumber=crlnumber\ncrl_extensions=list\n[list]\nauthorityKeyIdentifier=keyid\n")
+    (place / "crlnumber").write_text("01\n")
+    cache.run("openssl", "ca", "-gencrl", "-config", "ca.cnf", "-keyfile", "ca.key", "-cert", "ca.pem", "-out", "ca.crl", cwd=place)
+
+
 def renew(place):
     """Another certificate of the gateway's, with another key, in the same files: the key first, as it may happen."""
     def openssl(*arguments):

@@ -30,7 +30,17 @@ Paths are relative to the file, /etc/cqlgate/cqlgate.yaml.
 {{- end -}}
 {{- $tls := dict -}}
 {{- if include "cqlgate.clientTlsSecret" . -}}
-{{- $_ := set $tls "clients" (dict "certificate" "tls/clients/tls.crt" "key" "tls/clients/tls.key") -}}
+{{- $clients := dict "certificate" "tls/clients/tls.crt" "key" "tls/clients/tls.key" -}}
+{{- with .Values.tls.clients.auth -}}
+{{- if .secret -}}
+{{- $auth := dict "mode" "required" "ca" "tls/auth/ca.crt" -}}
+{{- if .crl -}}
+{{- $_ := set $auth "crl" "tls/auth/crl.pem" -}}
+{{- end -}}
+{{- $_ := set $clients "client_auth" $auth -}}
+{{- end -}}
+{{- end -}}
+{{- $_ := set $tls "clients" $clients -}}
 {{- end -}}
 {{- with .Values.tls.nodes -}}
 {{- if .secret -}}
@@ -38,6 +48,14 @@ Paths are relative to the file, /etc/cqlgate/cqlgate.yaml.
 {{- if .certificate -}}
 {{- $_ := set $nodes "certificate" "tls/nodes/tls.crt" -}}
 {{- $_ := set $nodes "key" "tls/nodes/tls.key" -}}
+{{- end -}}
+{{- $identities := list -}}
+{{- range $index, $identity := .identities -}}
+{{- $at := printf "tls/identities/%d" $index -}}
+{{- $identities = append $identities (dict "client" $identity.client "certificate" (printf "%s/tls.crt" $at) "key" (printf "%s/tls.key" $at)) -}}
+{{- end -}}
+{{- if $identities -}}
+{{- $_ := set $nodes "identities" $identities -}}
 {{- end -}}
 {{- $_ := set $tls "nodes" $nodes -}}
 {{- end -}}

@@ -3,21 +3,32 @@
 use std::path::PathBuf;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose,
-    IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevocationReason, RevokedCertParams, SanType, SerialNumber,
-    date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevocationReason, RevokedCertParams, SanType,
+    SerialNumber, date_time_ymd,
 };
+
+use rustls::HandshakeKind;
+use rustls_pki_types::CertificateRevocationListDer;
+use rustls_pki_types::pem::PemObject;
 
 use super::*;
 use crate::config::{ClientTls, NodeTls, Verify};
 use crate::proxy::tls::acceptor::ClientAcceptor;
-use crate::proxy::tls::tests::{Authority, meet};
-use crate::proxy::tls::verify::tests::version_1;
+use crate::proxy::tls::connector::NodeConnector;
+use crate::proxy::tls::files::tests::handshake;
+use crate::proxy::tls::files::{Followed, Look};
+use crate::proxy::tls::tests::{Authority, meet, pem_of};
+use crate::proxy::tls::verify::tests::{signed_without, version_1};
 
 const CRL_SERIAL: u64 = 66;
 
 /// A client's certificate from these parameters.
-pub(in crate::proxy::tls) fn client(authority: &Authority, name: &str, change: impl FnOnce(&mut CertificateParams)) -> (PathBuf, PathBuf) {
+pub(in crate::proxy::tls) fn client(
+    authority: &Authority,
+    name: &str,
+    change: impl FnOnce(&mut CertificateParams),
+) -> (PathBuf, PathBuf) {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.distinguished_name.push(DnType::CommonName, name);
@@ -117,7 +128,8 @@ async fn where_certificates_are_optional_a_wrong_one_is_none_and_gets_nobody_in(
 #[tokio::test]
 async fn of_all_that_the_ca_has_signed_those_get_in_who_are_listed() {
     let patterns = ["CN:app-*", "URI:spiffe://example.com/ns/*/app"];
-    let door = Door::new(|_, auth| auth.allow = Some(patterns.iter().map(|pattern| pattern.parse().unwrap()).collect()));
+    let door =
+        Door::new(|_, auth| auth.allow = Some(patterns.iter().map(|pattern| pattern.parse().unwrap()).collect()));
     door.check(Some(&client(&door.clients, "app-1", |_| {})), Ok("CN:app-1")).await;
     let uri = |uri: &str| {
         let name = SanType::URI(uri.try_into().unwrap());
@@ -201,7 +213,55 @@ fn what_is_wrong_with_the_files_is_said() {
     assert_eq!(error(ClientAuth { ca: None, ..auth.clone() }), TlsError::ClientCaMissing.to_string());
     let no_list = auth.ca.clone();
     assert!(error(ClientAuth { crl: no_list, ..auth.clone() }).contains("no certificate revocation list in it"));
-    let garbage = door.clients.write("bad.crl", &crate::proxy::tls::tests::pem_of("X509 CRL", b"none"));
+    let list = CertificateRevocationListDer::from_pem_file(revocations(&door.clients, 2100)).unwrap();
+    let (integer, extensions) = (2, 0xa0);
+    let old = signed_without(&list, &[integer, extensions], door.clients.issuer.key());
+    let old = door.clients.write("old.crl", &pem_of("X509 CRL", &old));
+    let text = error(ClientAuth { crl: Some(old), ..auth.clone() });
+    assert!(text.contains("is of version 1: make it anew with extensions"), "{text}");
+    let garbage = door.clients.write("bad.crl", &pem_of("X509 CRL", b"none"));
     let text = error(ClientAuth { crl: Some(garbage.clone()), ..auth.clone() });
     assert!(text.starts_with(&garbage.display().to_string()), "{text}");
+}
+
+#[tokio::test]
+async fn the_clients_ca_is_rotated_without_a_handshake_that_fails() {
+    let next = Authority::new();
+    let door = Door::new(|_, _| {});
+    let (mut files, acceptor) = Followed::clients(&door.server).unwrap();
+    let pairs = [client(&door.clients, "old", |_| {}), client(&next, "new", |_| {})];
+    let gets_in = async |pair: &(PathBuf, PathBuf)| {
+        let (certificate, key) = (Some(pair.0.clone()), Some(pair.1.clone()));
+        let shows = NodeTls { certificate, key, ..door.servers.trusted(Verify::Full) };
+        meet(&acceptor, &shows, "127.0.0.1").await.0.is_ok()
+    };
+    let ca = door.server.client_auth.ca.as_ref().unwrap();
+    let [old, new] = [door.clients.issuer.pem(), next.issuer.pem()];
+    assert!(gets_in(&pairs[0]).await && !gets_in(&pairs[1]).await);
+    for (file, expected) in [(format!("{old}{new}"), [true, true]), (new, [false, true])] {
+        std::fs::write(ca, file).unwrap();
+        assert_eq!(files.look(), Look::Taken);
+        assert_eq!([gets_in(&pairs[0]).await, gets_in(&pairs[1]).await], expected);
+    }
+}
+
+#[tokio::test]
+async fn who_is_revoked_meanwhile_has_no_session_to_resume() {
+    let door = Door::new(|clients, auth| auth.crl = Some(revocations(clients, 2100)));
+    let acceptor = ClientAcceptor::from_config(&door.server).unwrap();
+    let (certificate, key) = client(&door.clients, "app", |_| {});
+    let shows = NodeTls { certificate: Some(certificate), key: Some(key), ..door.servers.trusted(Verify::Full) };
+    let connector = NodeConnector::from_config(&shows).unwrap();
+    for _ in 0..3 {
+        assert_eq!(handshake(&acceptor, &connector).await.unwrap(), HandshakeKind::Full);
+    }
+}
+
+#[test]
+fn when_a_list_is_too_old_is_a_metric() {
+    let door = Door::new(|clients, auth| auth.crl = Some(revocations(clients, 2040)));
+    let metrics = crate::metrics::Metrics::new();
+    Followed::clients(&door.server).unwrap().0.tell_expiry(&metrics);
+    let line = "cqlgate_tls_revocation_list_expiry_timestamp_seconds 2208988800"; // 2040-01-01T00:00:00Z
+    assert!(metrics.render().unwrap().contains(line));
 }

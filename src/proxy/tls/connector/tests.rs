@@ -61,7 +61,8 @@ async fn without_identities_all_clients_are_the_gateway() {
 #[test]
 fn where_there_is_nothing_in_common_the_line_says_what_the_gateway_has() {
     for alert in [AlertDescription::HandshakeFailure, AlertDescription::ProtocolVersion] {
-        let text = with_suites(io::Error::new(io::ErrorKind::InvalidData, rustls::Error::AlertReceived(alert))).to_string();
+        let text =
+            with_suites(io::Error::new(io::ErrorKind::InvalidData, rustls::Error::AlertReceived(alert))).to_string();
         assert!(text.contains("no common suite or version; the gateway offers TLS 1.2 and 1.3 with TLS13_"), "{text}");
     }
     let other = rustls::Error::AlertReceived(AlertDescription::UnknownCA);

@@ -112,7 +112,10 @@ async fn the_cas_by_which_nodes_are_verified_are_followed_too() {
 }
 
 /// How the handshake went for the client, whose session is kept for the next one.
-async fn handshake(acceptor: &ClientAcceptor, connector: &NodeConnector) -> io::Result<HandshakeKind> {
+pub(in crate::proxy::tls) async fn handshake(
+    acceptor: &ClientAcceptor,
+    connector: &NodeConnector,
+) -> io::Result<HandshakeKind> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let address = listener.local_addr()?;
     let server = async {

@@ -1,7 +1,7 @@
 //! Nodes with certificates as people make them.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, PublicKeyData, SigningKey, date_time_ymd};
 use rustls::version::{TLS12, TLS13};
@@ -15,20 +15,21 @@ use crate::proxy::tls::tests::{Authority, meet, pem_of, tlv};
 /// The same certificate without version and extensions, signed anew, as `openssl x509 -req` without `-extfile` would have made it.
 pub(in crate::proxy::tls) fn version_1(authority: &Authority, pair: &(PathBuf, PathBuf)) -> PathBuf {
     let der = CertificateDer::from_pem_slice(&fs::read(&pair.0).unwrap()).unwrap();
-    let signed = signed_anew(&der, authority.issuer.key());
+    const VERSION: u8 = 0xa0;
+    const EXTENSIONS: u8 = 0xa3;
+    let signed = signed_without(&der, &[VERSION, EXTENSIONS], authority.issuer.key());
     authority.write("v1.crt", &pem_of("CERTIFICATE", &signed))
 }
 
-fn signed_anew(der: &[u8], key: &KeyPair) -> Vec<u8> {
-    const VERSION: u8 = 0xa0;
-    const EXTENSIONS: u8 = 0xa3;
+/// What is signed, without the fields of these tags, signed anew.
+pub(in crate::proxy::tls) fn signed_without(der: &[u8], tags: &[u8], key: &KeyPair) -> Vec<u8> {
     let (_, certificate, _) = tlv(der);
     let (_, tbs, after) = tlv(certificate);
     let (algorithm, _) = element(after);
     let (mut fields, mut rest) = (Vec::new(), tbs);
     while !rest.is_empty() {
         let (field, next) = element(rest);
-        if ![VERSION, EXTENSIONS].contains(&field[0]) {
+        if !tags.contains(&field[0]) {
             fields.extend(field);
         }
         rest = next;
@@ -74,11 +75,12 @@ fn self_signed(authority: &Authority, change: impl FnOnce(&mut CertificateParams
 }
 
 /// What becomes of a node with this pair where `ca` is listed: nothing, or this in the error.
-async fn check(pair: &(PathBuf, PathBuf), ca: &PathBuf, expected: Result<(), &str>) {
+async fn check(pair: &(PathBuf, PathBuf), ca: &Path, expected: Result<(), &str>) {
     for verify in [Verify::Full, Verify::Ca] {
         for version in [&TLS12, &TLS13] {
-            let node = ClientAcceptor::with_versions(&ClientTls::new(pair.0.clone(), pair.1.clone()), &[version]).unwrap();
-            let trusts = NodeTls { ca: Some(ca.clone()), verify, ..NodeTls::default() };
+            let node =
+                ClientAcceptor::with_versions(&ClientTls::new(pair.0.clone(), pair.1.clone()), &[version]).unwrap();
+            let trusts = NodeTls { ca: Some(ca.to_owned()), verify, ..NodeTls::default() };
             match (meet(&node, &trusts, "127.0.0.1").await.1, expected) {
                 (Ok(_), Ok(())) => {}
                 (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{verify:?} {version:?}: {error}"),
