@@ -11,6 +11,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::config::HostPort;
+
 pub use demo::DemoArgs;
 pub use run::RunArgs;
 
@@ -53,6 +55,12 @@ enum Command {
     Check {
         /// The configuration file.
         file: PathBuf,
+        /// Dial the nodes, too, as the gateway would, and say what each speaks and whether it takes the login.
+        #[arg(long)]
+        nodes: bool,
+        /// The same, for this node in place of those that the file names; may be given several times. Without a port, 9042.
+        #[arg(long, value_name = "HOST[:PORT]")]
+        node: Vec<HostPort>,
     },
     /// Three simulated nodes and the gateway in one process: try any driver, with no Cassandra.
     ///
@@ -64,7 +72,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
-        Command::Check { file } => check::check(&file),
+        Command::Check { file, nodes, node } => check::check(&file, (nodes || !node.is_empty()).then_some(&node)),
         Command::Demo(args) => demo::demo(&args),
     };
     crate::telemetry::flush();

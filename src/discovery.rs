@@ -27,6 +27,7 @@ mod client;
 mod clock;
 mod contact_points;
 mod dns;
+pub mod examine;
 mod fixed;
 mod identity;
 mod kubernetes;

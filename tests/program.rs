@@ -126,6 +126,14 @@ fn check_prints_what_a_file_means() {
 }
 
 #[test]
+fn check_dials_nodes_where_it_is_asked_to() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/proxy-config/nodes.yaml");
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let refused = format!("#   FAIL  {nobody} ({nobody}): {nobody}: connection refused");
+    check(&["check", file, "--node", &nobody], 1, &refused, "a node is not as it should be");
+}
+
+#[test]
 fn check_marks_the_line_that_is_wrong() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("wrong.yaml");

@@ -1,19 +1,21 @@
 //! `cqlgate check`: what a file means, as YAML that could stand in its place, which port is whose, and what certificates say.
-//! Nothing is bound and nobody is asked.
+//! Nothing is bound, and without `--nodes` nobody is asked.
+
+mod nodes;
 
 use std::fmt::Write;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use jiff::Timestamp;
 
-use crate::config::{Advertise, Config, Discovery, File};
+use crate::config::{Advertise, Config, Discovery, File, HostPort};
 use crate::proxy::tls::shown::Shown;
 use crate::proxy::tls::{ClientAcceptor, NodeConnector};
 
 /// Prints to standard output; warnings go to standard error.
-pub(super) fn check(path: &Path) -> anyhow::Result<()> {
+pub(super) fn check(path: &Path, nodes: Option<&[HostPort]>) -> anyhow::Result<()> {
     let resolved = Config::load(path)?;
     for warning in &resolved.warnings {
         eprintln!("warning: {warning}");
@@ -42,7 +44,10 @@ pub(super) fn check(path: &Path) -> anyhow::Result<()> {
         }
     }
     print!("{text}");
-    Ok(())
+    match nodes {
+        Some(given) if !nodes::check(config, given)? => bail!("a node is not as it should be"),
+        _ => Ok(()),
+    }
 }
 
 const CLIENTS: &str = "tls.clients.certificate";

@@ -151,6 +151,10 @@ impl Client {
         Ok(client)
     }
 
+    pub fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
     /// OPTIONS → SUPPORTED.
     pub async fn options(&mut self) -> Result<(), ClientError> {
         let answer = self.ask("OPTIONS", Opcode::OPTIONS, &[]).await?;

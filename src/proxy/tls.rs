@@ -8,6 +8,7 @@ pub mod acceptor;
 pub mod client_auth;
 pub mod connector;
 pub mod files;
+pub mod hello;
 pub mod pem;
 pub mod shown;
 pub mod verify;

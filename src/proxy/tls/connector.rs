@@ -8,7 +8,7 @@ use rustls::client::Resumption;
 use rustls::{AlertDescription, ClientConfig};
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsConnector, client};
+use tokio_rustls::{TlsConnector, TlsStream, client};
 
 use super::shown::Shown;
 use super::{Current, TlsError, VERSIONS, ours, pem, provider, verify};
@@ -80,6 +80,20 @@ impl Face {
         };
         TlsConnector::from(Arc::clone(&self.config)).connect(name, tcp).await.map_err(with_suites)
     }
+}
+
+/// What is spoken on a connection that this module made, and with whom.
+pub fn spoken(stream: &TlsStream<TcpStream>) -> String {
+    let (_, tls) = stream.get_ref();
+    let version = match tls.protocol_version() {
+        Some(rustls::ProtocolVersion::TLSv1_2) => "TLS 1.2",
+        _ => "TLS 1.3",
+    };
+    let suite =
+        tls.negotiated_cipher_suite().map(|suite| suite.suite()).and_then(|suite| suite.as_str()).unwrap_or_default();
+    let shown = tls.peer_certificates().and_then(|chain| Shown::of(chain.first()?));
+    let names = shown.iter().flat_map(|shown| &shown.names).map(|(kind, name)| format!("{}:{name}", kind.word()));
+    format!("{version}, {suite}, certificate of {}", names.collect::<Vec<_>>().join(", "))
 }
 
 /// Where node and gateway have nothing in common, the node does not say what it has (RFC 8446 §6.2).

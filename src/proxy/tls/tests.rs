@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 
 use super::acceptor::client_of;
 use super::connector::Face;
+use super::hello::hello;
 use super::shown::Shown;
 use super::*;
 use crate::config::{ClientTls, NodeTls, Verify};
@@ -166,18 +167,6 @@ async fn speaks_tls_1_2_and_1_3() {
             assert_eq!(connect(&acceptor, &authority.trusted(verify), "127.0.0.1").await.unwrap(), expected);
         }
     }
-}
-
-/// A ClientHello (RFC 5246 §7.4.1.2) in one record: no session, no compression, and what a server needs to choose (P-256, ECDSA with
-/// SHA-256).
-fn hello(version: u16, suites: &[u16]) -> Vec<u8> {
-    let suites: Vec<u8> = suites.iter().flat_map(|suite| suite.to_be_bytes()).collect();
-    let extensions = b"\0\x0d\0\x04\0\x02\x04\x03\0\x0a\0\x04\0\x02\0\x17\0\x0b\0\x02\x01\0";
-    let mut body = [&version.to_be_bytes()[..], &[7; 32], &[0]].concat();
-    body.extend([&(suites.len() as u16).to_be_bytes()[..], &suites, &[1, 0]].concat());
-    body.extend([&(extensions.len() as u16).to_be_bytes()[..], extensions].concat());
-    let message = [&[1, 0][..], &(body.len() as u16).to_be_bytes(), &body].concat();
-    [&[22, 3, 1][..], &(message.len() as u16).to_be_bytes(), &message].concat()
 }
 
 /// What a client with this hello reads first: type and, of an alert, level and description; and the acceptor's error.
