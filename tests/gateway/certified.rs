@@ -8,6 +8,7 @@ use cqlgate::cql::frame::Opcode;
 use cqlgate::cql::message::error_code;
 use cqlgate::demo::node::Options;
 use cqlgate::topology::NodeState;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
@@ -55,6 +56,21 @@ async fn who_shows_a_certificate_that_is_listed_gets_in_and_others_are_told_apar
         gate.until_counted(&format!("cqlgate_client_certificates_refused_total{{reason=\"{reason}\"}}"), 1).await;
     }
     gate.until_counted("cqlgate_connections_refused_total{reason=\"client_certificate\"}", 3).await;
+}
+
+#[tokio::test]
+async fn who_is_refused_for_its_certificate_is_told_whatever_it_has_sent_by_then() {
+    let (servers, ours) = (Authority::new(), Authority::new());
+    let yaml = format!("tls:\n{}", clients(&servers, &ours, "mode: required}"));
+    let gate = Gate::start_with(Options::loopback(1, 0), &yaml).await;
+    let requests = vec![0; 100_000];
+    for _ in 0..20 {
+        let mut client = connect(&gate, &servers, None).await.unwrap();
+        let _ = client.stream.write_all(&requests).await;
+        let error = client.stream.read(&mut [0]).await.unwrap_err();
+        assert!(error.to_string().contains("CertificateRequired"), "{error}");
+    }
+    assert!(is_served(&gate, &servers, Some(&ours.client("app"))).await);
 }
 
 #[tokio::test]

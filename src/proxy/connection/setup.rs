@@ -17,7 +17,7 @@ use crate::proxy::relay::{ending, last_words};
 use crate::proxy::shared::{Shared, ordered};
 use crate::proxy::stages::{Full, Stage};
 use crate::proxy::stream::Stream;
-use crate::proxy::tls::acceptor::client_of;
+use crate::proxy::tls::acceptor::{Failed, client_of};
 use crate::proxy::tls::connector::Face;
 use crate::proxy::tls::shown::Shown;
 use crate::proxy::{Closed, Refused, Why};
@@ -147,9 +147,12 @@ impl Setup<'_> {
                 Ok((Stream::Tls(Box::new(tls.into())), shown))
             }
             // What is no TLS, or none that suits, the gateway ends; else the client left.
-            Err(error) => Err(match ending(&error) {
+            Err(Failed { error, tcp }) => Err(match ending(&error) {
                 why @ Why::Tls => {
                     let reason = shared.cannot_speak_tls(self.node.port, self.peer, &error);
+                    if let Some(tcp) = tcp {
+                        last_words(&mut Stream::Plain(tcp), shared.linger).await;
+                    }
                     NotEstablished::new(reason, Closed::gateway(why))
                 }
                 why => NotEstablished::new(Refused::Tls, Closed::client(why)),

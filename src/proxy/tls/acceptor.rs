@@ -53,19 +53,39 @@ impl ClientAcceptor {
     /// Completes the handshake; the caller owns the deadline. What costs a core's time takes a turn; who is silent has none.
     ///
     /// # Errors
-    /// `InvalidData` when the client speaks no TLS, refuses ours or shows no certificate that is accepted, else the socket's own.
-    pub async fn accept(&self, tcp: TcpStream, turns: &Arc<Semaphore>) -> io::Result<server::TlsStream<TcpStream>> {
-        let hello = LazyConfigAcceptor::new(Acceptor::default(), tcp).await?;
+    /// `InvalidData` when the client speaks no TLS, refuses ours or shows no certificate that is accepted, else the socket's own. The
+    /// socket comes with it, so that the alert is not lost to a reset.
+    pub async fn accept(&self, tcp: TcpStream, turns: &Arc<Semaphore>) -> Result<server::TlsStream<TcpStream>, Failed> {
+        let lazy = LazyConfigAcceptor::new(Acceptor::default(), tcp);
+        tokio::pin!(lazy);
+        let hello = match lazy.as_mut().await {
+            Ok(hello) => hello,
+            Err(error) => return Err(Failed { error, tcp: lazy.take_io() }),
+        };
         let offered: Vec<CipherSuite> = hello.client_hello().cipher_suites().to_vec();
         let limited = |tls: &mut rustls::ServerConnection| tls.set_buffer_limit(Some(RECORDS));
-        let mut handshake = hello.into_stream_with(self.0.get(), limited);
+        let mut handshake = hello.into_stream_with(self.0.get(), limited).into_fallible();
         let mut turns = PollSemaphore::new(Arc::clone(turns));
         poll_fn(|cx| {
             let _turn = ready!(turns.poll_acquire(cx));
             Pin::new(&mut handshake).poll(cx)
         })
         .await
-        .map_err(|error| with_suites(error, &offered))
+        .map_err(|(error, tcp)| Failed { error: with_suites(error, &offered), tcp: Some(tcp) })
+    }
+}
+
+/// Why there is no TLS with a client.
+#[derive(Debug)]
+pub struct Failed {
+    pub error: io::Error,
+    /// Where the client may still read an alert.
+    pub tcp: Option<TcpStream>,
+}
+
+impl From<Failed> for io::Error {
+    fn from(failed: Failed) -> Self {
+        failed.error
     }
 }
 

@@ -11,6 +11,9 @@ use x509_parser::x509::{AttributeTypeAndValue, X509Version};
 use super::pem::{TlsError, read_certificates};
 use crate::config::identity::{Kind, Pattern};
 
+/// Characters of a name that are kept and logged: strangers make certificates, too, of up to 64 KiB.
+const LONGEST_NAME: usize = 256;
+
 /// What a certificate says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shown {
@@ -73,9 +76,10 @@ impl Shown {
         self.names.iter().any(|(kind, shown)| *kind == Kind::Dns && is_it(shown))
     }
 
-    /// Whom it is for, in a word.
+    /// Whom it is for, in a word: the beginning of its first name.
     pub fn name(&self) -> String {
-        self.names.first().map_or_else(String::new, |(kind, name)| format!("{}:{name}", kind.word()))
+        let cut = |name: &str| name.chars().take(LONGEST_NAME).collect::<String>();
+        self.names.first().map_or_else(String::new, |(kind, name)| format!("{}:{}", kind.word(), cut(name)))
     }
 }
 

@@ -184,7 +184,7 @@ async fn answer_to(acceptor: &ClientAcceptor, hello: &[u8]) -> (u8, [u8; 2], io:
         (record[0], [record[5], record[6]])
     };
     let (accepted, (kind, alert)) = tokio::join!(accepted, client);
-    (kind, alert, accepted.map(drop))
+    (kind, alert, accepted.map(drop).map_err(io::Error::from))
 }
 
 #[tokio::test]
@@ -258,7 +258,7 @@ async fn plain_text_is_refused_on_both_sides() {
     let mut plain = TcpStream::connect(address).await.unwrap();
     plain.write_all(&options).await.unwrap();
     let refused = acceptor.accept(listener.accept().await.unwrap().0, &Arc::new(Semaphore::new(1))).await;
-    assert_eq!(refused.unwrap_err().kind(), ErrorKind::InvalidData);
+    assert_eq!(refused.unwrap_err().error.kind(), ErrorKind::InvalidData);
 
     let dialled = TcpStream::connect(address).await.unwrap();
     let mut plain = listener.accept().await.unwrap().0;
