@@ -69,6 +69,8 @@ async fn who_is_refused_for_its_certificate_is_told_whatever_it_has_sent_by_then
         let _ = client.stream.write_all(&requests).await;
         let error = client.stream.read(&mut [0]).await.unwrap_err();
         assert!(error.to_string().contains("CertificateRequired"), "{error}");
+        // And no reset behind it, which some systems let overtake what was said.
+        assert_eq!(client.stream.get_mut().0.read(&mut [0]).await.unwrap(), 0);
     }
     assert!(is_served(&gate, &servers, Some(&ours.client("app"))).await);
 }
