@@ -1,17 +1,19 @@
 //! What operators, Prometheus and the kubelet ask, over HTTP on an address of its own.
 //!
 //! One thread with a runtime of its own, so that it answers while the data path is busy, and costs the data path nothing. It
-//! only reads: snapshots, counters, names of what is pending; the one thing that it changes is the log level, and that for
-//! nobody but a peer on the same machine. One request per connection: nothing idle has to be limited.
+//! only reads: snapshots, counters, names of what is pending. What it changes are the log level and which nodes are cordoned, and
+//! those for nobody but a peer on the same machine. One request per connection: nothing idle has to be limited.
 //!
 //! ```text
-//! GET /metrics      Prometheus text
-//! GET /livez        200 `ok`, or 503 and why: a worker that has not polled for half a minute
-//! GET /readyz       200 `ready`, or 503 and what is pending, one name per line
-//! GET /topology     JSON, see `admin::topology`
-//! GET /log-level    the filter in force; PUT with a new one as the body
+//! GET /metrics                Prometheus text
+//! GET /livez                  200 `ok`, or 503 and why: a worker that has not polled for half a minute
+//! GET /readyz                 200 `ready`, or 503 and what is pending, one name per line
+//! GET /topology               JSON, see `admin::topology`
+//! GET /log-level              the filter in force; PUT with a new one as the body
+//! PUT /nodes/NAME/cordon      no new connections to this node; PUT /nodes/NAME/uncordon takes it back
 //! ```
 
+mod cordon;
 pub mod routes;
 pub mod topology;
 
@@ -35,6 +37,7 @@ use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 use crate::telemetry::LogLevel;
 use crate::topology::Topology;
+use crate::topology::cordons::Cordons;
 use crate::topology::sightings::Sightings;
 
 /// Open connections; more wait in the listen queue.
@@ -57,6 +60,8 @@ pub struct Parts {
     pub sightings: Arc<Sightings>,
     /// Rows of nodes that are not served here, which clients were shown as they are.
     pub kept: Arc<Sightings>,
+    /// Nodes to which nobody new may come; changed here.
+    pub cordons: Arc<Cordons>,
     /// Open client connections of a node's port.
     pub connections: Box<dyn Fn(u16) -> usize + Send + Sync>,
     /// Why the process is not alive, if it is not.

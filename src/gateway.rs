@@ -1,6 +1,7 @@
 //! Builds everything, in the order that makes it true before it is said: certificates are read, every port of the range is
 //! bound, discovery begins, and only then does anything accept. The one module that knows everyone.
 
+mod ages;
 pub mod control;
 mod stagger;
 pub mod tasks;
@@ -37,6 +38,7 @@ use crate::rewrite::Surroundings;
 use crate::rewrite::statements::OrdinaryStatements;
 use crate::telemetry::LogLevel;
 use crate::topology::Topology;
+use crate::topology::cordons::Cordons;
 use crate::topology::ports::PortRange;
 use crate::{admin, discovery};
 use control::Control;
@@ -98,6 +100,7 @@ pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -
     };
     let topology = found.topology;
     let connections = Connections::new(&config.limits);
+    let cordons: Arc<Cordons> = Arc::default();
     let shared = Arc::new(Shared {
         surroundings: Arc::new(Surroundings {
             topology: Box::new({
@@ -116,6 +119,7 @@ pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -
         timeouts: config.timeouts.clone(),
         logins: Logins::new(config.logins.clone()),
         gate: Gate::new(&config.access, &config.proxy_protocol),
+        cordons: Arc::clone(&cordons),
         refusals: Seldom::default(),
         unexpected: Seldom::default(),
         linger: config.drain.linger,
@@ -162,6 +166,7 @@ pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -
     }
     let apart = control.handle();
     tasks.spawn("topology follower", apart, follow_topology(Arc::clone(&shared), config.drain.spread));
+    tasks.spawn("ages", apart, ages::end_old(Arc::clone(&shared)));
     tasks.spawn("certificates", apart, files::follow(files, Arc::clone(&metrics)));
     tasks.spawn("gauges", apart, set_gauges(Arc::clone(&shared), readiness.clone()));
     tasks.spawn("discovery", apart, async move { drop(found.running.await) });
@@ -179,6 +184,7 @@ pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -
         log_level,
         sightings: Arc::clone(&shared.sightings),
         kept: Arc::clone(&shared.kept),
+        cordons,
         connections: Box::new(move |port| connections.of_port(port)),
         complaint: Box::new(move || liveness.complaint()),
     };
@@ -225,7 +231,7 @@ impl Running {
     /// closed between two frames, spread over time so that drivers do not all come back at once; what is left at the
     /// deadline is reset.
     pub async fn drain(self) {
-        let Drain { delay, spread, deadline, linger: _ } = self.drain;
+        let Drain { delay, spread, deadline, linger: _, graceful_disconnect: _ } = self.drain;
         let metrics = &self.shared.metrics;
         metrics.set_lifecycle(Lifecycle::Draining);
         self.readiness.drain();

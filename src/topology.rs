@@ -4,6 +4,7 @@
 //! everyone else holds an immutable snapshot. A snapshot answers three questions: which node is behind a port, which node
 //! does a row or an event speak of, and may a client be told that it is there.
 
+pub mod cordons;
 pub mod diff;
 pub mod input;
 pub mod node;

@@ -24,6 +24,8 @@ mod entry;
 mod families;
 #[path = "common/gate.rs"]
 mod gate;
+#[path = "gateway/leaving.rs"]
+mod leaving;
 #[path = "gateway/limits.rs"]
 mod limits;
 #[path = "gateway/odd.rs"]

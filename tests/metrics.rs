@@ -166,7 +166,7 @@ fn words_are_what_they_were() {
     check_words::<Stage>("accepted tls setup login established");
     check_words::<Refused>(
         "connection_limit node_connection_limit source_connection_limit stage_full source_share made_room kept_out memory \
-         draining no_live_node access_denied access_not_allowed proxy_source no_proxy_header proxy_header not_cql unsupported_version frame_too_long client_ended tls setup_deadline dial_failed",
+         draining no_live_node cordoned access_denied access_not_allowed proxy_source no_proxy_header proxy_header not_cql unsupported_version frame_too_long client_ended tls setup_deadline dial_failed",
     );
     check_words::<Side>("clients nodes");
     check_words::<Outcome>("taken refused");
@@ -205,6 +205,7 @@ fn words_of_why_a_connection_ended_are_what_they_were() {
         Why::HoldBudget,
         Why::HoldStalled,
         Why::Drain,
+        Why::MaxAge,
         Why::AddressChanged,
         Why::DrainSilence,
         Why::DrainDeadline,
@@ -214,7 +215,7 @@ fn words_of_why_a_connection_ended_are_what_they_were() {
     check_labels(
         &own,
         "eof reset timeout tls io_error gone half_closed_timeout login_deadline hold_budget hold_stalled drain \
-         address_changed drain_silence drain_deadline node_gone panic",
+         max_age address_changed drain_silence drain_deadline node_gone panic",
     );
     check_words::<rewrite::Why>(
         "frame_too_long held_frame_too_long segment_header_checksum segment_payload_checksum malformed wrong_direction \

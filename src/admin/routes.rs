@@ -9,7 +9,7 @@ use hyper::body::{Body, Bytes};
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 
-use super::{Parts, topology};
+use super::{Parts, cordon, topology};
 use crate::metrics;
 use crate::topology::Topology;
 
@@ -26,6 +26,7 @@ no such path; there are:
 /readyz     200 when ready; else 503 and what is pending
 /topology   nodes, their ports and states, as JSON
 /log-level  the log filter; PUT changes it
+/nodes/NAME/cordon, /nodes/NAME/uncordon   PUT: no new connections to the node, or again
 ";
 
 /// Answers `request` of `peer`. HEAD is GET; hyper leaves the body away.
@@ -54,13 +55,29 @@ where
             hidden.extend(parts.sightings.beside(&snapshot, Instant::now()));
             let kept = parts.kept.recent(&snapshot, Instant::now());
             let snapshot = Topology::clone(&snapshot).with_hidden(hidden);
-            match serde_json::to_vec(&topology::Shown::new(&snapshot, &kept, &parts.connections)) {
+            match serde_json::to_vec(&topology::Shown::new(&snapshot, &kept, &parts.cordons, &parts.connections)) {
                 Ok(shown) => response(StatusCode::OK, JSON, shown),
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
             }
         }
-        _ => text(StatusCode::NOT_FOUND, PATHS),
+        path => match cordon::Wish::of(path) {
+            Some(_) if request.method() != Method::PUT => wrong_method("PUT"),
+            Some(wish) => only_from_here(peer, "nodes can be cordoned").unwrap_or_else(|| {
+                let (status, said) = wish.carry_out(parts);
+                text(status, said)
+            }),
+            None => text(StatusCode::NOT_FOUND, PATHS),
+        },
     }
+}
+
+/// The answer to a peer elsewhere that wants something changed.
+fn only_from_here(peer: SocketAddr, what: &str) -> Option<Response<Full<Bytes>>> {
+    if peer.ip().to_canonical().is_loopback() {
+        return None;
+    }
+    let why = format!("{what} from the gateway's own machine (or pod) only, not from {peer}\n");
+    Some(text(StatusCode::FORBIDDEN, why))
 }
 
 fn readyz(parts: &Parts) -> Response<Full<Bytes>> {
@@ -80,10 +97,8 @@ async fn set_log_level<B>(body: B, peer: SocketAddr, parts: &Parts) -> Response<
 where
     B: Body<Error: Into<Box<dyn Error + Send + Sync>>>,
 {
-    if !peer.ip().to_canonical().is_loopback() {
-        let why =
-            format!("the log level can be changed from the gateway's own machine (or pod) only, not from {peer}\n");
-        return text(StatusCode::FORBIDDEN, why);
+    if let Some(refused) = only_from_here(peer, "the log level can be changed") {
+        return refused;
     }
     let Ok(body) = Limited::new(body, BODY).collect().await else {
         return text(StatusCode::PAYLOAD_TOO_LARGE, format!("a log filter has at most {BODY} bytes\n"));

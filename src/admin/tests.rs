@@ -29,6 +29,7 @@ fn parts() -> (Parts, watch::Sender<Arc<Topology>>, Box<dyn Send>) {
         log_level,
         sightings: Arc::default(),
         kept: Arc::default(),
+        cordons: Arc::default(),
         connections: Box::new(|port| usize::from(port) - 9000),
         complaint: Box::new(|| None),
     };
@@ -154,11 +155,63 @@ async fn log_level_is_changed_from_this_machine_only() {
 }
 
 #[test]
+fn a_node_is_cordoned_by_name_and_an_unknown_name_is_answered_with_those_that_there_are() {
+    let gateway = Gateway::start();
+    let nodes = ["cassandra-0", "cassandra-1"].into_iter().zip(9042..);
+    let nodes = nodes.map(|(name, port)| Node::example(name, port, &format!("10.1.2.{}:9042", port - 9040)));
+    gateway.topology.send_replace(Arc::new(Topology::new(1, Advertised::default(), nodes)));
+    let put = |path: &str| {
+        let (status, _, body) = gateway.ask("PUT", path, "");
+        (status, body)
+    };
+    let shown = || {
+        let shown: serde_json::Value = serde_json::from_str(&gateway.get("/topology").1).unwrap();
+        [0, 1].map(|node| shown["nodes"][node]["cordoned"].as_bool().unwrap())
+    };
+    let counted = |line: &str| gateway.get("/metrics").1.contains(&format!("\n{line}\n"));
+    let (status, body) = put("/nodes/cassandra-1/cordon");
+    assert_eq!(status, 200);
+    assert_eq!(body, "cassandra-1 is cordoned in this replica: new connections to port 9043 are closed; 43 go on\n");
+    assert_eq!(shown(), [false, true]);
+    assert!(counted("cqlgate_node_cordoned{node=\"cassandra-1\"} 1"));
+    assert_eq!(
+        put("/nodes/cassandra-7/cordon"),
+        pair(404, "no node \"cassandra-7\"; there are:\ncassandra-0\ncassandra-1\n")
+    );
+    assert_eq!(gateway.ask("GET", "/nodes/cassandra-1/cordon", "").0, 405);
+    assert_eq!(gateway.get("/readyz"), pair(200, "ready\n"));
+    assert_eq!(put("/nodes/cassandra-1/uncordon").0, 200);
+    assert_eq!(shown(), [false, false]);
+    assert!(counted("cqlgate_node_cordoned{node=\"cassandra-1\"} 0"));
+    // One that has left is not kept for ever.
+    put("/nodes/cassandra-0/cordon");
+    gateway.topology.send_replace(Arc::default());
+    assert_eq!(put("/nodes/cassandra-0/uncordon").0, 200);
+    assert_eq!(put("/nodes/cassandra-0/uncordon").0, 404);
+}
+
+#[tokio::test]
+async fn nodes_are_cordoned_from_this_machine_only() {
+    let (parts, topology, _filter) = parts();
+    topology.send_replace(Arc::new(Topology::new(
+        1,
+        Advertised::default(),
+        [Node::example("cassandra-0", 9042, "10.1.2.3:9042")],
+    )));
+    for (peer, status) in [("10.0.0.9:40000", StatusCode::FORBIDDEN), ("[::1]:40000", StatusCode::OK)] {
+        let request = Request::put("/nodes/cassandra-0/cordon").body(Full::new(Bytes::new())).unwrap();
+        let response = routes::answer(request, peer.parse().unwrap(), &parts).await;
+        assert_eq!(response.status(), status, "{peer}");
+        assert_eq!(parts.cordons.has(&crate::topology::NodeId::new("cassandra-0")), status == StatusCode::OK);
+    }
+}
+
+#[test]
 fn unknown_path_lists_what_there_is() {
     let gateway = Gateway::start();
     let (status, body) = gateway.get("/");
     assert_eq!(status, 404);
-    for path in ["/metrics", "/livez", "/readyz", "/topology", "/log-level"] {
+    for path in ["/metrics", "/livez", "/readyz", "/topology", "/log-level", "/nodes/NAME/uncordon"] {
         assert!(body.contains(&format!("\n{path} ")), "{path}");
     }
 }

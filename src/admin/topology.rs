@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::label::Label;
+use crate::topology::cordons::Cordons;
 use crate::topology::{Advertised, Hidden, HostId, Mapped, Node, NodeId, Topology};
 
 /// What clients may be told now, and what they are not.
@@ -26,7 +27,8 @@ use crate::topology::{Advertised, Hidden, HostId, Mapped, Node, NodeId, Topology
 ///       "address": "10.1.2.3:9042",
 ///       "state": "up",
 ///       "since": "2026-01-31T12:00:00Z",
-///       "connections": 12
+///       "connections": 12,
+///       "cordoned": false
 ///     }
 ///   ],
 ///   "hidden": [
@@ -76,6 +78,8 @@ struct ShownNode {
     since: String,
     /// Open client connections of the port.
     connections: usize,
+    /// This replica lets no new connection to it.
+    cordoned: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -91,20 +95,24 @@ struct ShownHidden {
 
 impl Shown {
     /// `kept` are rows that passed as they were; `connections` says how many client connections a port has.
-    pub fn new(topology: &Topology, kept: &[Hidden], connections: &dyn Fn(u16) -> usize) -> Self {
+    pub fn new(topology: &Topology, kept: &[Hidden], cordons: &Cordons, connections: &dyn Fn(u16) -> usize) -> Self {
         let show = |hidden: &Hidden| ShownHidden {
             name: hidden.id.as_ref().or_else(|| known(topology, hidden)).map(NodeId::to_string),
             host_id: hidden.host_id.map(text),
             address: hidden.address,
             reason: hidden.reason.label(),
         };
-        let nodes = topology.nodes.iter().map(|node| shown(node, &topology.advertised, connections(node.port)));
+        let nodes = topology.nodes.iter().map(|node| ShownNode {
+            connections: connections(node.port),
+            cordoned: cordons.has(&node.id),
+            ..shown(node, &topology.advertised)
+        });
         let (hidden, kept) = (topology.hidden.iter().map(show).collect(), kept.iter().map(show).collect());
         Self { generation: topology.generation, nodes: nodes.collect(), hidden, kept }
     }
 }
 
-fn shown(node: &Node, advertised: &Advertised, connections: usize) -> ShownNode {
+fn shown(node: &Node, advertised: &Advertised) -> ShownNode {
     let (ipv4, ipv6) = (advertised.ipv4.map(IpAddr::V4), advertised.ipv6.map(IpAddr::V6));
     let with_port = |ip| SocketAddr::new(ip, node.port);
     ShownNode {
@@ -119,7 +127,8 @@ fn shown(node: &Node, advertised: &Advertised, connections: usize) -> ShownNode 
         address: node.address,
         state: node.state.label(),
         since: utc(node.since),
-        connections,
+        connections: 0,
+        cordoned: false,
     }
 }
 
@@ -158,7 +167,7 @@ mod tests {
 
     fn check(topology: &Topology, expected: Value) {
         let kept = [hidden(None, Some(7), Some("10.9.2.3:9042"), HiddenReason::Remote)];
-        let shown = Shown::new(topology, &kept, &|port| usize::from(port - 9040));
+        let shown = Shown::new(topology, &kept, &Cordons::default(), &|port| usize::from(port - 9040));
         assert_eq!(serde_json::to_value(&shown).unwrap(), expected);
     }
 
@@ -195,13 +204,13 @@ mod tests {
                     {
                         "name": "cassandra-0", "host_id": "00000000-0000-0000-0000-000000002352", "dc": "dc1", "rack": "rack1",
                         "port": 9042, "advertised": "203.0.113.10:9042", "address": "10.1.2.3:9042", "state": "up",
-                        "since": "2026-01-31T12:00:00Z", "connections": 2,
+                        "since": "2026-01-31T12:00:00Z", "connections": 2, "cordoned": false,
                     },
                     {
                         "name": "cassandra-1", "host_id": null, "dc": null, "rack": null,
                         "port": 9043, "port_why": "by hand", "advertised": "203.0.113.10:9043", "address": "[fd00::4]:9042",
                         "state": "gone",
-                        "since": "1970-01-01T00:00:00Z", "connections": 3,
+                        "since": "1970-01-01T00:00:00Z", "connections": 3, "cordoned": false,
                     },
                 ],
                 "hidden": [
@@ -236,7 +245,7 @@ mod tests {
             (advertised(None, None), Value::Null, None),
         ] {
             let node = Node::example("a", 9042, "10.1.2.3:9042");
-            let shown = Shown::new(&Topology::new(1, given, [node]), &[], &|_| 0);
+            let shown = Shown::new(&Topology::new(1, given, [node]), &[], &Cordons::default(), &|_| 0);
             let value = serde_json::to_value(&shown).unwrap();
             let node = &value["nodes"][0];
             assert_eq!((&node["advertised"], node.get("advertised_ipv6")), (&ipv4, ipv6.as_ref()));

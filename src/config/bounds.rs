@@ -167,25 +167,45 @@ pub struct Timeouts {
     #[serde(with = "time")]
     #[schemars(with = "Time")]
     pub hold: Duration,
+    /// A client that takes nothing of what it is owed is closed after this. Not one that has vanished: that is found within a minute
+    /// or so, whatever this is.
+    #[serde(with = "time")]
+    #[schemars(with = "Time")]
+    pub dead_peer: Duration,
+    /// The longest life of a connection: it is then ended as a drain does it, some of them up to half of the time sooner, so that those
+    /// which were opened together do not end together. For ever when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<Time>,
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
         let seconds = Duration::from_secs;
-        Self { setup: seconds(10), dial: seconds(2), login: seconds(10), half_closed: seconds(30), hold: seconds(10) }
+        Self {
+            setup: seconds(10),
+            dial: seconds(2),
+            login: seconds(10),
+            half_closed: seconds(30),
+            hold: seconds(10),
+            // Longer than what a healthy program does between two pages; nodes themselves wait for ever.
+            dead_peer: seconds(5 * 60),
+            max_age: None,
+        }
     }
 }
 
 impl Timeouts {
-    /// The times with the names of their keys.
-    pub fn named(&self) -> [(&'static str, Duration); 5] {
-        [
+    /// The times that are there, with the names of their keys.
+    pub fn named(&self) -> impl Iterator<Item = (&'static str, Duration)> {
+        let always = [
             ("setup", self.setup),
             ("dial", self.dial),
             ("login", self.login),
             ("half_closed", self.half_closed),
             ("hold", self.hold),
-        ]
+            ("dead_peer", self.dead_peer),
+        ];
+        always.into_iter().chain(self.max_age.map(|age| ("max_age", age.0)))
     }
 }
 
@@ -241,11 +261,20 @@ pub struct Drain {
     #[serde(with = "time")]
     #[schemars(with = "Time")]
     pub linger: Duration,
+    /// Offers GRACEFUL_DISCONNECT (CEP-59, in no release of Cassandra yet) to clients that speak v5: those that registered are told of a
+    /// drain, and that their node's pod is being ended, and leave by themselves.
+    pub graceful_disconnect: bool,
 }
 
 impl Default for Drain {
     fn default() -> Self {
         let seconds = Duration::from_secs;
-        Self { delay: seconds(0), spread: seconds(5), deadline: seconds(30), linger: seconds(1) }
+        Self {
+            delay: seconds(0),
+            spread: seconds(5),
+            deadline: seconds(30),
+            linger: seconds(1),
+            graceful_disconnect: false,
+        }
     }
 }

@@ -24,6 +24,7 @@ pub(super) struct NodeFamilies {
     probe_seconds: HistogramVec,
     state: IntGaugeVec,
     port: IntGaugeVec,
+    cordoned: IntGaugeVec,
 }
 
 impl NodeFamilies {
@@ -70,6 +71,12 @@ impl NodeFamilies {
                 "Port of the external address that stands for the node.",
                 &["node"],
             ),
+            cordoned: gauges(
+                registry,
+                "cqlgate_node_cordoned",
+                "1 while this replica lets no new connection to the node.",
+                &["node"],
+            ),
         }
     }
 
@@ -87,6 +94,7 @@ impl NodeFamilies {
             handshake_seconds: self.handshake_seconds.with_label_values(node),
             probe_seconds: self.probe_seconds.with_label_values(node),
             port: self.port.with_label_values(node),
+            cordoned: self.cordoned.with_label_values(node),
             closed: self.closed.clone(),
             dial_failures: self.dial_failures.clone(),
             state: self.state.clone(),
@@ -102,7 +110,7 @@ impl NodeFamilies {
         for family in [&self.dial_seconds, &self.handshake_seconds, &self.probe_seconds] {
             let _ = family.remove_label_values(&[name]);
         }
-        for family in [&self.open, &self.port] {
+        for family in [&self.open, &self.port, &self.cordoned] {
             let _ = family.remove_label_values(&[name]);
         }
         for family in [&self.closed, &self.dial_failures] {
@@ -138,6 +146,8 @@ pub struct NodeMetrics {
     pub handshake_seconds: Histogram,
     pub probe_seconds: Histogram,
     pub port: IntGauge,
+    /// 1 while an operator wants no new connections to it.
+    pub cordoned: IntGauge,
     closed: IntCounterVec,
     dial_failures: IntCounterVec,
     state: IntGaugeVec,

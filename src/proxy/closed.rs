@@ -28,6 +28,8 @@ label_set! {
         Memory = "memory",
         Draining = "draining",
         NoLiveNode = "no_live_node",
+        /// An operator wants no new connections to the node, through this replica.
+        Cordoned = "cordoned",
         /// The client's address is in access.deny.
         Denied = "access_denied",
         /// It is in no network of access.allow.
@@ -68,6 +70,9 @@ impl Refused {
                 "refused: no PROXY header came first, and proxy_protocol.mode is required; turn it on at the load balancer, or \
                  write optional",
             ),
+            Self::Cordoned => {
+                Some("refused: the node is cordoned in this replica (PUT /nodes/NAME/uncordon at its admin address)")
+            }
             _ => None,
         }
     }
@@ -117,6 +122,8 @@ pub enum Why {
     HoldStalled,
     /// Drained between two frames.
     Drain,
+    /// The same, for it was as old as timeouts.max_age allows.
+    MaxAge,
     /// The same, for the advertised address has changed and the client is to read again.
     AddressChanged,
     /// Answers in flight did not come while it was drained.
@@ -147,6 +154,7 @@ impl Label for Why {
             Self::HoldBudget => "hold_budget",
             Self::HoldStalled => "hold_stalled",
             Self::Drain => "drain",
+            Self::MaxAge => "max_age",
             Self::AddressChanged => "address_changed",
             Self::DrainSilence => "drain_silence",
             Self::DrainDeadline => "drain_deadline",

@@ -82,6 +82,8 @@ pub async fn run(
 async fn first_bytes(client: &TcpStream, place: &Place, deadline: Instant) -> Result<Came, NotEstablished> {
     let mut bytes = [0; came::ENOUGH];
     tokio::select! {
+        // Whoever has spoken is heard, be it that a drain has begun.
+        biased;
         // Being told that a socket is readable does not make it so.
         peeked = client.peek(&mut bytes) => match peeked {
             Ok(0) => Err(NotEstablished::client_ended(Why::Eof)),
@@ -89,7 +91,7 @@ async fn first_bytes(client: &TcpStream, place: &Place, deadline: Instant) -> Re
             Err(error) => Err(NotEstablished::client_ended(ending(&error))),
         },
         // A drain too: nothing is lost.
-        order = place.handle().ordered(|order| order != Order::Continue && order != Order::Readdress) => {
+        order = place.handle().ordered(|order| order == Order::Drain || order.is_now()) => {
             Err(NotEstablished::ordered(order))
         }
         () = sleep_until(deadline) => Err(NotEstablished::setup_deadline()),

@@ -6,6 +6,7 @@ use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Poll;
+use std::time::Duration;
 
 use atomic_waker::AtomicWaker;
 use tokio::time::Instant;
@@ -18,23 +19,33 @@ use crate::config::Limits;
 #[repr(u8)]
 pub enum Order {
     Continue = 0,
+    /// It is as old as it may be: as `Drain`.
+    Age = 1,
     /// Close at the next frame boundary with nothing in flight.
-    Drain = 1,
+    Drain = 2,
     /// The advertised address changed: as `Drain`, so that the driver reads the rows again.
-    Readdress = 2,
+    Readdress = 3,
     /// The room it is in is full, and it has been there longest: close now.
-    MakeRoom = 3,
+    MakeRoom = 4,
     /// The process is short of memory, and this connection is new: close now.
-    Shed = 4,
+    Shed = 5,
     /// The node is dead or is another one: close now.
-    NodeGone = 5,
+    NodeGone = 6,
     /// The drain's deadline has passed: close now.
-    Deadline = 6,
+    Deadline = 7,
 }
 
 impl Order {
-    const ALL: [Self; 7] =
-        [Self::Continue, Self::Drain, Self::Readdress, Self::MakeRoom, Self::Shed, Self::NodeGone, Self::Deadline];
+    const ALL: [Self; 8] = [
+        Self::Continue,
+        Self::Age,
+        Self::Drain,
+        Self::Readdress,
+        Self::MakeRoom,
+        Self::Shed,
+        Self::NodeGone,
+        Self::Deadline,
+    ];
 
     fn from_number(number: u8) -> Self {
         Self::ALL.get(usize::from(number)).copied().unwrap_or(Self::Deadline)
@@ -57,6 +68,7 @@ pub struct Handle {
     source: Mutex<Source>,
     control: AtomicBool,
     port: u16,
+    accepted: Instant,
     all: Weak<Connections>,
 }
 
@@ -75,6 +87,7 @@ impl Handle {
             source: Mutex::new(source),
             control: AtomicBool::new(false),
             port,
+            accepted: Instant::now(),
             all,
         }
     }
@@ -268,6 +281,17 @@ impl Connections {
         }
     }
 
+    /// Has those end that are older than `max_age`, or than a part of it: the half at least, and another for each of those that came
+    /// one after the other.
+    pub fn end_older(&self, max_age: Duration, now: Instant) {
+        let rooms = self.rooms();
+        for (key, handle) in rooms.ports.values().flat_map(|port| &port.handles) {
+            if now.duration_since(handle.accepted) >= max_age.mul_f64(f64::midpoint(1.0, fraction(*key))) {
+                handle.give(Order::Age);
+            }
+        }
+    }
+
     /// Every connection, the newest last.
     pub fn all(&self) -> Vec<Arc<Handle>> {
         let rooms = self.rooms();
@@ -289,6 +313,13 @@ impl Connections {
     fn rooms(&self) -> MutexGuard<'_, Rooms> {
         self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// From 0 to 1. By steps of the golden section: of those that are a few apart, or always as many, none are near each other
+/// (Knuth, The Art of Computer Programming, 6.4, theorem S).
+fn fraction(key: u64) -> f64 {
+    const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+    (key.wrapping_mul(GOLDEN) >> 11) as f64 / 2f64.powi(53)
 }
 
 #[cfg(test)]
@@ -368,6 +399,35 @@ mod tests {
         drop(place);
         let taken = [Stage::Accepted, Stage::Established].map(|stage| connections.taken(stage));
         assert_eq!((taken, connections.all().len()), ([0, 0], 0));
+    }
+
+    /// When each of these ends, in parts of the longest life.
+    fn ends(keys: impl Iterator<Item = usize>) -> Vec<f64> {
+        let connections = connections(1000, 1000);
+        let places: Vec<_> = (0..1000).map(|_| connections.enter(9042, 1, HERE).unwrap()).collect();
+        let (began, max_age) = (places[0].handle().accepted, Duration::from_secs(1000));
+        let mut ends = vec![None; places.len()];
+        for second in 0..=1001 {
+            connections.end_older(max_age, began + Duration::from_secs(second));
+            for (place, end) in places.iter().zip(&mut ends) {
+                if place.handle().order() == Order::Age {
+                    end.get_or_insert(second as f64 / 1000.0);
+                }
+            }
+        }
+        keys.map(|key| ends[key].unwrap()).collect()
+    }
+
+    #[test]
+    fn none_outlives_its_age_and_a_pool_does_not_end_together() {
+        for apart in [1, 2, 3, 8, 96] {
+            let pool = ends((0..8).map(|of| of * apart));
+            assert!(pool.iter().all(|end| (0.5..=1.001).contains(end)), "{pool:?}");
+            let mut sorted = pool.clone();
+            sorted.sort_by(f64::total_cmp);
+            assert!(sorted[7] - sorted[0] > 0.25, "{apart} apart: {pool:?}");
+            assert!(sorted.windows(2).filter(|two| two[1] - two[0] < 0.005).count() <= 1, "{apart} apart: {pool:?}");
+        }
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -63,12 +63,12 @@ impl Listener {
         self.socket.local_addr()
     }
 
-    /// Accepts until `stop`; then what the kernel has queued is reset by the close of the socket.
+    /// Accepts until `stop`; then what the kernel has queued by then, which it would reset when the socket closes.
     pub async fn run(self, shared: Arc<Shared>, stop: CancellationToken) {
         loop {
             let accepted = tokio::select! {
                 accepted = self.socket.accept() => accepted,
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => return self.empty_queue(&shared),
             };
             match accepted {
                 Ok((client, peer)) => self.accepted(client, peer, &shared),
@@ -87,6 +87,23 @@ impl Listener {
                     tracing::warn!(port = self.port, %error, "cannot accept; pausing");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
+            }
+        }
+    }
+
+    /// Takes whom the kernel has accepted already. No more than the queue can hold: who goes on dialling keeps no drain from its end.
+    fn empty_queue(&self, shared: &Arc<Shared>) {
+        let socket = SockRef::from(&self.socket);
+        for _ in 0..=BACKLOG {
+            // The runtime may not have heard of them yet; the kernel knows.
+            let (client, peer) = match socket.accept() {
+                Ok((client, peer)) => (client, peer),
+                Err(error) if is_transient(&error) => continue,
+                Err(_) => return,
+            };
+            let client = client.set_nonblocking(true).and_then(|()| TcpStream::from_std(client.into()));
+            if let (Ok(client), Some(peer)) = (client, peer.as_socket()) {
+                self.accepted(client, peer, shared);
             }
         }
     }
@@ -112,6 +129,11 @@ impl Listener {
             shared.refused(self.port, peer, Refused::NoLiveNode, Closed::gateway(Refused::NoLiveNode));
             return;
         };
+        if shared.cordons.has(&node.id) {
+            reset_on_close(&client);
+            shared.refused(self.port, peer, Refused::Cordoned, Closed::gateway(Refused::Cordoned));
+            return;
+        }
         let source = Source::of(peer.ip());
         if arrival == Arrival::Direct && shared.logins.keeps_out(source, Instant::now()) {
             reset_on_close(&client);

@@ -226,6 +226,7 @@ impl Relay {
     /// Rule 5.
     fn drain(&mut self) -> Option<End> {
         let why = match self.place.handle().order() {
+            Order::Age => Why::MaxAge,
             Order::Drain => Why::Drain,
             Order::Readdress => Why::AddressChanged,
             _ => return None,

@@ -27,6 +27,7 @@ use crate::label::Label;
 use crate::metrics::Metrics;
 use crate::rewrite::Surroundings;
 use crate::topology::Topology;
+use crate::topology::cordons::Cordons;
 use crate::topology::input::Input;
 use crate::topology::sightings::Sightings;
 
@@ -43,6 +44,8 @@ pub struct Shared {
     pub logins: Logins,
     /// Who may come in by address.
     pub gate: Gate,
+    /// Nodes to which nobody new may come.
+    pub cordons: Arc<Cordons>,
     /// Lines about those who may not, and about what came in place of what was expected.
     pub refusals: Seldom<Refused>,
     pub unexpected: Seldom<Came>,
@@ -163,7 +166,7 @@ pub fn ordered(order: Order) -> (Refused, Closed) {
     let reason = match order {
         Order::MakeRoom => Refused::MadeRoom,
         Order::Shed => Refused::Memory,
-        Order::Drain | Order::Readdress | Order::Deadline => Refused::Draining,
+        Order::Age | Order::Drain | Order::Readdress | Order::Deadline => Refused::Draining,
         Order::NodeGone | Order::Continue => Refused::NoLiveNode,
     };
     let why = if order == Order::NodeGone { Why::NodeGone } else { reason.into() };

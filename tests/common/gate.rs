@@ -182,7 +182,12 @@ pub async fn get(admin: SocketAddr, path: &str) -> (u16, String) {
 
 /// The same where there may be nobody to answer.
 pub async fn ask(admin: SocketAddr, path: &str) -> io::Result<(u16, String)> {
-    let request = format!("GET {path} HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n");
+    request(admin, "GET", path).await
+}
+
+/// The same with another method, and nothing as the body.
+pub async fn request(admin: SocketAddr, method: &str, path: &str) -> io::Result<(u16, String)> {
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n");
     let mut answer = String::new();
     let asked = async {
         let mut stream = TcpStream::connect(admin).await?;

@@ -102,6 +102,7 @@ async fn relay_of(version: Version, logged_in: bool) -> Ends {
         handshakes: Arc::new(tokio::sync::Semaphore::new(1)),
         logins: Logins::new(config::Logins::default()),
         gate: Gate::new(&config::Access::default(), &config::ProxyProtocol::default()),
+        cordons: Arc::default(),
         refusals: Seldom::default(),
         unexpected: Seldom::default(),
         reserve: Reserve::new(Readiness::new()),

@@ -1,0 +1,98 @@
+//! Connections that are to end, or not to begin: age, cordons, and what the kernel has queued when a drain begins.
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream as StdStream;
+use std::time::{Duration, Instant};
+
+use cqlgate::cql::frame::{HEADER_LEN, Header, Opcode};
+use cqlgate::cql::message::request;
+use cqlgate::demo::node::Options;
+
+use crate::V4;
+use crate::client::{Client, PATIENCE};
+use crate::gate::{self, Gate};
+use crate::limits::patient;
+
+const SELECT: &str = "SELECT * FROM demo.kv";
+
+#[tokio::test]
+async fn connections_end_at_their_age_with_every_answer_and_not_all_at_once() {
+    let gate = Gate::start_with(Options::loopback(1, 0), "timeouts: {max_age: 2s}\n").await;
+    let began = Instant::now();
+    let mut pool = Vec::new();
+    for _ in 0..6 {
+        pool.push(Client::connect(gate.port(0), V4).await);
+    }
+    let opened = began.elapsed();
+    let lives = pool.into_iter().map(|mut client| async move {
+        let (mut asked, mut answered) = (0, 0);
+        loop {
+            asked += u32::from(client.send(Opcode::QUERY, &request::encode_query(V4.0, SELECT)).await.is_ok());
+            match client.receive().await {
+                Ok((header, _)) => assert_eq!(header.opcode, Opcode::RESULT),
+                // Clean, between two frames; what was written after that was never taken.
+                Err(error) => {
+                    assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+                    assert!(asked - answered <= 1, "{asked} {answered}");
+                    return began.elapsed();
+                }
+            }
+            answered += 1;
+        }
+    });
+    let mut ends = futures_util::future::join_all(lives).await;
+    ends.sort();
+    assert!(ends[0] >= Duration::from_secs(1), "{ends:?}");
+    assert!(ends[5] <= Duration::from_secs(4) + opened, "{ends:?}");
+    assert!(ends[5] - ends[0] > Duration::from_millis(250), "{ends:?}");
+    let closed = "cqlgate_connections_closed_total{by=\"gateway\",node=\"node-0\",why=\"max_age\"}";
+    gate.until_counted(closed, 6).await;
+}
+
+#[tokio::test]
+async fn a_cordoned_node_keeps_whom_it_has_and_takes_nobody_else_and_its_row_stays() {
+    let gate = Gate::start().await;
+    let mut before = Client::connect(gate.port(1), V4).await;
+    let put = async |path: &str| gate::request(gate.running.admin, "PUT", path).await.unwrap();
+    let (status, said) = put("/nodes/node-1/cordon").await;
+    assert_eq!((status, said.contains("; 1 go on")), (200, true), "{said}");
+    let mut refused = Client::dial(gate.port(1), V4).await.unwrap();
+    assert!(refused.startup(&[]).await.is_err());
+    gate.until_counted("cqlgate_connections_refused_total{reason=\"cordoned\"}", 1).await;
+    assert_eq!(before.query(SELECT).await.unwrap().0, Opcode::RESULT);
+    let mut other = Client::connect(gate.port(0), V4).await;
+    let (_, peers) = crate::told(&mut other).await;
+    assert!(peers.contains(&gate.port(1)), "its row stays: {peers:?}");
+    assert_eq!(gate.get("/readyz").await.0, 200);
+    assert_eq!(put("/nodes/node-1/uncordon").await.0, 200);
+    Client::connect(gate.port(1), V4).await;
+}
+
+/// The client's own thread, so that it connects while nothing of the gateway runs.
+fn queued(gate: &Gate) -> StdStream {
+    let mut stream = StdStream::connect(gate.port(0)).unwrap();
+    let options = Header { version: 4, flags: Default::default(), stream: 1, opcode: Opcode::OPTIONS, length: 0 };
+    stream.write_all(&options.encode()).unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn whom_the_kernel_has_accepted_when_a_drain_begins_is_served() {
+    let gate = Gate::start_changed(Options::loopback(1, 0), "drain: {spread: 2s, deadline: 10s}\n", patient).await;
+    // This thread is the gateway's too: until it waits, they are in the queue.
+    let queued: Vec<StdStream> = (0..48).map(|_| queued(&gate)).collect();
+    let Gate { cluster: _cluster, running, .. } = gate;
+    let draining = tokio::spawn(running.drain());
+    let answers = tokio::task::spawn_blocking(move || {
+        let answered = |mut stream: StdStream| {
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            let mut header = [0; HEADER_LEN];
+            stream.read_exact(&mut header).map(|()| Header::peek(&header).unwrap().opcode)
+        };
+        queued.into_iter().map(answered).collect::<Vec<_>>()
+    });
+    for answer in answers.await.unwrap() {
+        assert_eq!(answer.unwrap(), Opcode::SUPPORTED);
+    }
+    tokio::time::timeout(PATIENCE, draining).await.unwrap().unwrap();
+}
