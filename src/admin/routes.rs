@@ -26,7 +26,8 @@ no such path; there are:
 /readyz     200 when ready; else 503 and what is pending
 /topology   nodes, their ports and states, as JSON
 /log-level  the log filter; PUT changes it
-/nodes/NAME/cordon, /nodes/NAME/uncordon   PUT: no new connections to the node, or again
+/nodes/NAME/cordon    PUT: no new connections to this node
+/nodes/NAME/uncordon  PUT: or again
 ";
 
 /// Answers `request` of `peer`. HEAD is GET; hyper leaves the body away.

@@ -79,8 +79,8 @@ fn queued(gate: &Gate) -> StdStream {
 #[tokio::test]
 async fn whom_the_kernel_has_accepted_when_a_drain_begins_is_served() {
     let gate = Gate::start_changed(Options::loopback(1, 0), "drain: {spread: 2s, deadline: 10s}\n", patient).await;
-    // This thread is the gateway's too: until it waits, they are in the queue.
-    let queued: Vec<StdStream> = (0..48).map(|_| queued(&gate)).collect();
+    // This thread is the gateway's too: until it waits, they are in the queue; and they are more than are accepted in one turn.
+    let queued: Vec<StdStream> = (0..400).map(|_| queued(&gate)).collect();
     let Gate { cluster: _cluster, running, .. } = gate;
     let draining = tokio::spawn(running.drain());
     let answers = tokio::task::spawn_blocking(move || {
