@@ -23,6 +23,7 @@ use crate::label::{LabelSet, label_set};
 use crate::metrics::Metrics;
 use crate::proxy::came::Seldom;
 use crate::proxy::connections::{Connections, Order};
+use crate::proxy::dead_peer;
 use crate::proxy::descriptors::Reserve;
 use crate::proxy::dial::Dialer;
 use crate::proxy::gate::Gate;
@@ -167,6 +168,7 @@ pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -
     let apart = control.handle();
     tasks.spawn("topology follower", apart, follow_topology(Arc::clone(&shared), config.drain.spread));
     tasks.spawn("ages", apart, ages::end_old(Arc::clone(&shared)));
+    tasks.spawn("dead peers", apart, dead_peer::watch(Arc::clone(&shared)));
     tasks.spawn("certificates", apart, files::follow(files, Arc::clone(&metrics)));
     tasks.spawn("gauges", apart, set_gauges(Arc::clone(&shared), readiness.clone()));
     tasks.spawn("discovery", apart, async move { drop(found.running.await) });

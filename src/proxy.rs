@@ -11,6 +11,7 @@ pub mod came;
 pub mod closed;
 pub mod connection;
 pub mod connections;
+pub mod dead_peer;
 pub mod descriptors;
 pub mod dial;
 pub mod direction;

@@ -197,6 +197,7 @@ fn words_of_why_a_connection_ended_are_what_they_were() {
         Why::Eof,
         Why::Reset,
         Why::Timeout,
+        Why::Unread,
         Why::Tls,
         Why::Io,
         Why::Gone,
@@ -214,7 +215,7 @@ fn words_of_why_a_connection_ended_are_what_they_were() {
     ];
     check_labels(
         &own,
-        "eof reset timeout tls io_error gone half_closed_timeout login_deadline hold_budget hold_stalled drain \
+        "eof reset timeout unread tls io_error gone half_closed_timeout login_deadline hold_budget hold_stalled drain \
          max_age address_changed drain_silence drain_deadline node_gone panic",
     );
     check_words::<rewrite::Why>(

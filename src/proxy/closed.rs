@@ -105,8 +105,10 @@ pub enum Why {
     /// The side said that it is done.
     Eof,
     Reset,
-    /// The kernel gave up on the peer.
+    /// The peer acknowledges nothing any more: the kernel gave up on it, or, of a client, the gateway.
     Timeout,
+    /// The client took nothing of what it was owed for timeouts.dead_peer.
+    Unread,
     Tls,
     /// Another error of a socket.
     Io,
@@ -146,6 +148,7 @@ impl Label for Why {
             Self::Eof => "eof",
             Self::Reset => "reset",
             Self::Timeout => "timeout",
+            Self::Unread => "unread",
             Self::Tls => "tls",
             Self::Io => "io_error",
             Self::Gone => "gone",

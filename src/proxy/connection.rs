@@ -21,7 +21,7 @@ use super::gate::Arrival;
 use super::header::Via;
 use super::relay::{Relay, ending};
 use super::shared::Shared;
-use super::stream::{reset_on_close, set_options};
+use super::stream::{reset_on_close, set_client_options};
 use super::{Closed, ClosedBy, Refused, Why};
 use crate::label::Label;
 use crate::metrics::{DriverMetrics, NodeMetrics};
@@ -108,7 +108,7 @@ async fn spoken(
     began: Instant,
 ) {
     let metrics = shared.metrics.node(&node.id.0);
-    set_options(&client);
+    set_client_options(&client, shared.timeouts.dead_peer);
     let handle = Arc::clone(place.handle());
     let mut setup = Setup { client: None, node: &node, peer: who.peer, place, metrics: &metrics, shared: &shared };
     let established = tokio::select! {

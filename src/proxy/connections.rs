@@ -3,8 +3,9 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -29,20 +30,26 @@ pub enum Order {
     MakeRoom = 4,
     /// The process is short of memory, and this connection is new: close now.
     Shed = 5,
+    /// The client takes nothing of what it is owed: close now.
+    Unread = 6,
+    /// The client acknowledges nothing any more: close now.
+    Vanished = 7,
     /// The node is dead or is another one: close now.
-    NodeGone = 6,
+    NodeGone = 8,
     /// The drain's deadline has passed: close now.
-    Deadline = 7,
+    Deadline = 9,
 }
 
 impl Order {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 10] = [
         Self::Continue,
         Self::Age,
         Self::Drain,
         Self::Readdress,
         Self::MakeRoom,
         Self::Shed,
+        Self::Unread,
+        Self::Vanished,
         Self::NodeGone,
         Self::Deadline,
     ];
@@ -69,6 +76,10 @@ pub struct Handle {
     control: AtomicBool,
     port: u16,
     accepted: Instant,
+    /// The socket's own address and the peer's, once it is relayed.
+    ends: OnceLock<(SocketAddr, SocketAddr)>,
+    /// The client was sent something since it was last looked after.
+    sent_to_client: AtomicBool,
     all: Weak<Connections>,
 }
 
@@ -88,6 +99,8 @@ impl Handle {
             control: AtomicBool::new(false),
             port,
             accepted: Instant::now(),
+            ends: OnceLock::new(),
+            sent_to_client: AtomicBool::new(false),
             all,
         }
     }
@@ -132,6 +145,22 @@ impl Handle {
 
     pub fn set_control(&self) {
         self.control.store(true, Ordering::Relaxed);
+    }
+
+    /// The client's connection: the socket's own address and the peer's, a load balancer's where there is one.
+    pub fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
+        self.ends.get().copied()
+    }
+
+    pub fn set_ends(&self, local: SocketAddr, peer: SocketAddr) {
+        let _ = self.ends.set((local, peer));
+    }
+
+    /// Bytes were written to the client, which it may not have taken.
+    pub fn sent_to_client(&self) {
+        if !self.sent_to_client.load(Ordering::Relaxed) {
+            self.sent_to_client.store(true, Ordering::Relaxed);
+        }
     }
 
     /// A stronger order replaces a weaker one, never the other way round.
@@ -292,6 +321,14 @@ impl Connections {
         }
     }
 
+    /// Those that were sent something since the last time that this was asked.
+    pub fn take_sent_to(&self) -> Vec<(u64, Arc<Handle>)> {
+        let rooms = self.rooms();
+        let handles = rooms.ports.values().flat_map(|port| &port.handles);
+        let sent_to = handles.filter(|(_, handle)| handle.sent_to_client.swap(false, Ordering::Relaxed));
+        sent_to.map(|(key, handle)| (*key, Arc::clone(handle))).collect()
+    }
+
     /// Every connection, the newest last.
     pub fn all(&self) -> Vec<Arc<Handle>> {
         let rooms = self.rooms();
@@ -426,7 +463,10 @@ mod tests {
             let mut sorted = pool.clone();
             sorted.sort_by(f64::total_cmp);
             assert!(sorted[7] - sorted[0] > 0.25, "{apart} apart: {pool:?}");
-            assert!(sorted.windows(5).all(|five| five[4] - five[0] > 0.1), "half of it together, {apart} apart: {pool:?}");
+            assert!(
+                sorted.windows(5).all(|five| five[4] - five[0] > 0.1),
+                "half of it together, {apart} apart: {pool:?}"
+            );
         }
     }
 

@@ -10,7 +10,7 @@ use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::stream::{Stream, set_options};
+use super::stream::{Stream, set_node_options};
 use super::tls::NodeConnector;
 use super::tls::connector::Face;
 use crate::label::label_set;
@@ -120,7 +120,7 @@ async fn connect(target: &Target, face: Option<Face>) -> Result<Stream, DialErro
     let address = target.address;
     let stream =
         TcpStream::connect(address).await.map_err(|error| DialError::Connect { address, kind: error.kind() })?;
-    set_options(&stream);
+    set_node_options(&stream);
     let Some(face) = face else { return Ok(Stream::Plain(stream)) };
     match face.connect(stream, &target.host).await {
         Ok(stream) => Ok(Stream::Tls(Box::new(stream.into()))),

@@ -126,6 +126,11 @@ impl Relay {
             shared,
             counted: (0, 0),
         };
+        if let (Ok(local), Ok(peer)) = (relay.client.tcp().local_addr(), relay.client.tcp().peer_addr()) {
+            relay.place.handle().set_ends(local, peer);
+        }
+        // What was said until now counts too.
+        relay.place.handle().sent_to_client();
         relay.expect_login();
         relay
     }
@@ -257,6 +262,7 @@ impl Relay {
         }
         if to_client > 0 {
             self.metrics.bytes_to_client.inc_by(to_client);
+            self.place.handle().sent_to_client();
         }
         let (sent, answered) = self.conversation.counts();
         if (sent, answered) != self.counted {
@@ -301,7 +307,7 @@ impl Future for Relay {
                 relay.client.reset_on_close();
                 return Poll::Ready(Closed::gateway(Why::DrainDeadline));
             }
-            order @ (Order::MakeRoom | Order::Shed) => {
+            order @ (Order::MakeRoom | Order::Shed | Order::Unread | Order::Vanished) => {
                 relay.client.reset_on_close();
                 return Poll::Ready(ordered(order).1);
             }

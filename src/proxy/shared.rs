@@ -167,8 +167,10 @@ pub fn ordered(order: Order) -> (Refused, Closed) {
         Order::MakeRoom => Refused::MadeRoom,
         Order::Shed => Refused::Memory,
         Order::Age | Order::Drain | Order::Readdress | Order::Deadline => Refused::Draining,
-        Order::NodeGone | Order::Continue => Refused::NoLiveNode,
+        Order::Unread => return (Refused::ClientEnded, Closed::client(Why::Unread)),
+        Order::Vanished => return (Refused::ClientEnded, Closed::client(Why::Timeout)),
+        Order::NodeGone => return (Refused::NoLiveNode, Closed::gateway(Why::NodeGone)),
+        Order::Continue => Refused::NoLiveNode,
     };
-    let why = if order == Order::NodeGone { Why::NodeGone } else { reason.into() };
-    (reason, Closed::gateway(why))
+    (reason, Closed::gateway(reason))
 }

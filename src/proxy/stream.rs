@@ -10,11 +10,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
+use super::dead_peer::client_user_timeout;
+
 /// Middleboxes forget silent connections after 240 to 350 s; drivers heartbeat every 30 s. Keepalive finds vanished peers.
 const KEEPALIVE: TcpKeepalive =
     TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(10)).with_retries(3);
-/// Written bytes that stay unacknowledged this long end the connection.
-const USER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes written to a node that stay unacknowledged this long end the connection, or that it does not read: nodes always do.
+const NODE_USER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// One side of a connection.
 pub enum Stream {
@@ -36,13 +38,24 @@ impl Stream {
     }
 }
 
-/// Sets what every relayed socket has. An option that the system refuses is not worth a connection.
-pub fn set_options(tcp: &TcpStream) {
+/// Sets what a node's socket has. An option that the system refuses is not worth a connection.
+pub fn set_node_options(tcp: &TcpStream) {
+    set_options(tcp, Some(NODE_USER_TIMEOUT));
+}
+
+/// The same for a client's, which may pause (see `dead_peer`).
+pub fn set_client_options(tcp: &TcpStream, dead_peer: Duration) {
+    set_options(tcp, client_user_timeout(dead_peer));
+}
+
+fn set_options(tcp: &TcpStream, user_timeout: Option<Duration>) {
     let _ = tcp.set_nodelay(true);
     let socket = SockRef::from(tcp);
     let _ = socket.set_tcp_keepalive(&KEEPALIVE);
     #[cfg(target_os = "linux")]
-    let _ = socket.set_tcp_user_timeout(Some(USER_TIMEOUT));
+    let _ = socket.set_tcp_user_timeout(user_timeout);
+    #[cfg(not(target_os = "linux"))]
+    let _ = user_timeout;
 }
 
 /// See [`Stream::reset_on_close`].
@@ -89,13 +102,17 @@ mod tests {
 
     /// `socket(7)`, `tcp(7)`: SO_KEEPALIVE, TCP_KEEPIDLE, TCP_USER_TIMEOUT.
     #[tokio::test]
-    async fn the_kernel_was_told_to_ask_after_silent_peers_and_to_give_up_deaf_ones() {
+    async fn the_kernel_asks_after_silent_peers_and_gives_up_deaf_nodes_but_no_client_that_pauses() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        set_options(&tcp);
         let socket = SockRef::from(&tcp);
-        assert!(tcp.nodelay().unwrap() && socket.keepalive().unwrap());
-        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
-        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(30)));
+        let options = || {
+            assert!(tcp.nodelay().unwrap() && socket.keepalive().unwrap());
+            (socket.tcp_keepalive_time().unwrap().as_secs(), socket.tcp_user_timeout().unwrap())
+        };
+        set_node_options(&tcp);
+        assert_eq!(options(), (60, Some(Duration::from_secs(30))));
+        set_client_options(&tcp, Duration::from_secs(300));
+        assert_eq!(options(), (60, None));
     }
 }

@@ -1,4 +1,5 @@
-//! Connections that are to end, or not to begin: age, cordons, and what the kernel has queued when a drain begins.
+//! Connections that are to end, or not to begin: age, clients that do not read, cordons, and what the kernel has queued when a drain
+//! begins.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream as StdStream;
@@ -7,6 +8,8 @@ use std::time::{Duration, Instant};
 use cqlgate::cql::frame::{HEADER_LEN, Header, Opcode};
 use cqlgate::cql::message::request;
 use cqlgate::demo::node::Options;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpSocket;
 
 use crate::V4;
 use crate::client::{Client, PATIENCE};
@@ -47,6 +50,56 @@ async fn connections_end_at_their_age_with_every_answer_and_not_all_at_once() {
     assert!(ends[5] - ends[0] > Duration::from_millis(250), "{ends:?}");
     let closed = "cqlgate_connections_closed_total{by=\"gateway\",node=\"node-0\",why=\"max_age\"}";
     gate.until_counted(closed, 6).await;
+}
+
+/// A client with little room for what it does not read, and a value in the table that is longer than that.
+async fn without_room(gate: &Gate, length: usize) -> Client {
+    let mut writer = Client::connect(gate.port(0), V4).await;
+    let insert = writer.prepare("INSERT INTO demo.kv (k, v) VALUES (?, ?)").await;
+    writer.execute(&insert, &["key", &"x".repeat(length)], false).await.unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(8192).unwrap();
+    let stream = socket.connect(gate.port(0)).await.unwrap();
+    let mut client = Client::over(stream, V4);
+    assert_eq!(client.startup(&[]).await.unwrap().0, Opcode::READY);
+    client
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_is_closed_in_time_be_it_that_only_the_kernel_owes_it_something() {
+    let gate = Gate::start_changed(Options::loopback(1, 0), "timeouts: {dead_peer: 2s}\n", patient).await;
+    // The first fits into the kernel's buffer.
+    for (closed, length) in [(1, 100_000), (2, 12_000_000)] {
+        let mut client = without_room(&gate, length).await;
+        let began = Instant::now();
+        client.send(Opcode::QUERY, &request::encode_query(V4.0, SELECT)).await.unwrap();
+        gate.until_counted("cqlgate_connections_closed_total{by=\"client\",node=\"node-0\",why=\"unread\"}", closed)
+            .await;
+        assert!(began.elapsed() >= Duration::from_secs(2), "{:?}", began.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_reads_now_and_then_gets_its_whole_answer_however_long_it_takes() {
+    let gate = Gate::start_changed(Options::loopback(1, 0), "timeouts: {dead_peer: 2s}\n", patient).await;
+    let mut client = without_room(&gate, 12_000_000).await;
+    let asked = client.send(Opcode::QUERY, &request::encode_query(V4.0, SELECT)).await.unwrap();
+    let (began, mut taken) = (Instant::now(), 0);
+    let mut header = [0; HEADER_LEN];
+    client.stream.read_exact(&mut header).await.unwrap();
+    let header = Header::peek(&header).unwrap();
+    assert_eq!((header.stream, header.opcode), (asked, Opcode::RESULT));
+    let mut buffer = vec![0; 1 << 20];
+    while taken < header.length as usize {
+        // A pause in which nothing is taken; then as much as there is.
+        if taken < 100_000 {
+            tokio::time::sleep(Duration::from_millis(900)).await;
+        }
+        let read = client.stream.read(&mut buffer).await.unwrap();
+        assert!(read > 0, "after {taken} bytes and {:?}", began.elapsed());
+        taken += read;
+    }
+    assert!(began.elapsed() > Duration::from_secs(4), "{:?}", began.elapsed());
 }
 
 #[tokio::test]
