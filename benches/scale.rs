@@ -89,6 +89,7 @@ fn found() -> Vec<Found> {
         host: None,
         listed: Listed::Here,
         confirmed: true,
+        leaving: false,
         placement: Placement::Chosen(node.port),
         port_why: None,
         host_id: None,

@@ -3,6 +3,7 @@
 
 mod ages;
 pub mod control;
+mod leaving;
 mod stagger;
 pub mod tasks;
 pub mod watchdog;
@@ -43,12 +44,16 @@ use crate::topology::cordons::Cordons;
 use crate::topology::ports::PortRange;
 use crate::{admin, discovery};
 use control::Control;
+use leaving::Leaving;
 use stagger::stagger;
 use tasks::Tasks;
 use watchdog::Liveness;
 
 /// How often the gauges that nobody else sets are set.
 const GAUGES: Duration = Duration::from_secs(1);
+
+/// What a drained connection itself may take: a second for a moment with nothing in flight, and as much for the last answer.
+const LAST: Duration = Duration::from_secs(2);
 
 /// A gateway that accepts connections. Dropping it stops everything, its clients' connections too, and waits for nothing.
 pub struct Running {
@@ -124,6 +129,7 @@ pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -
         refusals: Seldom::default(),
         unexpected: Seldom::default(),
         linger: config.drain.linger,
+        graceful_disconnect: config.drain.graceful_disconnect,
         memory: Arc::default(),
         views: config.views.clone(),
         metrics: Arc::clone(&metrics),
@@ -233,7 +239,7 @@ impl Running {
     /// closed between two frames, spread over time so that drivers do not all come back at once; what is left at the
     /// deadline is reset.
     pub async fn drain(self) {
-        let Drain { delay, spread, deadline, linger: _, graceful_disconnect: _ } = self.drain;
+        let Drain { delay, spread, deadline, linger, graceful_disconnect } = self.drain;
         let metrics = &self.shared.metrics;
         metrics.set_lifecycle(Lifecycle::Draining);
         self.readiness.drain();
@@ -246,6 +252,12 @@ impl Running {
         let drained = async {
             // Whoever is accepted is accepted by now: nobody enters while the others are told.
             self.listening.wait().await;
+            if graceful_disconnect {
+                // What is told now leaves by itself; what does not is drained after all, as late as the deadline allows.
+                let again = end.checked_sub(spread + linger + LAST).unwrap_or(end);
+                stagger(self.shared.connections.all(), spread, Order::Farewell).await;
+                let _ = timeout_at(again, self.shared.tasks.wait()).await;
+            }
             stagger(self.shared.connections.all(), spread, Order::Drain).await;
             self.shared.tasks.wait().await;
         };
@@ -274,8 +286,12 @@ async fn follow_topology(shared: Arc<Shared>, spread: Duration) {
     let mut advertised = changes.borrow().advertised;
     // A newer change tells everybody that an older one would still have told.
     let mut _telling = None;
+    let mut leaving = Leaving::default();
     while changes.changed().await.is_ok() {
         let topology = changes.borrow_and_update().clone();
+        if shared.graceful_disconnect {
+            leaving.tell(&topology, &shared.connections);
+        }
         for (port, life) in topology.lives() {
             shared.connections.close_before(port, life);
         }

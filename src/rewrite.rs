@@ -14,6 +14,7 @@ pub mod conversation;
 pub mod events;
 pub mod exchange;
 pub mod fact;
+pub mod graceful_disconnect;
 pub mod handshake;
 mod kept_nodes;
 pub mod plain_selection;

@@ -187,6 +187,12 @@ impl Topology {
         self.nodes.iter().map(|node| (node.port, node.incarnation))
     }
 
+    /// Of the nodes that are up and are being ended: their ports and lives.
+    pub fn leaving(&self) -> impl Iterator<Item = (u16, u64)> + '_ {
+        let leaving = self.nodes.iter().filter(|node| node.leaving && node.state == NodeState::Up);
+        leaving.map(|node| (node.port, node.incarnation))
+    }
+
     /// The node known by this `system.local.host_id`; a node that is gone only when no other has it now.
     pub fn node_by_host_id(&self, host_id: HostId) -> Option<&Arc<Node>> {
         self.at(self.by_host_id.get(&host_id))

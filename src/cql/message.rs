@@ -109,6 +109,27 @@ pub fn supported_without(message: &[u8], keys: &[&str]) -> Result<Option<Vec<u8>
     Ok(Some(out))
 }
 
+/// The same SUPPORTED with one option more behind the others; `None` when it has that already, or no room for one.
+pub fn supported_with(message: &[u8], key: &str, values: &[&str]) -> Result<Option<Vec<u8>>, DecodeError> {
+    let mut reader = Reader::new(message);
+    let count = reader.u16("SUPPORTED options")?;
+    let start = reader.position();
+    for _ in 0..count {
+        if reader.short_bytes("SUPPORTED option")? == key.as_bytes() {
+            return Ok(None);
+        }
+        reader.skip_string_list("SUPPORTED values")?;
+    }
+    let Some(count) = count.checked_add(1) else { return Ok(None) };
+    let mut out = Vec::with_capacity(message.len() + 32);
+    let mut writer = Writer::new(&mut out);
+    writer.u16(count);
+    writer.raw(reader.since(start));
+    writer.string(key).string_list(values);
+    writer.raw(reader.rest());
+    Ok(Some(out))
+}
+
 /// REGISTER (§4.1.8): the event types a client wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Register<'a> {
@@ -214,6 +235,19 @@ mod tests {
     }
 
     #[test]
+    fn supported_gains_an_option_that_it_lacks() {
+        let mut body = Vec::new();
+        Writer::new(&mut body).u16(1).string("CQL_VERSION").string_list(&["3.4.7"]);
+        let with = supported_with(&body, "X", &["true"]).unwrap().unwrap();
+        let options = Supported::parse(&with).unwrap().options;
+        assert_eq!(options, [("CQL_VERSION", vec!["3.4.7"]), ("X", vec!["true"])]);
+        assert_eq!(supported_with(&with, "X", &["false"]), Ok(None));
+        for have in 0..body.len() {
+            assert!(supported_with(&body[..have], "X", &[]).unwrap_err().is_truncated());
+        }
+    }
+
+    #[test]
     fn plain_credentials_are_separated_by_zero_bytes() {
         assert_eq!(encode_plain_auth_response("u", "pw"), [0, 0, 0, 5, 0, b'u', 0, b'p', b'w']);
     }
@@ -237,6 +271,7 @@ mod tests {
             let _ = Error::parse(&bytes);
             let _ = parse_authenticate(&bytes);
             let _ = supported_without(&bytes, &["A"]);
+            let _ = supported_with(&bytes, "A", &["B"]);
         }
     }
 }

@@ -176,6 +176,7 @@ impl Dns {
                 // Records come and go with what DNS servers have cached.
                 listed: if known.is_listed { Listed::Here } else { Listed::Away },
                 confirmed: known.is_listed,
+                leaving: false,
                 placement: self.placement(id),
                 port_why: None,
                 host_id: None,

@@ -131,6 +131,7 @@ impl Fixed {
                 host: Some(node.address.host.as_str().into()),
                 listed: Listed::Here,
                 confirmed: true,
+                leaving: false,
                 placement: match self.positions {
                     true => {
                         self.range.iter().nth(usize::from(node.port)).map_or(Placement::Assigned, Placement::Chosen)

@@ -60,6 +60,7 @@ impl Ring {
                 host: None,
                 listed: Listed::Here,
                 confirmed: true,
+                leaving: false,
                 id: NodeId::new(&host_id.to_string()),
                 address,
                 placement: Placement::Assigned,

@@ -91,7 +91,7 @@ async fn first_bytes(client: &TcpStream, place: &Place, deadline: Instant) -> Re
             Err(error) => Err(NotEstablished::client_ended(ending(&error))),
         },
         // A drain too: nothing is lost.
-        order = place.handle().ordered(|order| order == Order::Drain || order.is_now()) => {
+        order = place.handle().ordered(|order| matches!(order, Order::Farewell | Order::Drain) || order.is_now()) => {
             Err(NotEstablished::ordered(order))
         }
         () = sleep_until(deadline) => Err(NotEstablished::setup_deadline()),
@@ -182,7 +182,8 @@ impl Ready {
     ) -> Established {
         let Self { node: dialled, settled, family, certificate: _ } = self;
         let conversation =
-            Conversation::new(describe(&settled, node, family, shared), Arc::clone(&shared.surroundings));
+            Conversation::new(describe(&settled, node, family, shared), Arc::clone(&shared.surroundings))
+                .offering(settled.offer);
         let driver =
             shared.metrics.driver(DriverFamily::of(settled.driver_name.as_deref()), settled.driver_version.as_deref());
         driver.opened.inc();

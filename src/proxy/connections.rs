@@ -20,30 +20,36 @@ use crate::config::Limits;
 #[repr(u8)]
 pub enum Order {
     Continue = 0,
+    /// The node is going: a client that asked to be told is told so. Nothing else.
+    Tell = 1,
     /// It is as old as it may be: as `Drain`.
-    Age = 1,
+    Age = 2,
+    /// As `Drain`, but a client that asked to be told is told, and leaves by itself.
+    Farewell = 3,
     /// Close at the next frame boundary with nothing in flight.
-    Drain = 2,
+    Drain = 4,
     /// The advertised address changed: as `Drain`, so that the driver reads the rows again.
-    Readdress = 3,
+    Readdress = 5,
     /// The room it is in is full, and it has been there longest: close now.
-    MakeRoom = 4,
+    MakeRoom = 6,
     /// The process is short of memory, and this connection is new: close now.
-    Shed = 5,
+    Shed = 7,
     /// The client takes nothing of what it is owed: close now.
-    Unread = 6,
+    Unread = 8,
     /// The client acknowledges nothing any more: close now.
-    Vanished = 7,
+    Vanished = 9,
     /// The node is dead or is another one: close now.
-    NodeGone = 8,
+    NodeGone = 10,
     /// The drain's deadline has passed: close now.
-    Deadline = 9,
+    Deadline = 11,
 }
 
 impl Order {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 12] = [
         Self::Continue,
+        Self::Tell,
         Self::Age,
+        Self::Farewell,
         Self::Drain,
         Self::Readdress,
         Self::MakeRoom,
@@ -299,6 +305,13 @@ impl Connections {
     /// Whoever has been in this stage longest leaves it.
     pub fn make_room(&self, stage: Stage) {
         self.rooms().stages.make_room(stage);
+    }
+
+    /// Gives an order to all connections to the node behind a port, in its present life.
+    pub fn give_to_port(&self, port: u16, incarnation: u64, order: Order) {
+        let rooms = self.rooms();
+        let handles = rooms.ports.get(&port).into_iter().flat_map(|port| port.handles.values());
+        handles.filter(|handle| handle.incarnation == incarnation).for_each(|handle| handle.give(order));
     }
 
     /// Closes the connections to a node's earlier lives.

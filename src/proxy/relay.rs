@@ -10,7 +10,8 @@
 //!    then it is closed. If the node ended within a frame the client gets a reset: a clean end would be a lie.
 //! 4. A write to the client fails, or it resets: the node's side is closed at once.
 //! 5. An order to drain: for a moment it is seen whether nothing is in flight by itself; then no more requests are taken,
-//!    from a boundary between two of them on, the answers in flight come, and the client's side ends as in rule 3.
+//!    from a boundary between two of them on, the answers in flight come, and the client's side ends as in rule 3. A client that asked to
+//!    be told (`rewrite::graceful_disconnect`) is, and has the time until a second order to go by itself.
 //!
 //! Nobody waits for ever: whenever a side has ended, cannot be reached or is not read any more, `clock` has a moment for it.
 
@@ -72,6 +73,8 @@ pub struct Relay {
     changes: Option<TopologyChange>,
     /// The topology changed and the client has not been told what follows from it.
     announces: bool,
+    /// The client was told to leave.
+    told_farewell: bool,
     /// Whose turn it is when the work of one poll is not enough for both.
     responses_first: bool,
     place: Place,
@@ -119,6 +122,7 @@ impl Relay {
             attempt: None,
             changes: None,
             announces: false,
+            told_farewell: false,
             responses_first: false,
             place,
             port,
@@ -155,7 +159,11 @@ impl Relay {
         if self.conversation.has_facts() {
             self.report();
         }
-        let end = self.poll_announcements(cx).or_else(|| self.drain()).or_else(|| self.poll_clock(cx, turn.waits));
+        let end = self
+            .poll_announcements(cx)
+            .or_else(|| self.say_farewell(cx))
+            .or_else(|| self.drain())
+            .or_else(|| self.poll_clock(cx, turn.waits));
         match end {
             Some(end) => self.last(end, cx),
             None => Poll::Pending,
@@ -222,7 +230,27 @@ impl Relay {
         self.announces = false;
         let topology = self.shared.topology.borrow().clone();
         let bytes = self.conversation.announce(&topology);
-        let failed = self.responses.write(cx, &mut self.client, &bytes).is_err();
+        self.tell(cx, &bytes)
+    }
+
+    /// Tells a client that asked for it, once and between two frames, that it is to leave; what it asks all the same goes on.
+    fn say_farewell(&mut self, cx: &mut Context<'_>) -> Option<End> {
+        let is_due = !self.told_farewell
+            && matches!(self.place.handle().order(), Order::Tell | Order::Farewell)
+            && self.conversation.hears_farewell()
+            && self.conversation.responses_at_boundary()
+            && self.responses.is_flushed();
+        if !is_due {
+            return None;
+        }
+        self.told_farewell = true;
+        let bytes = self.conversation.farewell();
+        self.tell(cx, &bytes)
+    }
+
+    /// Writes what was made here, between two frames.
+    fn tell(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Option<End> {
+        let failed = self.responses.write(cx, &mut self.client, bytes).is_err();
         let _ = self.responses.poll_flush(cx, &mut self.client);
         self.report();
         failed.then(|| End::abort(Closed::client(Why::Reset)))
@@ -232,7 +260,9 @@ impl Relay {
     fn drain(&mut self) -> Option<End> {
         let why = match self.place.handle().order() {
             Order::Age => Why::MaxAge,
-            Order::Drain => Why::Drain,
+            // It leaves by itself.
+            Order::Farewell if self.conversation.hears_farewell() && self.phase == Phase::Open => return None,
+            Order::Farewell | Order::Drain => Why::Drain,
             Order::Readdress => Why::AddressChanged,
             _ => return None,
         };
@@ -275,7 +305,7 @@ impl Relay {
     fn report(&mut self) {
         for fact in self.conversation.take_facts() {
             match fact {
-                Fact::Registered(_) => {
+                Fact::Registered(types) if types.any() => {
                     self.place.handle().set_control();
                     if self.changes.is_none() {
                         self.changes = Some(next_change(self.shared.topology.clone()));

@@ -39,6 +39,8 @@ pub struct Shared {
     pub timeouts: Timeouts,
     /// After the last words the client's input is discarded for so long.
     pub linger: Duration,
+    /// Clients are offered to be told when they are to leave (CEP-59).
+    pub graceful_disconnect: bool,
     /// How much of it is left.
     pub memory: Arc<Memory>,
     pub logins: Logins,
@@ -166,11 +168,11 @@ pub fn ordered(order: Order) -> (Refused, Closed) {
     let reason = match order {
         Order::MakeRoom => Refused::MadeRoom,
         Order::Shed => Refused::Memory,
-        Order::Age | Order::Drain | Order::Readdress | Order::Deadline => Refused::Draining,
+        Order::Age | Order::Farewell | Order::Drain | Order::Readdress | Order::Deadline => Refused::Draining,
         Order::Unread => return (Refused::ClientEnded, Closed::client(Why::Unread)),
         Order::Vanished => return (Refused::ClientEnded, Closed::client(Why::Timeout)),
         Order::NodeGone => return (Refused::NoLiveNode, Closed::gateway(Why::NodeGone)),
-        Order::Continue => Refused::NoLiveNode,
+        Order::Continue | Order::Tell => Refused::NoLiveNode,
     };
     (reason, Closed::gateway(reason))
 }

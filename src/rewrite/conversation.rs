@@ -7,6 +7,7 @@ use super::events::told_as;
 use super::exchange::Exchange;
 pub use super::exchange::{Client, Surroundings};
 pub use super::fact::{EventAction, EventKind, Fact};
+use super::graceful_disconnect::Offer;
 use super::requests::{RequestJudge, Requests};
 use super::responses::{ResponseJudge, Responses};
 use super::walk::Judge;
@@ -76,6 +77,12 @@ impl Conversation {
         }
     }
 
+    /// The client may ask to be told when it is to leave.
+    pub fn offering(mut self, offer: Offer) -> Self {
+        self.exchange.offer = offer;
+        self
+    }
+
     /// What shall happen to the next bytes from the client.
     pub fn request(&mut self, bytes: &[u8], work: &mut Work<'_>) -> Step {
         let mut judge = RequestJudge { requests: &mut self.requests, exchange: &mut self.exchange };
@@ -108,6 +115,19 @@ impl Conversation {
             Version::V5 if !frames.is_empty() => in_segments(&frames, Layout::of(client.session.compression)),
             _ => frames,
         }
+    }
+
+    /// The client asked to be told when it is to leave.
+    pub fn hears_farewell(&self) -> bool {
+        self.exchange.control.as_ref().is_some_and(|control| control.registration.in_force().graceful_disconnect)
+    }
+
+    /// What tells it, ready for the wire; to be asked as [`Conversation::announce`] is.
+    pub fn farewell(&mut self) -> Vec<u8> {
+        let Exchange { client, facts, .. } = &mut self.exchange;
+        facts.push(Fact::Event { kind: EventKind::GracefulDisconnect, action: EventAction::Added });
+        let frame = event_frame(client.session.version, &Event::GracefulDisconnect);
+        in_segments(&frame, Layout::of(client.session.compression))
     }
 
     /// True once the node lets the client hear of nodes.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::events::Announcer;
 use super::fact::Fact;
+use super::graceful_disconnect::Offer;
 use super::registration::Registration;
 use super::statements::{OrdinaryStatements, StatementId};
 use super::streams::{Answer, Note, Streams};
@@ -53,6 +54,8 @@ pub struct Exchange {
     pub client: Client,
     pub around: Arc<Surroundings>,
     pub streams: Streams,
+    /// Whether the client may ask to be told when it is to leave.
+    pub offer: Offer,
     /// Of a client that sent REGISTER.
     pub control: Option<Box<Control>>,
     pub facts: Vec<Fact>,
@@ -75,6 +78,7 @@ impl Exchange {
             client,
             around,
             streams: Streams::default(),
+            offer: Offer::default(),
             control: None,
             facts: Vec::new(),
             let_in: false,

@@ -3,6 +3,7 @@
 use super::events::Outcome;
 use super::registration::RegisteredTypes;
 use super::system_tables::{Report, Unrewritable};
+use crate::cql::message::event::GRACEFUL_DISCONNECT;
 use crate::cql::message::{Event, NodeChange, SCHEMA_CHANGE};
 use crate::label::{Label, label_set};
 
@@ -42,6 +43,8 @@ pub enum Fact {
 pub enum EventKind {
     Node(NodeChange),
     Schema,
+    /// The client is to leave.
+    GracefulDisconnect,
     /// A type, or a change of a node, that is not known.
     Other,
 }
@@ -78,6 +81,7 @@ impl Label for EventKind {
         match self {
             Self::Node(change) => change.word(),
             Self::Schema => SCHEMA_CHANGE,
+            Self::GracefulDisconnect => GRACEFUL_DISCONNECT,
             Self::Other => "other",
         }
     }
@@ -88,6 +92,7 @@ impl EventKind {
         match event {
             Event::Node { change, .. } => Self::Node(*change),
             Event::Schema { .. } => Self::Schema,
+            Event::GracefulDisconnect => Self::GracefulDisconnect,
             Event::OtherNode { .. } | Event::Unknown { .. } => Self::Other,
         }
     }

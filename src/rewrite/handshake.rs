@@ -4,9 +4,11 @@
 //! Negotiation belongs to the two sides: unknown versions and opcodes pass (native_protocol_v5.spec §2.1; drivers read the
 //! node's own error text). Only a version that this crate cannot parse is never established.
 
-use super::responses::without_shard_aware_ports;
+use super::graceful_disconnect::Offer;
+use super::responses::supported_as_told;
 use crate::cql::compression::Compression;
 use crate::cql::frame::{Flags, HEADER_LEN, Header, Opcode, Version, encode_frame};
+use crate::cql::message::event::GRACEFUL_DISCONNECT;
 use crate::cql::message::{self, MessageStart, Startup, claims, error_code};
 use crate::cql::session::Session;
 use crate::label::label_set;
@@ -45,6 +47,8 @@ pub struct Settled {
     pub driver_version: Option<String>,
     /// The node asks for a login first.
     pub authenticates: bool,
+    /// Whether the client may ask to be told when it is to leave.
+    pub offer: Offer,
 }
 
 label_set! {
@@ -72,6 +76,10 @@ pub struct Handshake {
     asked: Option<Opcode>,
     /// The last one was one that nothing may follow.
     is_last: bool,
+    /// Clients are to be offered GRACEFUL_DISCONNECT.
+    offers: bool,
+    /// The node has said that it knows it.
+    node_tells: bool,
     /// How often the node answered with what begins no connection.
     refusals: u8,
 }
@@ -101,6 +109,11 @@ impl Pending {
 }
 
 impl Handshake {
+    /// `offers`: clients are to be offered GRACEFUL_DISCONNECT.
+    pub fn new(offers: bool) -> Self {
+        Self { offers, ..Self::default() }
+    }
+
     /// The client is not read while a frame of its is unanswered: the answer to STARTUP says how its next bytes are to be read, and
     /// nothing but their order tells which frame an answer is to. Of a frame that is no OPTIONS or STARTUP of a version that is
     /// parsed a node may say several things, and so may it of one that it refuses: after that no request gets past unread.
@@ -171,7 +184,10 @@ impl Handshake {
             Opcode::READY | Opcode::AUTHENTICATE => self.established(header, frame.len()),
             Opcode::SUPPORTED => {
                 self.asked.take_if(|asked| *asked == Opcode::OPTIONS);
-                match (without_shard_aware_ports(body), Header::peek(frame)) {
+                let offers = self.offers && Version::from_byte(header.version) == Some(Version::V5);
+                self.node_tells |=
+                    message::Supported::parse(body).is_ok_and(|of| of.get(GRACEFUL_DISCONNECT).is_some());
+                match (supported_as_told(body, offers), Header::peek(frame)) {
                     (Some(body), Some(header)) => Next::Replace(frame.len(), encode_frame(header, &body)),
                     _ => Next::Forward(frame.len()),
                 }
@@ -209,7 +225,8 @@ impl Handshake {
                 let session = Session { version, compression };
                 let Pending { driver_name, driver_version, .. } = startup;
                 let authenticates = header.opcode == Opcode::AUTHENTICATE;
-                Next::Established(len, Settled { session, driver_name, driver_version, authenticates })
+                let offer = Offer::new(self.offers, version, self.node_tells);
+                Next::Established(len, Settled { session, driver_name, driver_version, authenticates, offer })
             }
             _ => {
                 let number = header.version & 0x7f;

@@ -3,7 +3,8 @@
 //! A REGISTER goes to the node as the client wrote it; the node tells what it sees, and the gateway adds what it knows first, of
 //! the types in force. Only a client that is told of nodes is a control connection.
 
-use crate::cql::message::event::{STATUS_CHANGE, TOPOLOGY_CHANGE};
+use super::graceful_disconnect::Offer;
+use crate::cql::message::event::{GRACEFUL_DISCONNECT, STATUS_CHANGE, TOPOLOGY_CHANGE};
 use crate::cql::message::{NodeChange, Register};
 
 /// The longest body of a REGISTER: the names of all types that there are take some hundred bytes.
@@ -11,16 +12,21 @@ pub const MAX_REGISTER: u32 = 4 * 1024;
 /// REGISTERs that wait for their answers. Drivers send one.
 const MAX_PENDING: usize = 8;
 
-/// The event types that speak of nodes; only these are ever added by the gateway.
+/// The event types of which the gateway adds any by itself: those that speak of nodes, and the one that asks to leave.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RegisteredTypes {
     pub status_change: bool,
     pub topology_change: bool,
+    pub graceful_disconnect: bool,
 }
 
 impl RegisteredTypes {
-    pub fn of(register: &Register<'_>) -> Self {
-        Self { status_change: register.has(STATUS_CHANGE), topology_change: register.has(TOPOLOGY_CHANGE) }
+    pub fn of(register: &Register<'_>, offer: Offer) -> Self {
+        Self {
+            status_change: register.has(STATUS_CHANGE),
+            topology_change: register.has(TOPOLOGY_CHANGE),
+            graceful_disconnect: offer.is_made() && register.has(GRACEFUL_DISCONNECT),
+        }
     }
 
     pub fn has(self, change: NodeChange) -> bool {
@@ -30,6 +36,7 @@ impl RegisteredTypes {
         }
     }
 
+    /// Any that speaks of nodes.
     pub fn any(self) -> bool {
         self.status_change || self.topology_change
     }
@@ -38,6 +45,7 @@ impl RegisteredTypes {
         Self {
             status_change: self.status_change || other.status_change,
             topology_change: self.topology_change || other.topology_change,
+            graceful_disconnect: self.graceful_disconnect || other.graceful_disconnect,
         }
     }
 }
@@ -101,8 +109,10 @@ impl Registration {
 mod tests {
     use super::*;
 
-    const STATUS: RegisteredTypes = RegisteredTypes { status_change: true, topology_change: false };
-    const TOPOLOGY: RegisteredTypes = RegisteredTypes { status_change: false, topology_change: true };
+    const STATUS: RegisteredTypes =
+        RegisteredTypes { status_change: true, topology_change: false, graceful_disconnect: false };
+    const TOPOLOGY: RegisteredTypes =
+        RegisteredTypes { status_change: false, topology_change: true, graceful_disconnect: false };
 
     #[test]
     fn is_in_force_once_the_node_said_so() {
@@ -130,8 +140,13 @@ mod tests {
 
     #[test]
     fn names_of_types_are_taken_in_any_case() {
-        let types = RegisteredTypes::of(&Register { event_types: vec!["status_change", "Topology_Change"] });
-        assert_eq!(types, STATUS.and(TOPOLOGY));
-        assert!(!RegisteredTypes::of(&Register { event_types: vec!["SCHEMA_CHANGE"] }).any());
+        let of = |types: &[&'static str], offer| RegisteredTypes::of(&Register { event_types: types.to_vec() }, offer);
+        assert_eq!(of(&["status_change", "Topology_Change"], Offer::None), STATUS.and(TOPOLOGY));
+        assert!(!of(&["SCHEMA_CHANGE"], Offer::None).any());
+        // One that is not offered is asked of the node alone.
+        for (offer, asked) in [(Offer::None, false), (Offer::Gateway, true), (Offer::Both, true)] {
+            let types = of(&["graceful_disconnect"], offer);
+            assert!(types.graceful_disconnect == asked && !types.any());
+        }
     }
 }

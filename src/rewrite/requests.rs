@@ -11,6 +11,7 @@
 
 use super::exchange::Exchange;
 use super::fact::Fact;
+use super::graceful_disconnect::{self, Offer};
 use super::handshake::ENDS_EARLY;
 use super::plain_selection;
 use super::registration::{MAX_REGISTER, RegisteredTypes};
@@ -241,11 +242,17 @@ impl RequestJudge<'_> {
         let Ok(register) = Register::parse(body.get(start..).unwrap_or_default()) else {
             return self.pass(header, Note::Plain);
         };
+        let offer = self.exchange.offer;
+        let types = RegisteredTypes::of(&register, offer);
         let topology = (self.exchange.around.topology)();
         let control = self.exchange.control.get_or_insert_default();
         control.announcer.begin(&topology);
-        if !control.registration.ask(header.stream, RegisteredTypes::of(&register)) {
+        if !control.registration.ask(header.stream, types) {
             return self.refused(header, Why::Malformed, "cqlgate: too many REGISTERs without an answer");
+        }
+        if types.graceful_disconnect && offer == Offer::Gateway {
+            self.exchange.ask(header, Note::Plain);
+            return Verdict::Replace(graceful_disconnect::left_out(header, &body, start, &register));
         }
         self.pass(header, Note::Plain)
     }

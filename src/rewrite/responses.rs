@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::events::{Outcome, told_as};
 use super::exchange::Exchange;
 use super::fact::Fact;
+use super::graceful_disconnect;
 use super::streams::Answer;
 use super::walk::{Judge, Verdict};
 use super::{Failure, Why, Work};
@@ -77,7 +78,7 @@ impl ResponseJudge<'_> {
             Err(verdict) => return verdict,
         };
         let Ok(event) = Event::parse(&body) else { return Verdict::Fail(Why::Malformed.into()) };
-        if matches!(event, Event::Schema { .. } | Event::Unknown { .. }) {
+        if matches!(event, Event::Schema { .. } | Event::GracefulDisconnect | Event::Unknown { .. }) {
             self.exchange.facts.push(Fact::passed(&event));
             return Verdict::Pass;
         }
@@ -107,7 +108,7 @@ impl ResponseJudge<'_> {
 
     fn supported(&mut self, header: Header, body: &[u8], work: &mut Work<'_>) -> Verdict {
         let without = match self.short(header, body, work) {
-            Ok(body) => without_shard_aware_ports(&body),
+            Ok(body) => supported_as_told(&body, self.exchange.offer.is_made()),
             Err(verdict) => return verdict,
         };
         self.exchange.answer(header);
@@ -195,9 +196,11 @@ impl Judge for ResponseJudge<'_> {
     }
 }
 
-/// SUPPORTED without the keys that make ScyllaDB's drivers dial a port of the node (scylla `network/connection.rs`); `None`
-/// when they are not in it.
-pub(super) fn without_shard_aware_ports(body: &[u8]) -> Option<Vec<u8>> {
+/// SUPPORTED without the keys that make ScyllaDB's drivers dial a port of the node (scylla `network/connection.rs`), and with what the
+/// gateway offers by itself; `None` when nothing is to change.
+pub(super) fn supported_as_told(body: &[u8], offers: bool) -> Option<Vec<u8>> {
     const KEYS: [&str; 2] = ["SCYLLA_SHARD_AWARE_PORT", "SCYLLA_SHARD_AWARE_PORT_SSL"];
-    message::supported_without(body, &KEYS).ok().flatten()
+    let without = message::supported_without(body, &KEYS).ok().flatten();
+    let offered = offers.then(|| graceful_disconnect::offered(without.as_deref().unwrap_or(body))).flatten();
+    offered.or(without)
 }

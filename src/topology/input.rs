@@ -55,6 +55,8 @@ pub struct Found {
     /// False where one word alone says so, and may be wrong or old: then a node that is up where it is known to live stays as it
     /// is, until that is confirmed or it is up no more.
     pub confirmed: bool,
+    /// It is being ended: its pod is, and it will be gone or another one soon.
+    pub leaving: bool,
     pub placement: Placement,
     /// Why that is another port than its ordinal, or a pin, would give it.
     pub port_why: Option<Arc<str>>,

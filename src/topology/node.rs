@@ -75,6 +75,8 @@ pub struct Node {
     /// Told of long enough (`Options::grace`) for every node of the cluster to show its row: a NEW_NODE that the gateway makes
     /// itself waits for this.
     pub settled: bool,
+    /// It is being ended, and answers still.
+    pub leaving: bool,
     /// Grows whenever connections to the former life must be closed: address or host_id changed, or it went down.
     pub incarnation: u64,
 }
@@ -111,6 +113,7 @@ impl Node {
             state: NodeState::Up,
             since: SystemTime::UNIX_EPOCH,
             settled: true,
+            leaving: false,
             incarnation: 1,
         }
     }

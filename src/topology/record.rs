@@ -45,6 +45,7 @@ pub(super) struct Record {
     /// When it was first up with its present identity.
     pub announced: Option<SystemTime>,
     pub settled: bool,
+    pub leaving: bool,
     pub state: NodeState,
     pub since: SystemTime,
     pub incarnation: u64,
@@ -78,6 +79,7 @@ impl Record {
             left: false,
             announced: None,
             settled: false,
+            leaving: found.leaving,
             state: NodeState::Pending,
             since: now,
             incarnation: 0,
@@ -173,6 +175,7 @@ impl Record {
             state: self.state,
             since: self.since,
             settled: self.settled,
+            leaving: self.leaving,
             incarnation: self.incarnation,
         }
     }

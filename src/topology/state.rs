@@ -265,6 +265,7 @@ impl State {
         let Some(record) = self.records.get_mut(&node.id) else { return };
         record.host.clone_from(&node.host);
         record.port_why = port_why;
+        record.leaving = node.leaving;
         let place = Identity { data_center: node.data_center.clone(), rack: node.rack.clone(), ..Identity::default() };
         record.learn_place(&place);
         if record.kept {

@@ -5,14 +5,14 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream as StdStream;
 use std::time::{Duration, Instant};
 
-use cqlgate::cql::frame::{HEADER_LEN, Header, Opcode};
-use cqlgate::cql::message::request;
+use cqlgate::cql::frame::{HEADER_LEN, Header, Opcode, Version};
+use cqlgate::cql::message::{Event, Supported, encode_register, request};
 use cqlgate::demo::node::Options;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 
 use crate::V4;
-use crate::client::{Client, PATIENCE};
+use crate::client::{Client, Dialect, PATIENCE, error};
 use crate::gate::{self, Gate};
 use crate::limits::patient;
 
@@ -148,4 +148,59 @@ async fn whom_the_kernel_has_accepted_when_a_drain_begins_is_served() {
         assert_eq!(answer.unwrap(), Opcode::SUPPORTED);
     }
     tokio::time::timeout(PATIENCE, draining).await.unwrap().unwrap();
+}
+
+/// Clients of the three kinds that there are: one that leaves when it is told, one that is told and stays, one that did not ask.
+#[tokio::test]
+async fn a_drain_tells_those_who_asked_and_lets_them_go_by_themselves() {
+    const V5: Dialect = (Version::V5, None);
+    let drain = "drain: {spread: 1s, linger: 500ms, deadline: 9s, graceful_disconnect: true}\n";
+    let gate = Gate::start_changed(Options::loopback(1, 0), drain, patient).await;
+    let mut clients = Vec::new();
+    for asks in [true, true, false] {
+        let mut client = Client::dial(gate.port(0), V5).await.unwrap();
+        let (_, supported) = client.ask(Opcode::OPTIONS, &[]).await.unwrap();
+        let supported = Supported::parse(&supported).unwrap();
+        assert_eq!(supported.get("GRACEFUL_DISCONNECT"), Some(&["true"][..]));
+        assert_eq!(client.startup(&[]).await.unwrap().0, Opcode::READY);
+        if asks {
+            let register = encode_register(&["GRACEFUL_DISCONNECT"]);
+            assert_eq!(client.ask(Opcode::REGISTER, &register).await.unwrap().0, Opcode::READY);
+        }
+        clients.push(client);
+    }
+    let Gate { cluster: _cluster, running, metrics } = gate;
+    let (began, draining) = (Instant::now(), tokio::spawn(running.drain()));
+    let [leaves, stays, did_not_ask] = &mut clients[..] else { panic!() };
+    for client in [&mut *leaves, &mut *stays] {
+        let (header, event) = client.receive().await.unwrap();
+        assert_eq!((header.stream, header.opcode), (-1, Opcode::EVENT));
+        assert_eq!(Event::parse(&event), Ok(Event::GracefulDisconnect));
+        // What was on its way when that came is answered.
+        assert_eq!(client.query(SELECT).await.unwrap().0, Opcode::RESULT);
+    }
+    leaves.stream.shutdown().await.unwrap();
+    assert_eq!(did_not_ask.end().await, io::ErrorKind::UnexpectedEof);
+    assert!(began.elapsed() < Duration::from_secs(4), "as without it");
+    assert_eq!(stays.query(SELECT).await.unwrap().0, Opcode::RESULT);
+    assert_eq!(stays.end().await, io::ErrorKind::UnexpectedEof, "drained, not cut");
+    assert!(began.elapsed() >= Duration::from_secs(5), "it had time: {:?}", began.elapsed());
+    tokio::time::timeout(PATIENCE, draining).await.unwrap().unwrap();
+    let text = metrics.render().unwrap();
+    let closed = |by: &str, why: &str| format!("{{by=\"{by}\",node=\"node-0\",why=\"{why}\"}}");
+    for line in [
+        format!("cqlgate_connections_closed_total{} 1\n", closed("client", "eof")),
+        format!("cqlgate_connections_closed_total{} 2\n", closed("gateway", "drain")),
+        "cqlgate_events_total{action=\"added\",event=\"GRACEFUL_DISCONNECT\"} 2\n".to_owned(),
+    ] {
+        assert!(text.contains(&line), "{line}{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_asks_for_what_is_not_offered_hears_what_the_node_says() {
+    let gate = Gate::start().await;
+    let mut client = Client::connect(gate.port(0), (Version::V5, None)).await;
+    let (opcode, body) = client.ask(Opcode::REGISTER, &encode_register(&["GRACEFUL_DISCONNECT"])).await.unwrap();
+    assert_eq!((opcode, error(&body).1.as_str()), (Opcode::ERROR, "Invalid value 'GRACEFUL_DISCONNECT' for Type"));
 }

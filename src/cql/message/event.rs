@@ -7,6 +7,8 @@ use super::super::primitives::{DecodeError, Reader, Writer};
 pub const STATUS_CHANGE: &str = "STATUS_CHANGE";
 pub const TOPOLOGY_CHANGE: &str = "TOPOLOGY_CHANGE";
 pub const SCHEMA_CHANGE: &str = "SCHEMA_CHANGE";
+/// See `rewrite::graceful_disconnect`.
+pub const GRACEFUL_DISCONNECT: &str = "GRACEFUL_DISCONNECT";
 
 /// What STATUS_CHANGE and TOPOLOGY_CHANGE say of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,6 +52,8 @@ pub enum Event<'a> {
     OtherNode { event_type: &'a str, change: &'a str, address: SocketAddr },
     /// SCHEMA_CHANGE; `body` is the whole message.
     Schema { body: &'a [u8] },
+    /// GRACEFUL_DISCONNECT: the client is to leave this connection.
+    GracefulDisconnect,
     /// Every other type; `body` is the whole message.
     Unknown { event_type: &'a str, body: &'a [u8] },
 }
@@ -70,6 +74,7 @@ impl<'a> Event<'a> {
                 })
             }
             SCHEMA_CHANGE => Ok(Self::Schema { body: message }),
+            GRACEFUL_DISCONNECT => Ok(Self::GracefulDisconnect),
             _ => Ok(Self::Unknown { event_type, body: message }),
         }
     }
@@ -80,6 +85,7 @@ impl<'a> Event<'a> {
             Self::Node { change, .. } => change.event_type(),
             Self::OtherNode { event_type, .. } | Self::Unknown { event_type, .. } => event_type,
             Self::Schema { .. } => SCHEMA_CHANGE,
+            Self::GracefulDisconnect => GRACEFUL_DISCONNECT,
         }
     }
 
@@ -89,6 +95,11 @@ impl<'a> Event<'a> {
             Self::Node { change, address } => (change.event_type(), change.word(), address),
             Self::OtherNode { event_type, change, address } => (event_type, change, address),
             Self::Schema { body } | Self::Unknown { body, .. } => return body.to_vec(),
+            Self::GracefulDisconnect => {
+                let mut body = Vec::new();
+                Writer::new(&mut body).string(GRACEFUL_DISCONNECT);
+                return body;
+            }
         };
         let mut body = Vec::with_capacity(64);
         Writer::new(&mut body).string(event_type).string(change).inet(address);
@@ -133,6 +144,7 @@ mod tests {
         check(&event.encode(), event);
         let bytes = b"\0\x14CLIENT_ROUTES_CHANGE\0\x01X";
         check(bytes, Event::Unknown { event_type: "CLIENT_ROUTES_CHANGE", body: bytes });
+        check(b"\0\x13GRACEFUL_DISCONNECT", Event::GracefulDisconnect);
         let bytes = b"\0\x0dSCHEMA_CHANGE\0\x07CREATED\0\x08KEYSPACE\0\x01k";
         check(bytes, Event::Schema { body: bytes });
     }

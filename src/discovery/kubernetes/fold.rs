@@ -53,6 +53,8 @@ pub struct Member {
     /// Here or away; and whether more than one list says so.
     pub listed: Listed,
     pub confirmed: bool,
+    /// It is being ended.
+    pub leaving: bool,
     /// Its DNS label, where it has a name of its own within the Service.
     pub hostname: Option<Arc<str>>,
     pub zone: Option<Arc<str>>,

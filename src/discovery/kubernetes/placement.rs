@@ -229,6 +229,7 @@ mod tests {
             address: "10.1.0.1:9042".parse().unwrap(),
             listed: Listed::Here,
             confirmed: true,
+            leaving: false,
             hostname: None,
             zone: None,
         };

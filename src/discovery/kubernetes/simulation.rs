@@ -183,6 +183,7 @@ impl Replica {
             host: None,
             listed: member.listed,
             confirmed: member.confirmed,
+            leaving: member.leaving,
             placement: by_ordinal(id, member, &self.config, &self.range),
             port_why: None,
             host_id: None,

@@ -96,6 +96,7 @@ impl Snapshot {
                 address: pod.address,
                 listed: if pod.present { Listed::Here } else { Listed::Away },
                 confirmed: true,
+                leaving: false,
                 hostname: pod.hostname.map(Arc::from),
                 zone: None,
             };
@@ -187,6 +188,7 @@ mod tests {
             address: "10.1.0.1:9042".parse().unwrap(),
             listed: if present { Listed::Here } else { Listed::Away },
             confirmed: true,
+            leaving: false,
             hostname: Some(name.into()),
             zone: None,
         };

@@ -146,6 +146,7 @@ impl Source {
             listed: if led.is_some() { Listed::Here } else { member.listed },
             // The list, and the name.
             confirmed: member.confirmed || led.is_some() || self.names.agrees(id, member),
+            leaving: member.leaving,
             placement,
             port_why,
             host_id: member.host_id(id),

@@ -34,6 +34,7 @@ async fn writer() -> (Writer, Ends) {
         host: None,
         listed: Listed::Here,
         confirmed: true,
+        leaving: false,
         placement: Placement::Assigned,
         port_why: None,
         host_id: None,

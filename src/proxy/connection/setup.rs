@@ -112,7 +112,7 @@ impl Setup<'_> {
         let (stream, shown) = self.accept(client, came).await?;
         self.move_to(Stage::Setup)?;
         let client = self.client.insert(Side::new(stream));
-        let mut handshake = Handshake::default();
+        let mut handshake = Handshake::new(self.shared.graceful_disconnect);
         let first = first_frame(client, &mut handshake, self.shared.linger).await?;
         self.place.could_be_established().map_err(|full| NotEstablished::no_place(full, self.shared))?;
         let certificate = shown.as_ref().map(|shown| shown.name().into_boxed_str());

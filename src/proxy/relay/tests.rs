@@ -21,6 +21,7 @@ use crate::proxy::stages::{Source, Stage};
 use crate::readiness::Readiness;
 use crate::rewrite::Surroundings;
 use crate::rewrite::conversation::Client;
+use crate::rewrite::graceful_disconnect::Offer;
 use crate::rewrite::statements::OrdinaryStatements;
 use crate::rewrite::view::{self, drivers::DriverFamily};
 use crate::rewrite::walk::rebuilt::in_segments;
@@ -90,6 +91,7 @@ async fn relay_of(version: Version, logged_in: bool) -> Ends {
         budget: HoldBudget::new(1 << 20),
         timeouts,
         linger: Duration::from_secs(1),
+        graceful_disconnect: true,
         memory: Arc::default(),
         views: config::Views::default(),
         metrics: Arc::clone(&metrics),
@@ -254,6 +256,97 @@ async fn a_drain_with_nothing_in_flight_is_a_clean_end_at_once() {
     drop(client);
     assert_eq!(ended(relay).await.unwrap(), Closed::gateway(Why::Drain));
     assert!(began.elapsed() < IDLE);
+}
+
+/// A client that asked to be told, and its node.
+async fn told_when_to_leave() -> Ends {
+    let Ends { mut relay, mut client, mut node, shared, orders } = relay_of(Version::V5, true).await;
+    relay.conversation = Conversation::new(client_of(Version::V5, true), Arc::clone(&shared.surroundings))
+        .offering(Offer::new(true, Version::V5, false));
+    let header = Header { version: 5, flags: Flags(0), stream: 1, opcode: Opcode::REGISTER, length: 0 };
+    let register = in_segments(&encode_frame(header, &encode_register(&["GRACEFUL_DISCONNECT"])), Layout::Plain);
+    client.write_all(&register).await.unwrap();
+    let ready = in_segments(&frame(0x85, Opcode::READY, 1, 0), Layout::Plain);
+    node.write_all(&ready).await.unwrap();
+    let registered = std::future::poll_fn(|cx| {
+        assert!(Pin::new(&mut relay).poll(cx).is_pending());
+        if relay.conversation.hears_farewell() { Poll::Ready(()) } else { Poll::Pending }
+    });
+    ended(registered).await;
+    client.read_exact(&mut vec![0; ready.len()]).await.unwrap();
+    let none = in_segments(&encode_frame(header, &encode_register(&[])), Layout::Plain);
+    let mut heard = vec![0; none.len()];
+    node.read_exact(&mut heard).await.unwrap();
+    assert_eq!(heard, none);
+    Ends { relay, client, node, shared, orders }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_asked_to_be_told_is_told_once_and_goes_by_itself() {
+    for first in [Order::Tell, Order::Farewell] {
+        let Ends { relay, mut client, mut node, orders, .. } = told_when_to_leave().await;
+        let relay = tokio::spawn(relay);
+        let ask = in_segments(&frame(5, Opcode::OPTIONS, 2, 0), Layout::Plain);
+        let answer = in_segments(&frame(0x85, Opcode::SUPPORTED, 2, 2), Layout::Plain);
+        client.write_all(&ask).await.unwrap();
+        node.read_exact(&mut vec![0; ask.len()]).await.unwrap();
+        orders.give(first);
+        let header = Header { version: 0x85, flags: Flags(0), stream: -1, opcode: Opcode::EVENT, length: 0 };
+        let event = in_segments(&encode_frame(header, b"\0\x13GRACEFUL_DISCONNECT"), Layout::Plain);
+        let mut told = vec![0; event.len()];
+        client.read_exact(&mut told).await.unwrap();
+        assert_eq!(told, event);
+        // Long after, what was asked before is answered, and so is what is asked now.
+        orders.give(Order::Farewell);
+        tokio::time::sleep(10 * HALF_CLOSED).await;
+        client.write_all(&ask).await.unwrap();
+        node.read_exact(&mut vec![0; ask.len()]).await.unwrap();
+        let mut answers = [answer.clone(), answer].concat();
+        node.write_all(&answers).await.unwrap();
+        client.read_exact(&mut answers).await.unwrap();
+        client.shutdown().await.unwrap();
+        drop(node);
+        assert_eq!(ended(relay).await.unwrap(), Closed::client(Why::Eof));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_was_told_and_stays_is_drained_in_the_end_and_one_that_did_not_ask_at_once() {
+    let Ends { relay, mut client, node: _node, orders, .. } = told_when_to_leave().await;
+    let relay = tokio::spawn(relay);
+    orders.give(Order::Farewell);
+    client.read_exact(&mut [0; 9]).await.unwrap();
+    orders.give(Order::Drain);
+    client.read_to_end(&mut Vec::new()).await.unwrap();
+    drop(client);
+    assert_eq!(ended(relay).await.unwrap(), Closed::gateway(Why::Drain));
+    let Ends { relay, mut client, node: _node, orders, .. } = self::relay().await;
+    let relay = tokio::spawn(relay);
+    orders.give(Order::Tell);
+    tokio::time::sleep(10 * HALF_CLOSED).await;
+    assert!(!relay.is_finished(), "nothing is closed because a node is going");
+    orders.give(Order::Farewell);
+    assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+    drop(client);
+    assert_eq!(ended(relay).await.unwrap(), Closed::gateway(Why::Drain));
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_is_as_old_as_it_may_be_and_whoever_does_not_read_end_each_with_its_word() {
+    let ends = [
+        (Order::Age, Closed::gateway(Why::MaxAge)),
+        (Order::Unread, Closed::client(Why::Unread)),
+        (Order::Vanished, Closed::client(Why::Timeout)),
+    ];
+    for (order, closed) in ends {
+        let Ends { relay, client, node: _node, orders, .. } = relay().await;
+        orders.give(order);
+        let relay = tokio::spawn(relay);
+        if order == Order::Age {
+            drop(client);
+        }
+        assert_eq!(ended(relay).await.unwrap(), closed);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 //! Whole conversations, both directions, in every version and compression.
 
 mod cost;
+mod graceful_disconnect;
 mod hostile;
 mod long;
 mod segments;
@@ -553,7 +554,13 @@ fn an_authentication_of_several_rounds_passes_byte_for_byte() {
         let startup = encode_frame(header(version, Opcode::STARTUP), &message::encode_startup(&options));
         assert_eq!(handshake.client(&startup), Next::Forward(startup.len()));
         let authenticate = encode_frame(header(version | 0x80, Opcode::AUTHENTICATE), &authenticator);
-        let settled = Settled { session, driver_name: None, driver_version: None, authenticates: true };
+        let settled = Settled {
+            session,
+            driver_name: None,
+            driver_version: None,
+            authenticates: true,
+            offer: Default::default(),
+        };
         assert_eq!(handshake.node(&authenticate), Next::Established(authenticate.len(), settled));
         let mut talk = Talk::with(session, &surroundings());
         passes(&mut talk, false, 0, Opcode::AUTH_RESPONSE, 0, &token(40));

@@ -35,7 +35,7 @@ enum Then {
 fn check(first: &Topology, then: Vec<Then>, expected: &[NodeChange]) {
     let told_as = |node: &Node| Some(SocketAddr::new("203.0.113.10".parse().unwrap(), node.port));
     let mut announcer = Announcer::default();
-    let types = RegisteredTypes { status_change: true, topology_change: true };
+    let types = RegisteredTypes { status_change: true, topology_change: true, ..Default::default() };
     announcer.begin(first);
     let mut topology = first.clone();
     // The relay asks as soon as the registration is in force.
@@ -95,7 +95,7 @@ fn a_node_that_others_call_down_is_down_when_the_gateway_finds_it_so() {
     check(&up(), vec![Says(Down, OLD), Knows(up()), Says(Up, OLD)], &[]);
     check(&up(), vec![Says(Down, OLD), Knows(down()), Says(Down, OLD), Knows(up()), Says(Up, OLD)], &[Down, Up]);
     let mut announcer = Announcer::default();
-    let types = RegisteredTypes { status_change: true, topology_change: true };
+    let types = RegisteredTypes { status_change: true, topology_change: true, ..Default::default() };
     let event = Event::Node { change: Down, address: OLD.parse().unwrap() };
     let outcome = announcer.on_event(&event, types, &up(), |node| Some(node.address));
     assert_eq!(outcome, Outcome::Doubted { port: 9044, incarnation: 1 });
@@ -176,7 +176,7 @@ fn the_same_state_is_never_told_twice() {
 fn only_registered_types_are_told() {
     let told_as = |node: &Node| Some(SocketAddr::new("203.0.113.10".parse().unwrap(), node.port));
     let mut announcer = Announcer::default();
-    let types = RegisteredTypes { status_change: false, topology_change: true };
+    let types = RegisteredTypes { status_change: false, topology_change: true, ..Default::default() };
     announcer.begin(&up());
     assert_eq!(announcer.on_topology(types, &down(), told_as), []);
 }
@@ -184,7 +184,7 @@ fn only_registered_types_are_told() {
 #[test]
 fn a_client_is_not_told_of_nodes_that_its_view_hides() {
     let mut announcer = Announcer::default();
-    let types = RegisteredTypes { status_change: true, topology_change: true };
+    let types = RegisteredTypes { status_change: true, topology_change: true, ..Default::default() };
     announcer.begin(&up());
     let event = Event::Node { change: Down, address: OLD.parse().unwrap() };
     assert_eq!(announcer.on_event(&event, types, &up(), |_| None), Outcome::Swallowed);

@@ -58,6 +58,7 @@ fn found(text: &str) -> Found {
         host: None,
         listed,
         confirmed,
+        leaving: false,
         placement: port.map_or(Placement::Assigned, Placement::Chosen),
         port_why: None,
         host_id,

@@ -138,6 +138,7 @@ impl Fold {
                 let named: Vec<SocketAddr> = named.filter(|at| object.addresses.contains(&at.ip())).collect();
                 let port = member.address.port();
                 let all = object.addresses.iter().map(|ip| SocketAddr::new(*ip, port));
+                let member = Member { leaving: object.ending, ..member };
                 match self.here(Some(member), named.into_iter().chain(all)) {
                     // A Pod that has no address yet may be old news.
                     Verdict::Away => self.missing(id),
@@ -176,12 +177,14 @@ impl Fold {
 fn member(id: &NodeId, offer: &Offer, object: Option<&Object>) -> Option<Member> {
     let (from_name, ordinal) = if offer.endpoint.is_unnamed() { ("", 0) } else { split(&id.0)? };
     let owner = object.and_then(|object| object.object.stateful_set.clone());
+    let ends = object.is_some_and(|of| of.object.ending && of.object.uid == offer.endpoint.uid);
     Some(Member {
         stateful_set: owner.unwrap_or_else(|| Arc::from(from_name)),
         ordinal,
         address: SocketAddr::new(offer.endpoint.address, offer.port),
         listed: Listed::Here,
         confirmed: true,
+        leaving: ends || offer.endpoint.terminating,
         hostname: offer.endpoint.hostname.clone(),
         zone: offer.endpoint.zone.clone(),
     })

@@ -274,6 +274,24 @@ fn a_dual_stack_pod_is_one_node_dialled_over_ipv4() {
 }
 
 #[test]
+fn a_pod_that_is_being_ended_is_leaving_by_either_witness_and_the_next_of_its_name_is_not() {
+    let leaving = |world: &World| -> Vec<String> {
+        world.fold.members().filter(|(_, member)| member.leaving).map(|(id, _)| id.to_string()).collect()
+    };
+    let mut world = World::listed(&[("a", A)]);
+    world.pod("cassandra-1", "u0", &["10.1.0.2"]);
+    assert!(leaving(&world).is_empty());
+    world.apply("a", &["cassandra-0=10.1.0.1 terminating", "cassandra-1=10.1.0.2"]);
+    assert_eq!(leaving(&world), ["cassandra-0"]);
+    let ending = PodObject { ending: true, ..object("u0", &["10.1.0.2"]) };
+    world.fold.hear_pod(Seen::Apply("cassandra-1".to_owned(), ending));
+    world.settle();
+    assert_eq!(leaving(&world), ["cassandra-0", "cassandra-1"]);
+    world.apply("a", &["cassandra-0=10.1.0.9 uid=u1", "cassandra-1=10.1.0.2"]);
+    assert_eq!(leaving(&world), ["cassandra-1"]);
+}
+
+#[test]
 fn readiness_changes_nothing() {
     let mut world = World::listed(&[("a", A)]);
     let before = world.shown();
