@@ -261,7 +261,7 @@ impl Relay {
         let why = match self.place.handle().order() {
             Order::Age => Why::MaxAge,
             // It leaves by itself.
-            Order::Farewell if self.conversation.hears_farewell() && self.phase == Phase::Open => return None,
+            Order::Farewell if self.conversation.hears_farewell() && self.phase != Phase::Draining => return None,
             Order::Farewell | Order::Drain => Why::Drain,
             Order::Readdress => Why::AddressChanged,
             _ => return None,
