@@ -4,6 +4,7 @@
 mod ages;
 pub mod control;
 mod leaving;
+mod settings;
 mod stagger;
 pub mod tasks;
 pub mod watchdog;
@@ -19,15 +20,14 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-use crate::config::{Config, Drain, PlainClients};
+use crate::config::{Config, Drain};
 use crate::label::{LabelSet, label_set};
 use crate::metrics::Metrics;
 use crate::proxy::came::Seldom;
 use crate::proxy::connections::{Connections, Order};
+use crate::proxy::current::Current;
 use crate::proxy::dead_peer;
 use crate::proxy::descriptors::Reserve;
-use crate::proxy::dial::Dialer;
-use crate::proxy::gate::Gate;
 use crate::proxy::hold::HoldBudget;
 use crate::proxy::listener;
 use crate::proxy::logins::Logins;
@@ -36,8 +36,6 @@ use crate::proxy::shared::Shared;
 use crate::proxy::stages::Stage;
 use crate::proxy::tls::files::{self, Followed};
 use crate::readiness::Readiness;
-use crate::rewrite::Surroundings;
-use crate::rewrite::statements::OrdinaryStatements;
 use crate::telemetry::LogLevel;
 use crate::topology::Topology;
 use crate::topology::cordons::Cordons;
@@ -45,6 +43,7 @@ use crate::topology::ports::PortRange;
 use crate::{admin, discovery};
 use control::Control;
 use leaving::Leaving;
+use settings::Making;
 use stagger::stagger;
 use tasks::Tasks;
 use watchdog::Liveness;
@@ -66,7 +65,6 @@ pub struct Running {
     shared: Arc<Shared>,
     accepting: CancellationToken,
     listening: TaskTracker,
-    drain: Drain,
     /// The name of a task that has ended and must not.
     ended: oneshot::Receiver<&'static str>,
     /// Before all that it watches: their end is no news any more.
@@ -107,38 +105,21 @@ pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -
     let topology = found.topology;
     let connections = Connections::new(&config.limits);
     let cordons: Arc<Cordons> = Arc::default();
+    let settings = Making { topology: topology.clone(), statements: Arc::default() };
     let shared = Arc::new(Shared {
-        surroundings: Arc::new(Surroundings {
-            topology: Box::new({
-                let topology = topology.clone();
-                move || topology.borrow().clone()
-            }),
-            statements: OrdinaryStatements::default(),
-            max_body: u32::try_from(config.limits.frame).unwrap_or(u32::MAX),
-            held_frame: usize::try_from(config.limits.held_frame).unwrap_or(usize::MAX),
-            unserved: config.unserved,
-            rewriting: rewriting(),
-        }),
+        settings: Current::new(settings.with(&config, client_tls, node_tls)),
         topology: topology.clone(),
         connections: Arc::clone(&connections),
         budget: HoldBudget::new(usize::try_from(config.limits.held_total).unwrap_or(usize::MAX)),
-        timeouts: config.timeouts.clone(),
-        logins: Logins::new(config.logins.clone()),
-        gate: Gate::new(&config.access, &config.proxy_protocol),
+        logins: Logins::default(),
         cordons: Arc::clone(&cordons),
         refusals: Seldom::default(),
         unexpected: Seldom::default(),
-        linger: config.drain.linger,
-        graceful_disconnect: config.drain.graceful_disconnect,
         memory: Arc::default(),
-        views: config.views.clone(),
         metrics: Arc::clone(&metrics),
         observations: found.observations,
         sightings: Arc::default(),
         kept: Arc::default(),
-        client_tls,
-        allows_plain: config.tls.clients.as_ref().is_none_or(|tls| tls.plain == PlainClients::Allowed),
-        dialer: Dialer { deadline: config.timeouts.dial, tls: node_tls },
         handshakes: Arc::new(Semaphore::new(cores())),
         reserve: Reserve::new(readiness.clone()),
         tasks: TaskTracker::new(),
@@ -172,7 +153,7 @@ pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -
         });
     }
     let apart = control.handle();
-    tasks.spawn("topology follower", apart, follow_topology(Arc::clone(&shared), config.drain.spread));
+    tasks.spawn("topology follower", apart, follow_topology(Arc::clone(&shared)));
     tasks.spawn("ages", apart, ages::end_old(Arc::clone(&shared)));
     tasks.spawn("dead peers", apart, dead_peer::watch(Arc::clone(&shared)));
     tasks.spawn("certificates", apart, files::follow(files, Arc::clone(&metrics)));
@@ -212,7 +193,6 @@ pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -
         shared,
         accepting,
         listening,
-        drain: config.drain,
         ended,
         _supervised: supervised,
         _memory: memory,
@@ -239,7 +219,7 @@ impl Running {
     /// closed between two frames, spread over time so that drivers do not all come back at once; what is left at the
     /// deadline is reset.
     pub async fn drain(self) {
-        let Drain { delay, spread, deadline, linger, graceful_disconnect } = self.drain;
+        let Drain { delay, spread, deadline, linger, graceful_disconnect } = self.shared.settings.get().drain;
         let metrics = &self.shared.metrics;
         metrics.set_lifecycle(Lifecycle::Draining);
         self.readiness.drain();
@@ -281,7 +261,7 @@ impl Drop for Running {
 
 /// Closes connections to nodes that are dead or somebody else, and lets control connections read again when the advertised
 /// address changes.
-async fn follow_topology(shared: Arc<Shared>, spread: Duration) {
+async fn follow_topology(shared: Arc<Shared>) {
     let mut changes = shared.topology.clone();
     let mut advertised = changes.borrow().advertised;
     // A newer change tells everybody that an older one would still have told.
@@ -289,7 +269,7 @@ async fn follow_topology(shared: Arc<Shared>, spread: Duration) {
     let mut leaving = Leaving::default();
     while changes.changed().await.is_ok() {
         let topology = changes.borrow_and_update().clone();
-        if shared.graceful_disconnect {
+        if shared.settings.get().drain.graceful_disconnect {
             leaving.tell(&topology, &shared.connections);
         }
         for (port, life) in topology.lives() {
@@ -300,6 +280,7 @@ async fn follow_topology(shared: Arc<Shared>, spread: Duration) {
             advertised = topology.advertised;
             if was_known {
                 let all = shared.connections.all();
+                let spread = shared.settings.get().drain.spread;
                 let control = all.into_iter().filter(|handle| handle.is_control()).collect();
                 _telling = Some(AbortOnDropHandle::new(tokio::spawn(stagger(control, spread, Order::Readdress))));
             }
@@ -323,12 +304,4 @@ async fn set_gauges(shared: Arc<Shared>, readiness: Readiness) {
 
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-/// Rewriting is off only in builds that exist to show what a check says without it.
-fn rewriting() -> bool {
-    if !cfg!(feature = "rewriting-switch") {
-        return true;
-    }
-    std::env::var("CQLGATE_REWRITING").map_or(true, |value| value != "off")
 }

@@ -11,7 +11,6 @@ use cqlgate::cql::primitives::{Value, Writer, inet_cell_bytes};
 use cqlgate::cql::segment::{Layout, MAX_PAYLOAD, append_lz4_segment, append_segment};
 use cqlgate::cql::session::Session;
 use cqlgate::rewrite::conversation::{Client, Conversation, Surroundings};
-use cqlgate::rewrite::statements::OrdinaryStatements;
 use cqlgate::rewrite::view::NodePorts;
 use cqlgate::rewrite::view::drivers::Injection;
 use cqlgate::rewrite::{Step, Then, Work};
@@ -76,7 +75,7 @@ pub fn topology(nodes: impl IntoIterator<Item = Node>) -> Arc<Topology> {
 pub fn conversation(session: Session, topology: Arc<Topology>) -> Conversation {
     let around = Surroundings {
         topology: Box::new(move || Arc::clone(&topology)),
-        statements: OrdinaryStatements::default(),
+        statements: Arc::default(),
         max_body: 256 << 20,
         held_frame: 16 << 20,
         unserved: Default::default(),

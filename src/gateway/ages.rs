@@ -19,7 +19,7 @@ const SLOWEST: Duration = Duration::from_secs(60);
 /// Ends those that are too old, for as long as it is polled.
 pub async fn end_old(shared: Arc<Shared>) {
     loop {
-        let max_age = shared.timeouts.max_age.map(|age| age.0);
+        let max_age = shared.settings.get().timeouts.max_age.map(|age| age.0);
         sleep(max_age.map_or(SLOWEST, |age| (age / LOOKS).clamp(QUICKEST, SLOWEST))).await;
         if let Some(max_age) = max_age {
             shared.connections.end_older(max_age, Instant::now());

@@ -20,6 +20,7 @@ use super::connections::{Order, Place};
 use super::gate::Arrival;
 use super::header::Via;
 use super::relay::{Relay, ending};
+use super::settings::Settings;
 use super::shared::Shared;
 use super::stream::{reset_on_close, set_client_options};
 use super::{Closed, ClosedBy, Refused, Why};
@@ -50,14 +51,15 @@ pub async fn run(
     node: Arc<Node>,
     mut place: Place,
     shared: Arc<Shared>,
+    settings: Arc<Settings>,
 ) {
     let began = Instant::now();
-    let deadline = began + shared.timeouts.setup;
+    let deadline = began + settings.timeouts.setup;
     let mut who = Who { peer, via: None, certificate: None };
     let came = match arrival {
         Arrival::Direct => first_bytes(&client, &place, deadline).await,
         Arrival::Brought => {
-            match Box::pin(brought::receive(&mut client, &mut who, &mut place, &shared, deadline)).await {
+            match Box::pin(brought::receive(&mut client, &mut who, &mut place, &shared, &settings, deadline)).await {
                 Ok(()) => first_bytes(&client, &place, deadline).await,
                 Err(refused) => Err(refused),
             }
@@ -65,10 +67,10 @@ pub async fn run(
     };
     let refused = match came {
         Ok(came) => {
-            shared.came(node.port, who.peer, came);
+            shared.came(&settings, node.port, who.peer, came);
             if came != Came::ProxyHeader {
                 // Only now is there anything on the heap.
-                return Box::pin(spoken(client, came, who, node, place, shared, began)).await;
+                return Box::pin(spoken(client, came, who, node, place, (shared, settings), began)).await;
             }
             NotEstablished::new(Refused::ProxyHeader, Closed::gateway(Refused::ProxyHeader))
         }
@@ -104,23 +106,31 @@ async fn spoken(
     mut who: Who,
     node: Arc<Node>,
     place: Place,
-    shared: Arc<Shared>,
+    (shared, settings): (Arc<Shared>, Arc<Settings>),
     began: Instant,
 ) {
     let metrics = shared.metrics.node(&node.id.0);
-    set_client_options(&client, shared.timeouts.dead_peer);
+    set_client_options(&client, settings.timeouts.dead_peer);
     let handle = Arc::clone(place.handle());
-    let mut setup = Setup { client: None, node: &node, peer: who.peer, place, metrics: &metrics, shared: &shared };
+    let mut setup = Setup {
+        client: None,
+        node: &node,
+        peer: who.peer,
+        place,
+        metrics: &metrics,
+        shared: &shared,
+        settings: &settings,
+    };
     let established = tokio::select! {
         established = setup.run(client, came) => established,
         order = handle.ordered(Order::is_now) => Err(NotEstablished::ordered(order)),
-        () = sleep_until(began + shared.timeouts.setup) => Err(NotEstablished::setup_deadline()),
+        () = sleep_until(began + settings.timeouts.setup) => Err(NotEstablished::setup_deadline()),
     };
     let Setup { client, place, .. } = setup;
     let established = match (established, client) {
         (Ok(mut ready), Some(client)) => {
             who.certificate = ready.certificate.take();
-            ready.relay(client, place, &node, &metrics, &shared)
+            ready.relay(client, place, &node, &metrics, (&shared, settings))
         }
         (Ok(_), None) => return,
         (Err(refused), client) => {
@@ -178,11 +188,11 @@ impl Ready {
         place: Place,
         node: &Node,
         metrics: &Arc<NodeMetrics>,
-        shared: &Arc<Shared>,
+        (shared, settings): (&Arc<Shared>, Arc<Settings>),
     ) -> Established {
         let Self { node: dialled, settled, family, certificate: _ } = self;
         let conversation =
-            Conversation::new(describe(&settled, node, family, shared), Arc::clone(&shared.surroundings))
+            Conversation::new(describe(&settled, node, family, &settings), Arc::clone(&settings.surroundings))
                 .offering(settled.offer);
         let driver =
             shared.metrics.driver(DriverFamily::of(settled.driver_name.as_deref()), settled.driver_version.as_deref());
@@ -196,18 +206,18 @@ impl Ready {
             place,
             node.port,
             Arc::clone(metrics),
-            Arc::clone(shared),
+            (Arc::clone(shared), settings),
         );
         Established { relay: Box::new(relay), driver }
     }
 }
 
 /// Who is talking, from what the handshake settled.
-fn describe(settled: &Settled, node: &Node, family: std::net::IpAddr, shared: &Shared) -> Client {
+fn describe(settled: &Settled, node: &Node, family: std::net::IpAddr, settings: &Settings) -> Client {
     let driver_name = settled.driver_name.as_deref();
     Client {
         session: settled.session,
-        view: view::select(driver_name, &shared.views),
+        view: view::select(driver_name, &settings.views),
         attached: node.port,
         family,
         injection: DriverFamily::of(driver_name).injection(),

@@ -83,7 +83,7 @@ pub async fn watch(shared: Arc<Shared>) {
     }
     let mut seen = HashMap::new();
     loop {
-        let dead_peer = shared.timeouts.dead_peer;
+        let dead_peer = shared.settings.get().timeouts.dead_peer;
         sleep((dead_peer / 8).clamp(QUICKEST, LOOK)).await;
         if let Err(error) = look(&shared, &mut seen, dead_peer).await {
             tracing::debug!(%error, "cannot ask the kernel about connections");

@@ -114,7 +114,8 @@ impl Listener {
             shared.refused(self.port, peer, Refused::Memory, Closed::gateway(Refused::Memory));
             return;
         }
-        let arrival = match shared.gate.receive(self.port, peer.ip()) {
+        let settings = shared.settings.get();
+        let arrival = match settings.gate.receive(self.port, peer.ip()) {
             Ok(arrival) => arrival,
             Err(refused) => {
                 reset_on_close(&client);
@@ -135,14 +136,14 @@ impl Listener {
             return;
         }
         let source = Source::of(peer.ip());
-        if arrival == Arrival::Direct && shared.logins.keeps_out(source, Instant::now()) {
+        if arrival == Arrival::Direct && shared.logins.keeps_out(&settings.logins, source, Instant::now()) {
             reset_on_close(&client);
             shared.refused(self.port, peer, Refused::KeptOut, Closed::gateway(Refused::KeptOut));
             return;
         }
         match shared.connections.enter(self.port, node.incarnation, source) {
             Ok(place) => {
-                let connection = connection::run(client, peer, arrival, node, place, Arc::clone(shared));
+                let connection = connection::run(client, peer, arrival, node, place, Arc::clone(shared), settings);
                 shared.tasks.spawn(connection);
             }
             Err(full) => {

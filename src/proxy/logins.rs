@@ -23,9 +23,8 @@ const FIRST_DELAY: Duration = Duration::from_millis(250);
 const FORGET: Duration = Duration::from_secs(600);
 
 /// The wrong passwords of late.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Logins {
-    settings: config::Logins,
     /// Of this process alone, so that nobody can choose names that are taken for each other's.
     seed: RandomState,
     tries: Mutex<Tries>,
@@ -46,33 +45,29 @@ struct Failed {
 }
 
 impl Logins {
-    pub fn new(settings: config::Logins) -> Self {
-        Self { settings, seed: RandomState::new(), tries: Mutex::default() }
-    }
-
     /// How long the next login of this source as this user waits.
-    pub fn delay(&self, source: Source, user: Option<&str>, now: Instant) -> Duration {
+    pub fn delay(&self, rules: &config::Logins, source: Source, user: Option<&str>, now: Instant) -> Duration {
         let tries = self.tries();
         let Some(failed) = tries.failed.get(&self.key(source, Some(user))).filter(|failed| failed.is_fresh(now)) else {
             return Duration::ZERO;
         };
         let Some(doublings) = failed.count.checked_sub(FREE + 1) else { return Duration::ZERO };
-        let delay = FIRST_DELAY.saturating_mul(1 << doublings.min(16)).min(self.settings.delay);
+        let delay = FIRST_DELAY.saturating_mul(1 << doublings.min(16)).min(rules.delay);
         delay.saturating_sub(now.duration_since(failed.last))
     }
 
     /// Whether this source is kept out (`logins.keep_out`).
-    pub fn keeps_out(&self, source: Source, now: Instant) -> bool {
-        let Some(keep_out) = &self.settings.keep_out else { return false };
+    pub fn keeps_out(&self, rules: &config::Logins, source: Source, now: Instant) -> bool {
+        let Some(keep_out) = &rules.keep_out else { return false };
         let failed = self.tries().failed.get(&self.key(source, None)).copied();
         failed.is_some_and(|failed| failed.count >= keep_out.after && now.duration_since(failed.last) < keep_out.lasts)
     }
 
     /// The node refused the password.
-    pub fn failed(&self, source: Source, user: Option<&str>, now: Instant) {
+    pub fn failed(&self, rules: &config::Logins, source: Source, user: Option<&str>, now: Instant) {
         let mut tries = self.tries();
         tries.fail(self.key(source, Some(user)), now);
-        if let Some(keep_out) = &self.settings.keep_out {
+        if let Some(keep_out) = &rules.keep_out {
             let key = self.key(source, None);
             // Those that are older than it lasts count no more.
             if tries.failed.get(&key).is_some_and(|failed| now.duration_since(failed.last) >= keep_out.lasts) {
@@ -128,56 +123,55 @@ mod tests {
 
     const HERE: Source = Source::V4(1);
 
-    fn logins(keep_out: Option<KeepOut>) -> Logins {
-        Logins::new(config::Logins { delay: Duration::from_secs(5), keep_out })
+    fn rules(keep_out: Option<KeepOut>) -> config::Logins {
+        config::Logins { delay: Duration::from_secs(5), keep_out }
     }
 
     #[test]
     fn only_the_same_user_of_the_same_source_waits_and_never_longer_than_the_key_says() {
-        let (logins, now) = (logins(None), Instant::now());
-        let waits = || logins.delay(HERE, Some("ann"), now);
+        let (logins, rules, now) = (Logins::default(), rules(None), Instant::now());
+        let waits = || logins.delay(&rules, HERE, Some("ann"), now);
         let waited: Vec<_> = (0..100)
             .map(|_| {
-                logins.failed(HERE, Some("ann"), now);
+                logins.failed(&rules, HERE, Some("ann"), now);
                 waits()
             })
             .collect();
         assert_eq!(waited[..4], [0, 250, 500, 1000].map(Duration::from_millis));
         assert_eq!(waits(), Duration::from_secs(5));
-        assert_eq!(logins.delay(HERE, Some("bob"), now), Duration::ZERO);
-        assert_eq!(logins.delay(HERE, None, now), Duration::ZERO);
-        assert_eq!(logins.delay(Source::V4(2), Some("ann"), now), Duration::ZERO);
-        assert_eq!(logins.delay(HERE, Some("ann"), now + Duration::from_secs(4)), Duration::from_secs(1));
-        assert_eq!(logins.delay(HERE, Some("ann"), now + Duration::from_secs(6)), Duration::ZERO);
+        assert_eq!(logins.delay(&rules, HERE, Some("bob"), now), Duration::ZERO);
+        assert_eq!(logins.delay(&rules, HERE, None, now), Duration::ZERO);
+        assert_eq!(logins.delay(&rules, Source::V4(2), Some("ann"), now), Duration::ZERO);
+        assert_eq!(logins.delay(&rules, HERE, Some("ann"), now + Duration::from_secs(4)), Duration::from_secs(1));
+        assert_eq!(logins.delay(&rules, HERE, Some("ann"), now + Duration::from_secs(6)), Duration::ZERO);
         logins.succeeded(HERE, Some("ann"));
         assert_eq!(waits(), Duration::ZERO);
     }
 
     #[test]
     fn a_source_is_kept_out_only_where_that_is_asked_for() {
-        let (open, now) = (logins(None), Instant::now());
-        let strict = logins(Some(KeepOut { after: 3, lasts: Duration::from_secs(60) }));
+        let (logins, open, now) = (Logins::default(), rules(None), Instant::now());
+        let strict = rules(Some(KeepOut { after: 3, lasts: Duration::from_secs(60) }));
         for n in 0..3 {
-            assert!(!strict.keeps_out(HERE, now), "{n}");
-            strict.failed(HERE, Some(&format!("user {n}")), now);
-            open.failed(HERE, Some("ann"), now);
+            assert!(!logins.keeps_out(&strict, HERE, now), "{n}");
+            logins.failed(&strict, HERE, Some(&format!("user {n}")), now);
         }
-        assert!(strict.keeps_out(HERE, now + Duration::from_secs(59)) && !open.keeps_out(HERE, now));
-        assert!(!strict.keeps_out(Source::V4(2), now));
+        assert!(logins.keeps_out(&strict, HERE, now + Duration::from_secs(59)) && !logins.keeps_out(&open, HERE, now));
+        assert!(!logins.keeps_out(&strict, Source::V4(2), now));
         let later = now + Duration::from_secs(60);
-        assert!(!strict.keeps_out(HERE, later));
-        strict.failed(HERE, Some("ann"), later);
-        assert!(!strict.keeps_out(HERE, later), "one since then");
+        assert!(!logins.keeps_out(&strict, HERE, later));
+        logins.failed(&strict, HERE, Some("ann"), later);
+        assert!(!logins.keeps_out(&strict, HERE, later), "one since then");
     }
 
     #[test]
     fn what_is_remembered_is_bounded_and_the_latest_is_in_it() {
-        let (logins, now) = (logins(None), Instant::now());
+        let (logins, rules, now) = (Logins::default(), rules(None), Instant::now());
         for n in 0..(3 * MAX_REMEMBERED as u32) {
-            logins.failed(Source::V4(n), Some("ann"), now);
-            logins.failed(HERE, Some("bob"), now);
+            logins.failed(&rules, Source::V4(n), Some("ann"), now);
+            logins.failed(&rules, HERE, Some("bob"), now);
         }
-        assert_eq!(logins.delay(HERE, Some("bob"), now), Duration::from_secs(5));
+        assert_eq!(logins.delay(&rules, HERE, Some("bob"), now), Duration::from_secs(5));
         let tries = logins.tries();
         assert!(tries.failed.len() <= MAX_REMEMBERED && tries.order.len() <= 2 * MAX_REMEMBERED);
     }

@@ -31,6 +31,7 @@ use tokio::sync::watch;
 
 use super::connections::{Order, Place};
 use super::direction::Direction;
+use super::settings::Settings;
 use super::shared::{Shared, ordered};
 use super::stream::Stream;
 use super::{Closed, Why, hold};
@@ -81,6 +82,8 @@ pub struct Relay {
     port: u16,
     metrics: Arc<NodeMetrics>,
     shared: Arc<Shared>,
+    /// Those under which it came in.
+    settings: Arc<Settings>,
     counted: (u64, u64),
 }
 
@@ -109,7 +112,7 @@ impl Relay {
         place: Place,
         port: u16,
         metrics: Arc<NodeMetrics>,
-        shared: Arc<Shared>,
+        (shared, settings): (Arc<Shared>, Arc<Settings>),
     ) -> Self {
         let mut relay = Self {
             client: client.0,
@@ -128,6 +131,7 @@ impl Relay {
             port,
             metrics,
             shared,
+            settings,
             counted: (0, 0),
         };
         if let (Ok(local), Ok(peer)) = (relay.client.tcp().local_addr(), relay.client.tcp().peer_addr()) {
@@ -173,10 +177,10 @@ impl Relay {
     /// What is due by now.
     fn poll_clock(&mut self, cx: &mut Context<'_>, waits_for_room: bool) -> Option<End> {
         if waits_for_room {
-            self.clock.start(Due::Hold, self.shared.timeouts.hold);
+            self.clock.start(Due::Hold, self.settings.timeouts.hold);
             self.clock.start(Due::Room, hold::PATIENCE);
             if self.clock.runs(Due::Silence) {
-                self.clock.set(Due::Silence, self.shared.timeouts.half_closed);
+                self.clock.set(Due::Silence, self.settings.timeouts.half_closed);
             }
         } else {
             self.clock.clear(Due::Hold);
@@ -192,7 +196,7 @@ impl Relay {
                 Due::Idle if self.phase != Phase::Open => {}
                 Due::Idle => {
                     self.phase = Phase::Draining;
-                    self.clock.set(Due::Silence, self.shared.timeouts.half_closed);
+                    self.clock.set(Due::Silence, self.settings.timeouts.half_closed);
                     cx.waker().wake_by_ref();
                 }
                 Due::Last => {}

@@ -3,7 +3,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
@@ -11,21 +10,18 @@ use tokio_util::task::TaskTracker;
 
 use super::came::{Came, Seldom};
 use super::connections::{Connections, Order};
+use super::current::Current;
 use super::descriptors::Reserve;
-use super::dial::Dialer;
-use super::gate::Gate;
 use super::header::HeaderError;
 use super::hold::HoldBudget;
 use super::logins::Logins;
 use super::memory::Memory;
+use super::settings::Settings;
 use super::stages::Full;
-use super::tls::ClientAcceptor;
 use super::tls::client_auth::CertificateRefused;
 use super::{Closed, Refused, Why};
-use crate::config::{Timeouts, Views};
 use crate::label::Label;
 use crate::metrics::Metrics;
-use crate::rewrite::Surroundings;
 use crate::topology::Topology;
 use crate::topology::cordons::Cordons;
 use crate::topology::input::Input;
@@ -33,25 +29,18 @@ use crate::topology::sightings::Sightings;
 
 pub struct Shared {
     pub topology: watch::Receiver<Arc<Topology>>,
-    pub surroundings: Arc<Surroundings>,
+    /// What those go by who come from now on.
+    pub settings: Current<Settings>,
     pub connections: Arc<Connections>,
     pub budget: Arc<HoldBudget>,
-    pub timeouts: Timeouts,
-    /// After the last words the client's input is discarded for so long.
-    pub linger: Duration,
-    /// Clients are offered to be told when they are to leave (CEP-59).
-    pub graceful_disconnect: bool,
     /// How much of it is left.
     pub memory: Arc<Memory>,
     pub logins: Logins,
-    /// Who may come in by address.
-    pub gate: Gate,
     /// Nodes to which nobody new may come.
     pub cordons: Arc<Cordons>,
     /// Lines about those who may not, and about what came in place of what was expected.
     pub refusals: Seldom<Refused>,
     pub unexpected: Seldom<Came>,
-    pub views: Views,
     pub metrics: Arc<Metrics>,
     /// What attached nodes say of themselves in passing rows; lost when nobody has time for it.
     pub observations: mpsc::Sender<Input>,
@@ -59,10 +48,6 @@ pub struct Shared {
     pub sightings: Arc<Sightings>,
     /// Rows of nodes that are not served here, which clients were shown as they are.
     pub kept: Arc<Sightings>,
-    pub client_tls: Option<ClientAcceptor>,
-    /// Who begins without TLS is served, too.
-    pub allows_plain: bool,
-    pub dialer: Dialer,
     /// Turns of TLS handshakes at the same time: each costs a core about a millisecond, and relays must not starve.
     pub handshakes: Arc<Semaphore>,
     /// For the moment when there are no file descriptors.
@@ -117,15 +102,15 @@ impl Shared {
     }
 
     /// What came first, where that is not what is expected: the line that says so.
-    pub fn came(&self, port: u16, peer: SocketAddr, came: Came) {
-        let tls = self.client_tls.is_some();
+    pub fn came(&self, settings: &Settings, port: u16, peer: SocketAddr, came: Came) {
+        let tls = settings.client_tls.is_some();
         let advice = match came {
             Came::Tls if !tls => "this port is plain: tls.clients is not set",
-            Came::Cql if tls && !self.allows_plain => {
+            Came::Cql if tls && !settings.allows_plain => {
                 "this port speaks TLS alone: tls.clients is set, and tls.clients.plain is refused"
             }
             Came::Http => "clients speak CQL here; metrics and health are at the admin address",
-            Came::ProxyHeader if self.gate.reads_headers() => {
+            Came::ProxyHeader if settings.gate.reads_headers() => {
                 "a PROXY header is read only once, and only of those whom proxy_protocol.from lists"
             }
             Came::ProxyHeader => "no PROXY header is expected: proxy_protocol.mode is off",

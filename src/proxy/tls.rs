@@ -13,11 +13,13 @@ pub mod pem;
 pub mod shown;
 pub mod verify;
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs;
 use rustls::{CipherSuite, SupportedProtocolVersion};
+
+use super::current::Current;
 
 pub use acceptor::ClientAcceptor;
 pub use connector::NodeConnector;
@@ -27,29 +29,6 @@ pub use pem::TlsError;
 const VERSIONS: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12, &rustls::version::TLS13];
 /// Cipher suites in a line: scanners offer hundreds.
 const MOST_SUITES: usize = 24;
-
-/// What handshakes go by from now on; clones share it.
-struct Current<T>(Arc<RwLock<Arc<T>>>);
-
-impl<T> Current<T> {
-    fn new(config: T) -> Self {
-        Self(Arc::new(RwLock::new(Arc::new(config))))
-    }
-
-    fn get(&self) -> Arc<T> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn set(&self, config: T) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
-    }
-}
-
-impl<T> Clone for Current<T> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
-    }
-}
 
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())

@@ -23,7 +23,8 @@ use crate::topology::Topology;
 pub struct Surroundings {
     /// The present snapshot.
     pub topology: Box<dyn Fn() -> Arc<Topology> + Send + Sync>,
-    pub statements: OrdinaryStatements,
+    /// Shared by all that are made while the process lives.
+    pub statements: Arc<OrdinaryStatements>,
     /// The longest body that passes, in bytes.
     pub max_body: u32,
     /// The longest frame that is held, in bytes.

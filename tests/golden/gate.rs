@@ -11,7 +11,6 @@ use cqlgate::cql::message::NodeChange;
 use cqlgate::cql::segment::MAX_PAYLOAD;
 use cqlgate::rewrite::conversation::{Client, EventAction, EventKind, Fact};
 use cqlgate::rewrite::handshake::{Handshake, Next};
-use cqlgate::rewrite::statements::OrdinaryStatements;
 use cqlgate::rewrite::view::drivers::Injection;
 use cqlgate::rewrite::view::{NodePorts, View};
 use cqlgate::rewrite::{Conversation, Step, Surroundings, Then, Work};
@@ -87,7 +86,7 @@ impl Gate {
             attached: port(golden.connected),
             around: Arc::new(Surroundings {
                 topology: Box::new(move || probed.lock().unwrap().clone()),
-                statements: OrdinaryStatements::default(),
+                statements: Arc::default(),
                 max_body: 256 << 20,
                 held_frame: 16 << 20,
                 unserved: Default::default(),

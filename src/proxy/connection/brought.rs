@@ -9,6 +9,7 @@ use super::setup::NotEstablished;
 use crate::proxy::connections::{Order, Place};
 use crate::proxy::header::{Brought, HeaderError, read};
 use crate::proxy::relay::ending;
+use crate::proxy::settings::Settings;
 use crate::proxy::shared::Shared;
 use crate::proxy::stages::Source;
 use crate::proxy::{Closed, Refused, Why};
@@ -19,6 +20,7 @@ pub(super) async fn receive(
     who: &mut Who,
     place: &mut Place,
     shared: &Shared,
+    settings: &Settings,
     deadline: Instant,
 ) -> Result<(), NotEstablished> {
     let handle = place.handle();
@@ -36,7 +38,7 @@ pub(super) async fn receive(
             who.peer = client.unwrap_or(who.peer);
             who.via = (!via.is_empty()).then(|| Box::new(via));
         }
-        Err(HeaderError::Absent) if !shared.gate.requires_header() => {}
+        Err(HeaderError::Absent) if !settings.gate.requires_header() => {}
         Err(HeaderError::Absent) => return Err(refused(Refused::NoProxyHeader)),
         Err(HeaderError::Ended) => return Err(NotEstablished::client_ended(Why::Eof)),
         Err(HeaderError::Socket(error)) => return Err(NotEstablished::client_ended(ending(&error))),
@@ -46,8 +48,8 @@ pub(super) async fn receive(
         }
     }
     let source = Source::of(who.peer.ip());
-    shared.gate.admit(port, who.peer.ip()).map_err(refused)?;
-    if shared.logins.keeps_out(source, Instant::now()) {
+    settings.gate.admit(port, who.peer.ip()).map_err(refused)?;
+    if shared.logins.keeps_out(&settings.logins, source, Instant::now()) {
         return Err(refused(Refused::KeptOut));
     }
     place.give_to(source).map_err(|full| NotEstablished::no_place(full, shared))

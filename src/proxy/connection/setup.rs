@@ -14,6 +14,7 @@ use crate::proxy::came::Came;
 use crate::proxy::connections::{Order, Place};
 use crate::proxy::dial::{DialFailure, Target};
 use crate::proxy::relay::{ending, last_words};
+use crate::proxy::settings::Settings;
 use crate::proxy::shared::{Shared, ordered};
 use crate::proxy::stages::{Full, Stage};
 use crate::proxy::stream::Stream;
@@ -95,6 +96,7 @@ pub(super) struct Setup<'a> {
     pub(super) place: Place,
     pub(super) metrics: &'a Arc<NodeMetrics>,
     pub(super) shared: &'a Arc<Shared>,
+    pub(super) settings: &'a Settings,
 }
 
 /// What the setup came to.
@@ -112,8 +114,8 @@ impl Setup<'_> {
         let (stream, shown) = self.accept(client, came).await?;
         self.move_to(Stage::Setup)?;
         let client = self.client.insert(Side::new(stream));
-        let mut handshake = Handshake::new(self.shared.graceful_disconnect);
-        let first = first_frame(client, &mut handshake, self.shared.linger).await?;
+        let mut handshake = Handshake::new(self.settings.drain.graceful_disconnect);
+        let first = first_frame(client, &mut handshake, self.settings.drain.linger).await?;
         self.place.could_be_established().map_err(|full| NotEstablished::no_place(full, self.shared))?;
         let certificate = shown.as_ref().map(|shown| shown.name().into_boxed_str());
         let face = self.face(shown, &first).await?;
@@ -136,8 +138,9 @@ impl Setup<'_> {
         came: Came,
     ) -> Result<(Stream, Option<Shown>), NotEstablished> {
         let shared = self.shared;
-        let Some(acceptor) = &shared.client_tls else { return Ok((Stream::Plain(client), None)) };
-        if shared.allows_plain && came != Came::Tls {
+        let settings = self.settings;
+        let Some(acceptor) = &settings.client_tls else { return Ok((Stream::Plain(client), None)) };
+        if settings.allows_plain && came != Came::Tls {
             return Ok((Stream::Plain(client), None));
         }
         self.move_to(Stage::Tls)?;
@@ -151,7 +154,7 @@ impl Setup<'_> {
                 why @ Why::Tls => {
                     let reason = shared.cannot_speak_tls(self.node.port, self.peer, &error);
                     if let Some(tcp) = tcp {
-                        last_words(&mut Stream::Plain(tcp), shared.linger).await;
+                        last_words(&mut Stream::Plain(tcp), settings.drain.linger).await;
                     }
                     NotEstablished::new(reason, Closed::gateway(why))
                 }
@@ -162,7 +165,7 @@ impl Setup<'_> {
 
     /// As whom the client's node is dialled. Who is nobody there is told so.
     async fn face(&mut self, shown: Option<Shown>, first: &[u8]) -> Result<Option<Face>, NotEstablished> {
-        let Some(tls) = &self.shared.dialer.tls else { return Ok(None) };
+        let Some(tls) = &self.settings.dialer.tls else { return Ok(None) };
         if let Some(face) = tls.of_client(shown.as_ref()) {
             return Ok(Some(face));
         }
@@ -170,7 +173,7 @@ impl Setup<'_> {
         if let Some(client) = &mut self.client {
             let reply = bad_credentials(first, "cqlgate: no identity at the nodes for this client's certificate");
             if client.write(&reply).await.is_ok() {
-                last_words(&mut client.stream, self.shared.linger).await;
+                last_words(&mut client.stream, self.settings.drain.linger).await;
             }
         }
         Err(NotEstablished::new(Refused::NoIdentity, Closed::gateway(Refused::NoIdentity)))
@@ -181,7 +184,7 @@ impl Setup<'_> {
         let (node, shared) = (self.node, self.shared);
         let began = Instant::now();
         let target = Target { address: node.address, host: node.host_name() };
-        let failure = match shared.dialer.dial_as(&target, face).await {
+        let failure = match self.settings.dialer.dial_as(&target, face).await {
             Ok(stream) => {
                 self.metrics.dial_seconds.observe(began.elapsed().as_secs_f64());
                 let lives = shared
@@ -246,7 +249,9 @@ impl Setup<'_> {
                             continue;
                         }
                     }
-                    Next::Refuse { why, reply } => return Err(refuse(client, why, &reply, self.shared.linger).await),
+                    Next::Refuse { why, reply } => {
+                        return Err(refuse(client, why, &reply, self.settings.drain.linger).await);
+                    }
                     _ => {}
                 }
             }
@@ -267,7 +272,9 @@ impl Setup<'_> {
                         forward(client, node, len, None).await?;
                         return Ok(settled);
                     }
-                    Next::Refuse { why, reply } => return Err(refuse(client, why, &reply, self.shared.linger).await),
+                    Next::Refuse { why, reply } => {
+                        return Err(refuse(client, why, &reply, self.settings.drain.linger).await);
+                    }
                     Next::Wait { .. } => {}
                 }
             }
@@ -280,7 +287,7 @@ impl Setup<'_> {
                 read = node.read_more() => match read {
                     Ok(true) => {}
                     ended => {
-                        last_words(&mut client.stream, self.shared.linger).await;
+                        last_words(&mut client.stream, self.settings.drain.linger).await;
                         return Err(NotEstablished::new(Refused::DialFailed, Closed::node(end_of(&ended))));
                     }
                 },

@@ -79,7 +79,7 @@ impl Relay {
         self.requests.forget();
         self.phase = Phase::Last { closed, reset: how == How::Reset, shut: false };
         self.clock.clear_all();
-        self.clock.set(Due::Last, self.shared.timeouts.half_closed);
+        self.clock.set(Due::Last, self.settings.timeouts.half_closed);
         cx.waker().wake_by_ref();
         Poll::Pending
     }
@@ -107,7 +107,7 @@ impl Relay {
         let done = poll_shut_and_discard(&mut self.client, &mut shut, cx, scratch);
         self.phase = Phase::Last { closed, reset, shut };
         if shut && !before && done.is_pending() {
-            self.clock.set(Due::Last, self.shared.linger);
+            self.clock.set(Due::Last, self.settings.drain.linger);
             cx.waker().wake_by_ref();
         }
         done.map(|()| closed)

@@ -24,13 +24,18 @@ impl Relay {
     /// Begins the time in which the client's first word about its login must come.
     pub(super) fn expect_login(&mut self) {
         if !self.conversation.is_logged_in() {
-            self.clock.set(Due::Login, self.shared.timeouts.login);
+            self.clock.set(Due::Login, self.settings.timeouts.login);
         }
     }
 
     /// The client asks to be let in: now, or after the delay that its last tries brought.
     pub(super) fn ask_to_log_in(&mut self, cx: &Context<'_>, login: Login) {
-        let delay = self.shared.logins.delay(self.place.handle().source(), login.user.as_deref(), Instant::now());
+        let delay = self.shared.logins.delay(
+            &self.settings.logins,
+            self.place.handle().source(),
+            login.user.as_deref(),
+            Instant::now(),
+        );
         let waits = !delay.is_zero();
         self.attempt = Some(Box::new(Attempt { login, waits }));
         if waits {
@@ -52,7 +57,7 @@ impl Relay {
             attempt.waits = false;
         }
         self.conversation.let_in();
-        self.clock.set(Due::Login, self.shared.timeouts.login);
+        self.clock.set(Due::Login, self.settings.timeouts.login);
         cx.waker().wake_by_ref();
     }
 
@@ -69,7 +74,7 @@ impl Relay {
     pub(super) fn login_refused(&mut self, code: i32) {
         if let Some(attempt) = self.attempt.as_ref().filter(|_| code == error_code::BAD_CREDENTIALS) {
             let user = attempt.login.user.as_deref();
-            self.shared.logins.failed(self.place.handle().source(), user, Instant::now());
+            self.shared.logins.failed(&self.settings.logins, self.place.handle().source(), user, Instant::now());
         }
     }
 

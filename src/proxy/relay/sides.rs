@@ -78,7 +78,7 @@ impl Relay {
             Progress::TooMuch => return Some(End::abort(Closed::gateway(Why::HoldBudget))),
             Progress::Login(login) => self.ask_to_log_in(cx, login),
             Progress::Finished => {
-                self.clock.start(Due::Silence, self.shared.timeouts.half_closed);
+                self.clock.start(Due::Silence, self.settings.timeouts.half_closed);
                 if Pin::new(self.node.as_mut()?).poll_shutdown(cx).is_ready() {
                     self.phase = Phase::ClientEnded;
                     self.requests.forget();
@@ -95,7 +95,7 @@ impl Relay {
     fn node_is_deaf(&mut self, cx: &mut Context<'_>, turn: &mut Turn<'_>) -> Option<End> {
         self.phase = Phase::NodeDeaf;
         self.requests.forget();
-        self.clock.set(Due::Silence, self.shared.timeouts.half_closed);
+        self.clock.set(Due::Silence, self.settings.timeouts.half_closed);
         self.discard_requests(cx, turn)
     }
 
@@ -141,7 +141,7 @@ impl Relay {
         let mut decider = Responses { conversation, work: &mut turn.work };
         let progress = responses.poll(cx, (node, client), room, &mut decider);
         if self.responses.written() > 0 && self.clock.runs(Due::Silence) {
-            self.clock.set(Due::Silence, self.shared.timeouts.half_closed);
+            self.clock.set(Due::Silence, self.settings.timeouts.half_closed);
         }
         let client_ended = self.phase == Phase::ClientEnded;
         match progress {

@@ -12,6 +12,7 @@ use crate::metrics::Metrics;
 use crate::proxy::came::Seldom;
 use crate::proxy::connection::{Established, Who, relayed};
 use crate::proxy::connections::{Connections, Handle};
+use crate::proxy::current::Current;
 use crate::proxy::descriptors::Reserve;
 use crate::proxy::dial::Dialer;
 use crate::proxy::gate::Gate;
@@ -22,7 +23,6 @@ use crate::readiness::Readiness;
 use crate::rewrite::Surroundings;
 use crate::rewrite::conversation::Client;
 use crate::rewrite::graceful_disconnect::Offer;
-use crate::rewrite::statements::OrdinaryStatements;
 use crate::rewrite::view::{self, drivers::DriverFamily};
 use crate::rewrite::walk::rebuilt::in_segments;
 use socket2::SockRef;
@@ -50,7 +50,7 @@ async fn pair() -> (TcpStream, TcpStream) {
 fn surroundings_with(topology: impl Fn() -> Arc<Topology> + Send + Sync + 'static) -> Arc<Surroundings> {
     Arc::new(Surroundings {
         topology: Box::new(topology),
-        statements: OrdinaryStatements::default(),
+        statements: Arc::default(),
         max_body: 1 << 28,
         held_frame: 1 << 24,
         unserved: Default::default(),
@@ -86,24 +86,26 @@ async fn relay_of(version: Version, logged_in: bool) -> Ends {
     });
     let shared = Arc::new(Shared {
         topology: watch::channel(topology).1,
-        surroundings: Arc::clone(&surroundings),
+        settings: Current::new(Settings {
+            surroundings: Arc::clone(&surroundings),
+            timeouts,
+            drain: config::Drain { graceful_disconnect: true, ..config::Drain::default() },
+            logins: config::Logins::default(),
+            gate: Gate::new(&config::Access::default(), &config::ProxyProtocol::default()),
+            views: config::Views::default(),
+            client_tls: None,
+            allows_plain: true,
+            dialer: Dialer { deadline: HALF_CLOSED, tls: None },
+        }),
         connections: Arc::clone(&connections),
         budget: HoldBudget::new(1 << 20),
-        timeouts,
-        linger: Duration::from_secs(1),
-        graceful_disconnect: true,
         memory: Arc::default(),
-        views: config::Views::default(),
         metrics: Arc::clone(&metrics),
         observations: tokio::sync::mpsc::channel(1).0,
         sightings: Arc::default(),
         kept: Arc::default(),
-        client_tls: None,
-        allows_plain: true,
-        dialer: Dialer { deadline: HALF_CLOSED, tls: None },
         handshakes: Arc::new(tokio::sync::Semaphore::new(1)),
-        logins: Logins::new(config::Logins::default()),
-        gate: Gate::new(&config::Access::default(), &config::ProxyProtocol::default()),
+        logins: Logins::default(),
         cordons: Arc::default(),
         refusals: Seldom::default(),
         unexpected: Seldom::default(),
@@ -119,7 +121,7 @@ async fn relay_of(version: Version, logged_in: bool) -> Ends {
         place,
         9042,
         metrics.node("node"),
-        Arc::clone(&shared),
+        (Arc::clone(&shared), shared.settings.get()),
     );
     Ends { relay, client: far_client, node: far_node, orders, shared }
 }
@@ -261,8 +263,9 @@ async fn a_drain_with_nothing_in_flight_is_a_clean_end_at_once() {
 /// A client that asked to be told, and its node.
 async fn told_when_to_leave() -> Ends {
     let Ends { mut relay, mut client, mut node, shared, orders } = relay_of(Version::V5, true).await;
-    relay.conversation = Conversation::new(client_of(Version::V5, true), Arc::clone(&shared.surroundings))
-        .offering(Offer::new(true, Version::V5, false));
+    relay.conversation =
+        Conversation::new(client_of(Version::V5, true), Arc::clone(&shared.settings.get().surroundings))
+            .offering(Offer::new(true, Version::V5, false));
     let header = Header { version: 5, flags: Flags(0), stream: 1, opcode: Opcode::REGISTER, length: 0 };
     let register = in_segments(&encode_frame(header, &encode_register(&["GRACEFUL_DISCONNECT"])), Layout::Plain);
     client.write_all(&register).await.unwrap();
@@ -410,9 +413,9 @@ async fn a_login_waits_for_its_delay_and_answers_flow_meanwhile() {
     let Ends { relay, mut client, mut node, shared, orders } = relay_of(Version::V4, false).await;
     let source = orders.source();
     for _ in 0..20 {
-        shared.logins.failed(source, Some("ann"), Instant::now());
+        shared.logins.failed(&shared.settings.get().logins, source, Some("ann"), Instant::now());
     }
-    let delay = shared.logins.delay(source, Some("ann"), Instant::now());
+    let delay = shared.logins.delay(&shared.settings.get().logins, source, Some("ann"), Instant::now());
     let relay = tokio::spawn(relay);
     client.write_all(&[request(1), login(2)].concat()).await.unwrap();
     node.read_exact(&mut [0; 9]).await.unwrap();
@@ -428,9 +431,9 @@ async fn a_login_waits_for_its_delay_and_answers_flow_meanwhile() {
     let header = Header { version: 0x84, flags: Flags(0), stream: 2, opcode: Opcode::AUTH_SUCCESS, length: 0 };
     node.write_all(&encode_frame(header, &[0xff; 4])).await.unwrap();
     client.read_exact(&mut [0; 13]).await.unwrap();
-    tokio::time::sleep(10 * shared.timeouts.login).await;
+    tokio::time::sleep(10 * shared.settings.get().timeouts.login).await;
     assert_eq!(shared.connections.taken(Stage::Established), 1);
-    assert_eq!(shared.logins.delay(source, Some("ann"), Instant::now()), Duration::ZERO);
+    assert_eq!(shared.logins.delay(&shared.settings.get().logins, source, Some("ann"), Instant::now()), Duration::ZERO);
     drop(client);
     drop(node);
     ended(relay).await.unwrap();
@@ -443,14 +446,14 @@ async fn each_round_of_a_login_has_its_time() {
     let began = Instant::now();
     // Whoever asks for something else all the time logs in none the more.
     for stream in 1..10 {
-        tokio::time::sleep(shared.timeouts.login / 10).await;
+        tokio::time::sleep(shared.settings.get().timeouts.login / 10).await;
         client.write_all(&request(stream)).await.unwrap();
         node.write_all(&answer(stream)).await.unwrap();
     }
     // The node never answers.
     client.write_all(&login(1)).await.unwrap();
     assert_eq!(ended(relay).await.unwrap(), Closed::gateway(Why::LoginDeadline));
-    let rounds = began.elapsed().as_secs_f64() / shared.timeouts.login.as_secs_f64();
+    let rounds = began.elapsed().as_secs_f64() / shared.settings.get().timeouts.login.as_secs_f64();
     assert!((1.8..2.1).contains(&rounds), "{rounds}");
 }
 

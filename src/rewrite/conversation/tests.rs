@@ -15,7 +15,6 @@ use crate::cql::message::{self, NodeChange, encode_register, request};
 use crate::cql::primitives::Writer;
 use crate::cql::segment::{MAX_PAYLOAD, SegmentHeader};
 use crate::rewrite::handshake::{Handshake, Next, Settled};
-use crate::rewrite::statements::OrdinaryStatements;
 use crate::rewrite::view::NodePorts;
 use crate::rewrite::view::drivers::Injection;
 use crate::rewrite::{Then, Why};
@@ -41,7 +40,7 @@ fn topology() -> Arc<Topology> {
 fn surroundings() -> Arc<Surroundings> {
     Arc::new(Surroundings {
         topology: Box::new(topology),
-        statements: OrdinaryStatements::default(),
+        statements: Arc::default(),
         max_body: 1 << 20,
         held_frame: 1 << 20,
         unserved: Default::default(),
@@ -365,7 +364,7 @@ fn a_long_compressed_query_that_need_not_change_passes_byte_for_byte() {
 fn a_request_too_long_to_be_changed_gets_the_protocols_own_error() {
     let around = Arc::new(Surroundings {
         topology: Box::new(topology),
-        statements: OrdinaryStatements::default(),
+        statements: Arc::default(),
         max_body: 1 << 20,
         held_frame: 4096,
         unserved: Default::default(),

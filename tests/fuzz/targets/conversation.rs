@@ -11,7 +11,6 @@ use cqlgate::cql::frame::{Flags, HEADER_LEN, Header, Opcode, Version, encode_fra
 use cqlgate::cql::segment::{Layout, MAX_PAYLOAD, SegmentHeader, append_lz4_segment, append_segment};
 use cqlgate::cql::session::Session;
 use cqlgate::rewrite::conversation::Client;
-use cqlgate::rewrite::statements::OrdinaryStatements;
 use cqlgate::rewrite::view::drivers::Injection;
 use cqlgate::rewrite::view::{NodePorts, SingleNode};
 use cqlgate::rewrite::{Conversation, Step, Surroundings, Then, Work};
@@ -180,7 +179,7 @@ fn play(session: Session, single_node: bool, script: &Script, pieces: &[usize]) 
     let topology = topology();
     let around = Arc::new(Surroundings {
         topology: Box::new(move || topology.clone()),
-        statements: OrdinaryStatements::default(),
+        statements: Arc::default(),
         max_body: 1 << 20,
         held_frame: HELD_FRAME,
         unserved: Default::default(),

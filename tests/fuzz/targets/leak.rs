@@ -12,7 +12,6 @@ use cqlgate::cql::primitives::Writer;
 use cqlgate::cql::segment::MAX_PAYLOAD;
 use cqlgate::cql::session::Session;
 use cqlgate::rewrite::handshake::{Handshake, Next, Settled};
-use cqlgate::rewrite::statements::OrdinaryStatements;
 use cqlgate::rewrite::view::NodePorts;
 use cqlgate::rewrite::view::drivers::Injection;
 use cqlgate::rewrite::{Client, Conversation, Step, Surroundings, Then, Work};
@@ -59,7 +58,7 @@ fuzz_target!(|bytes: &[u8]| {
     let topology = topology();
     let around = Arc::new(Surroundings {
         topology: Box::new(move || topology.clone()),
-        statements: OrdinaryStatements::default(),
+        statements: Arc::default(),
         max_body: 1 << 20,
         held_frame: 64 * 1024,
         unserved: Default::default(),

@@ -12,7 +12,7 @@ const KEPT: usize = 2 * MAX_PAYLOAD;
 fn unlimited() -> Arc<Surroundings> {
     Arc::new(Surroundings {
         topology: Box::new(topology),
-        statements: OrdinaryStatements::default(),
+        statements: Arc::default(),
         max_body: LONGEST as u32,
         held_frame: 1 << 20,
         unserved: Default::default(),
