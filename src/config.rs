@@ -4,6 +4,7 @@
 pub mod bounds;
 mod checks;
 pub mod entry;
+pub mod environment;
 pub mod file;
 mod former;
 pub mod identity;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 pub use bounds::{Drain, KeepOut, Limits, Logins, MemoryLimit, Stage, Stages, Timeouts};
 pub use entry::{Access, PortAccess, ProxyMode, ProxyProtocol};
+pub use environment::Overlay;
 pub use file::{File, Log, Probe, Unserved, Views};
 pub use marked::ConfigError;
 pub use resolve::Resolved;
@@ -184,20 +186,50 @@ pub enum LogFormat {
 impl Config {
     /// Reads and checks a file; relative paths in it count from its directory.
     pub fn load(path: &Path) -> Result<Resolved, ConfigError> {
+        Self::load_under(path, &Overlay::default())
+    }
+
+    /// The same with keys that are set beside it.
+    pub fn load_under(path: &Path, overlay: &Overlay) -> Result<Resolved, ConfigError> {
         let name = path.display().to_string();
         let text = std::fs::read_to_string(path).map_err(|error| ConfigError::plain(format!("{name}: {error}")))?;
-        Self::parse(&name, &text, path.parent().unwrap_or(Path::new("")))
+        Self::read(&name, &text, path.parent().unwrap_or(Path::new("")), overlay)
     }
 
     /// Reads and checks `text`; errors call it `name`, relative paths count from `base`.
     pub fn parse(name: &str, text: &str, base: &Path) -> Result<Resolved, ConfigError> {
-        Self::parse_with(former::FORMER, name, text, base)
+        Self::read(name, text, base, &Overlay::default())
     }
 
-    fn parse_with(former: &[former::Former], name: &str, text: &str, base: &Path) -> Result<Resolved, ConfigError> {
+    /// The same with keys that are set beside it.
+    pub fn read(name: &str, text: &str, base: &Path, overlay: &Overlay) -> Result<Resolved, ConfigError> {
+        Self::read_with(former::FORMER, name, text, base, overlay)
+    }
+
+    fn read_with(
+        former: &[former::Former],
+        name: &str,
+        text: &str,
+        base: &Path,
+        overlay: &Overlay,
+    ) -> Result<Resolved, ConfigError> {
         let (living, mut warnings) = former::without(former, name, text);
-        let file: File = serde_saphyr::from_str(&living).map_err(|error| ConfigError::from_yaml(name, text, &error))?;
-        let mut resolved = file.resolve(base).map_err(|error| error.marked(name, text))?;
+        let alone = serde_saphyr::from_str(&living);
+        let file: File = if overlay.is_empty() {
+            alone.map_err(|error| ConfigError::from_yaml(name, text, &error))?
+        } else {
+            // What is wrong in the file itself is said of its line; what it lacks may be set beside it.
+            if let Err(error) = alone
+                && !living.trim().is_empty()
+                && !matches!(error.without_snippet(), serde_saphyr::Error::SerdeMissingField { .. })
+            {
+                return Err(ConfigError::from_yaml(name, text, &error));
+            }
+            let laid = overlay.lay_over(&living)?;
+            let wrong = |error| overlay.blame(ConfigError::from_yaml(name, &laid, &error).marked(name, text));
+            serde_saphyr::from_str(&laid).map_err(wrong)?
+        };
+        let mut resolved = file.resolve(base).map_err(|error| overlay.blame(error.marked(name, text)))?;
         warnings.append(&mut resolved.warnings);
         Ok(Resolved { warnings, ..resolved })
     }

@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use jiff::Timestamp;
 
-use crate::config::{Advertise, Config, Discovery, File, HostPort};
+use crate::config::{Advertise, Config, Discovery, File, HostPort, Overlay};
 use crate::proxy::tls::shown::Shown;
 use crate::proxy::tls::{ClientAcceptor, NodeConnector};
 
 /// Prints to standard output; warnings go to standard error.
 pub(super) fn check(path: &Path, nodes: Option<&[HostPort]>) -> anyhow::Result<()> {
-    let resolved = Config::load(path)?;
+    let environment = Overlay::of_process();
+    let resolved = Config::load_under(path, &environment)?;
     for warning in &resolved.warnings {
         eprintln!("warning: {warning}");
     }
@@ -24,6 +25,9 @@ pub(super) fn check(path: &Path, nodes: Option<&[HostPort]>) -> anyhow::Result<(
     config.tls.clients.as_ref().map(ClientAcceptor::from_config).transpose().context("tls.clients")?;
     config.tls.nodes.as_ref().map(NodeConnector::from_config).transpose().context("tls.nodes")?;
     let mut text = describe(config)?;
+    for name in environment.names() {
+        writeln!(text, "# {name} counts, over what the file says.")?;
+    }
     for (key, path) in certificates(config) {
         let shown = Shown::read(path).context(key.clone())?;
         let now = Timestamp::now();

@@ -7,8 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 
-use crate::config::file::{Advertise, Discovery, File, Probe};
-use crate::config::{Config, ConfigError, HostPort, Listen, PlainPassword, Resolved};
+use crate::config::{Config, ConfigError, File, HostPort, Listen, Overlay, PlainPassword, Resolved};
 use crate::proxy::descriptors;
 use crate::telemetry;
 
@@ -52,7 +51,7 @@ const STOPPING: Duration = Duration::from_secs(1);
 
 const FLAGS: [&str; 7] = ["listen", "advertise", "admin", "username", "password_file", "plain_password", "state_file"];
 
-/// Keys of the file and the flags that set them.
+/// Keys of the file and the flags that set them, in the order of `RunArgs::over`.
 const KEYS: [(&str, &str); 8] = [
     ("discovery.contact_points", "--contact-point"),
     ("discovery.state_file", "--state-file"),
@@ -65,7 +64,7 @@ const KEYS: [(&str, &str); 8] = [
 ];
 
 pub(super) fn run(args: &RunArgs) -> anyhow::Result<()> {
-    let (Resolved { config, warnings }, chosen) = args.resolve()?;
+    let (Resolved { config, warnings }, chosen) = args.resolve(Overlay::of_process())?;
     let log_level = telemetry::init(&config.log)?;
     if let Some(chosen) = chosen {
         tracing::info!("{chosen}");
@@ -84,36 +83,40 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<()> {
 }
 
 impl RunArgs {
-    /// The configuration that the arguments name or say, and what was chosen where they say nothing.
-    fn resolve(&self) -> anyhow::Result<(Resolved, Option<String>)> {
+    /// The configuration that the arguments name or say, over what `environment` sets; and what was chosen where nobody says anything.
+    fn resolve(&self, environment: Overlay) -> anyhow::Result<(Resolved, Option<String>)> {
         if let Some(path) = &self.config {
-            return Ok((Config::load(path)?, None));
+            return Ok((Config::load_under(path, &environment)?, None));
         }
-        let (advertise, chosen) = match &self.advertise {
-            Some(text) => (text.clone(), None),
-            None => {
-                let address = self.route().context("--advertise is not given, and none can be chosen")?;
-                (address.to_string(), Some(format!("--advertise is not given: clients are told to dial {address}")))
+        let chosen = match &self.advertise {
+            None if !environment.sets("advertise") => {
+                Some(self.route().context("--advertise is not given, and none can be chosen")?.to_string())
             }
+            _ => None,
         };
-        let mut resolved = self.file(advertise).resolve(Path::new("")).map_err(by_flag)?;
+        let overlay = self.over(environment, chosen.as_ref())?;
+        let mut resolved = Config::read("the command line", "", Path::new(""), &overlay).map_err(by_flag)?;
         resolved.warnings = resolved.warnings.iter().map(|warning| with_flags(warning)).collect();
+        let chosen = chosen.map(|address| format!("--advertise is not given: clients are told to dial {address}"));
         Ok((resolved, chosen))
     }
 
-    fn file(&self, advertise: String) -> File {
-        let discovery = Discovery {
-            contact_points: Some(self.contact_point.clone()),
-            state_file: self.state_file.clone(),
-            ..Discovery::default()
-        };
-        let mut file = File::new(Advertise::Text(advertise), discovery);
-        file.listen = self.listen.unwrap_or(file.listen);
-        file.admin = self.admin.unwrap_or(file.admin);
-        let (username, password_file) = (self.username.clone(), self.password_file.clone());
-        let plain_password = self.plain_password.unwrap_or(file.probe.plain_password);
-        file.probe = Probe { username, password_file, plain_password, ..file.probe };
-        file
+    /// What the flags say, over `overlay`.
+    fn over(&self, mut overlay: Overlay, chosen: Option<&String>) -> anyhow::Result<Overlay> {
+        let said = [
+            serde_json::to_value(&self.contact_point)?,
+            serde_json::to_value(&self.state_file)?,
+            serde_json::to_value(&self.username)?,
+            serde_json::to_value(&self.password_file)?,
+            serde_json::to_value(self.plain_password)?,
+            serde_json::to_value(self.listen)?,
+            serde_json::to_value(self.advertise.as_ref().or(chosen))?,
+            serde_json::to_value(self.admin)?,
+        ];
+        for ((key, flag), value) in KEYS.into_iter().zip(said).filter(|(_, value)| !value.is_null()) {
+            overlay.set(flag, key, value);
+        }
+        Ok(overlay)
     }
 
     /// The address to which clients of this machine's network would come: that of `--listen` if it is one, else this
@@ -171,8 +174,14 @@ mod tests {
     }
 
     fn resolve(flags: &str) -> Result<(Resolved, Option<String>), String> {
+        resolve_under(flags, &[])
+    }
+
+    fn resolve_under(flags: &str, variables: &[(&str, &str)]) -> Result<(Resolved, Option<String>), String> {
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let environment = Overlay::of_variables(variables);
         let args = Flags::try_parse_from(format!("run {flags}").split_whitespace()).map_err(|e| e.to_string())?;
-        args.run.resolve().map_err(|error| format!("{error:#}"))
+        args.run.resolve(environment).map_err(|error| format!("{error:#}"))
     }
 
     /// Flags mean the same as a file with this text.
@@ -203,6 +212,24 @@ mod tests {
             "--contact-point h --advertise g --state-file ports.json",
             "advertise: g\ndiscovery: {contact_points: [h], state_file: ports.json}\n",
         );
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_environment_which_wins_over_the_default() {
+        let variables = [
+            ("CQLGATE__ADMIN", "127.0.0.1:9999"),
+            ("CQLGATE__LISTEN", "10.0.0.1:9000-9009"),
+            ("CQLGATE__DISCOVERY", "{contact_points: [other], state_file: ports.json}"),
+            ("CQLGATE__ADVERTISE", "gate.example.com"),
+        ];
+        let found = resolve_under("--contact-point h --listen 10.0.0.2:9042-9043", &variables).unwrap();
+        let same = resolve(
+            "--contact-point h --listen 10.0.0.2:9042-9043 --admin 127.0.0.1:9999 --advertise gate.example.com --state-file ports.json",
+        );
+        assert_eq!((found.0.config, found.1), (same.unwrap().0.config, None));
+        let error = resolve_under("--contact-point h --advertise g", &[("CQLGATE__PROBE__SILENCE", "1s")]);
+        let error = error.map(|found| found.0.config).unwrap_err();
+        assert!(error.starts_with("CQLGATE__PROBE__SILENCE: 1s is shorter than probe.interval"), "{error}");
     }
 
     #[test]

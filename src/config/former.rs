@@ -74,7 +74,7 @@ fn any_entry(path: &str) -> String {
 mod tests {
     use std::path::Path;
 
-    use super::super::{Config, Resolved};
+    use super::super::{Config, Overlay, Resolved};
     use super::*;
 
     const TABLE: &[Former] = &[
@@ -86,7 +86,8 @@ mod tests {
     const HEAD: &str = "advertise: 203.0.113.10\ndiscovery: {nodes: [{name: a, address: 10.0.0.1}]}\n";
 
     fn read(former: &[Former], text: &str) -> Result<Resolved, String> {
-        Config::parse_with(former, "gate.yaml", text, Path::new("")).map_err(|error| error.to_string())
+        Config::read_with(former, "gate.yaml", text, Path::new(""), &Overlay::default())
+            .map_err(|error| error.to_string())
     }
 
     #[test]
