@@ -3,6 +3,7 @@
 
 mod check;
 mod demo;
+mod reload;
 mod run;
 mod serve;
 

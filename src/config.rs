@@ -3,6 +3,7 @@
 
 pub mod bounds;
 mod checks;
+pub mod difference;
 pub mod entry;
 pub mod environment;
 pub mod file;
@@ -20,7 +21,7 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use bounds::{Drain, KeepOut, Limits, Logins, MemoryLimit, Stage, Stages, Timeouts};
+pub use bounds::{Drain, KeepOut, Limits, Logins, MemoryLimit, Reload, Stage, Stages, Timeouts};
 pub use entry::{Access, PortAccess, ProxyMode, ProxyProtocol};
 pub use environment::Overlay;
 pub use file::{File, Log, Probe, Unserved, Views};
@@ -48,6 +49,7 @@ pub struct Config {
     pub logins: Logins,
     pub tls: Tls,
     pub drain: Drain,
+    pub reload: Reload,
     pub log: Log,
 }
 

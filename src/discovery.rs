@@ -22,6 +22,7 @@
 mod advertised;
 mod allow;
 mod backoff;
+mod changes;
 mod claims;
 mod client;
 mod clock;
@@ -37,12 +38,13 @@ mod refusals;
 mod replace_file;
 mod resolve;
 mod ring;
+mod sources;
 mod state_file;
 mod store;
 mod writer;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
@@ -53,18 +55,21 @@ use crate::config::{Advertise, Config, Discovery};
 use crate::metrics::Metrics;
 use crate::proxy::tls::NodeConnector;
 use crate::readiness::Readiness;
-use crate::topology::Topology;
 use crate::topology::input::Input;
 use crate::topology::ports::{PortError, PortRange};
 use crate::topology::state::{Options, State};
+use crate::topology::{Advertised, Topology};
 
 /// The pure part of `kubernetes`: what is measured by itself.
 #[doc(hidden)]
 pub use kubernetes::{Endpoint, Fold, Origin, Seen, Slice};
 pub use state_file::StateFileError;
 
+use crate::proxy::current::Current;
 use crate::proxy::dial::Dialer;
 use allow::Allow;
+pub use changes::Changes;
+use changes::Terms;
 use clock::Clock;
 use contact_points::ContactPoints;
 use dns::Dns;
@@ -72,8 +77,13 @@ use fixed::Fixed;
 use kubernetes::{Cluster, ClusterError, follow_load_balancer};
 use own_login::OwnLogin;
 use resolve::Names;
+use sources::Sources;
 use state_file::StateFile;
 use writer::{Ends, Probes, Writer};
+
+/// The sources by their names: of nodes, and of the address that clients are told.
+const NODES: &str = "nodes";
+const ADVERTISED: &str = "advertised address";
 
 /// Why discovery cannot begin.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -92,6 +102,8 @@ pub struct Handle {
     pub topology: watch::Receiver<Arc<Topology>>,
     /// For what relays see of attached nodes (`Input::Observed`), by `try_send`. When it is full the news is dropped.
     pub observations: mpsc::Sender<Input>,
+    /// Puts another configuration in force.
+    pub changes: Changes,
     /// Discovery and probes end when this is dropped.
     pub running: AbortOnDropHandle<()>,
 }
@@ -121,119 +133,138 @@ fn spawn_with(
     node_tls: Option<NodeConnector>,
     readiness: &Readiness,
 ) -> Result<Handle, DiscoveryError> {
-    let dialer = Dialer { deadline: config.timeouts.dial, tls: node_tls };
-    let (mut fixed, mut contact_points, mut kubernetes, mut dns, mut state_file) = (None, None, None, None, None);
-    let mut wakes = HashMap::new();
-    match &config.discovery {
-        Discovery::Nodes(nodes) => {
-            let list = Fixed::new(nodes, ports.clone(), config.listen.first == 0);
-            wakes = list.wakes();
-            fixed = Some(list);
-        }
-        Discovery::ContactPoints(points) => {
-            state_file = points.state_file.as_deref().map(StateFile::open).transpose()?;
-            contact_points = Some(points.addresses.clone());
-        }
-        Discovery::Dns(name) => dns = Some(name.clone()),
-        Discovery::Kubernetes(config) => kubernetes = cluster.clone().map(|cluster| (cluster, config.clone())),
-    }
-    let (allow, login) = (Allow::new(config, ports.clone()), OwnLogin::new(config));
+    let terms = Terms {
+        dialer: Current::new(Dialer { deadline: config.timeouts.dial, tls: node_tls }),
+        probe: Current::new(config.probe.clone()),
+        login: OwnLogin::new(config),
+        allow: Allow::new(config, ports.clone()),
+        wakes: Current::new(HashMap::new()),
+        points: Current::new(Vec::new()),
+        dns: Current::new(String::new()),
+        kubernetes: watch::Sender::new(None),
+    };
+    let state_file = match &config.discovery {
+        Discovery::ContactPoints(points) => points.state_file.as_deref().map(StateFile::open).transpose()?,
+        _ => None,
+    };
     let mut state = State::new(ports.clone(), Options::default());
     let now = Clock::new().now();
     for (id, claim) in state_file.iter().flat_map(|file| file.claims()) {
         state.restore(id.clone(), *claim, now)?;
     }
     let probes = |inputs, topology| Probes {
-        dialer: dialer.clone(),
-        settings: config.probe.clone(),
-        login: login.clone(),
+        dialer: terms.dialer.clone(),
+        settings: terms.probe.clone(),
+        login: terms.login.clone(),
         inputs,
         topology,
         metrics: Arc::clone(&metrics),
         readiness: readiness.clone(),
-        wakes,
+        wakes: terms.wakes.clone(),
         running: HashMap::new(),
         tasks: JoinSet::new(),
     };
     let (writer, ends) = Writer::new(state, probes, Arc::clone(&metrics), readiness, state_file);
     let Ends { inputs, observations, topology } = ends;
-    let mut sources = JoinSet::new();
-    match (&config.advertise, cluster) {
-        (Advertise::Service(service), Some(cluster)) => sources.spawn(follow_load_balancer(
-            cluster,
-            service.clone(),
-            names.clone(),
-            inputs.clone(),
-            topology.clone(),
-            Arc::clone(&metrics),
-            readiness.clone(),
-        )),
-        (advertise, _) => sources.spawn(advertised::run(advertise.clone(), names.clone(), inputs.clone())),
+    let mut sources = Sources::default();
+    match (&config.advertise, &cluster) {
+        (Advertise::Service(service), Some(cluster)) => sources.begin(
+            ADVERTISED,
+            follow_load_balancer(
+                cluster.clone(),
+                service.clone(),
+                names.clone(),
+                inputs.clone(),
+                topology.clone(),
+                Arc::clone(&metrics),
+                readiness.clone(),
+            ),
+        ),
+        (advertise, _) => {
+            let source = advertised::run(advertise.clone(), Advertised::default(), names.clone(), inputs.clone());
+            sources.begin(ADVERTISED, source);
+        }
     };
-    if let Some(fixed) = fixed {
-        sources.spawn(fixed.run(names.clone(), login.clone(), inputs.clone(), Arc::clone(&metrics)));
+    let positions = config.listen.first == 0;
+    match &config.discovery {
+        Discovery::Nodes(nodes) => {
+            let list = Fixed::new(nodes, ports.clone(), positions);
+            terms.wakes.set(list.wakes());
+            sources.begin(NODES, list.run(names.clone(), terms.login.clone(), inputs.clone(), Arc::clone(&metrics)));
+        }
+        Discovery::ContactPoints(points) => {
+            terms.points.set(points.addresses.clone());
+            let source = ContactPoints {
+                points: terms.points.clone(),
+                names: names.clone(),
+                dialer: terms.dialer.clone(),
+                allow: terms.allow.clone(),
+                login: terms.login.clone(),
+                probe: terms.probe.clone(),
+                inputs: inputs.clone(),
+                topology: topology.clone(),
+                metrics: Arc::clone(&metrics),
+                readiness: readiness.clone(),
+            };
+            sources.begin(NODES, source.run());
+        }
+        Discovery::Dns(name) => {
+            terms.dns.set(name.clone());
+            let source = Dns {
+                name: terms.dns.clone(),
+                names: names.clone(),
+                range: ports.clone(),
+                allow: terms.allow.clone(),
+                login: terms.login.clone(),
+                inputs: inputs.clone(),
+                topology: topology.clone(),
+                metrics: Arc::clone(&metrics),
+                readiness: readiness.clone(),
+            };
+            sources.begin(NODES, source.run());
+        }
+        Discovery::Kubernetes(of_kubernetes) => {
+            terms.kubernetes.send_replace(Some(of_kubernetes.clone()));
+            if let Some(cluster) = &cluster {
+                let parts = kubernetes::Parts {
+                    cluster: cluster.clone(),
+                    config: of_kubernetes.clone(),
+                    changes: terms.kubernetes.subscribe(),
+                    range: ports.clone(),
+                    allow: terms.allow.clone(),
+                    names: names.clone(),
+                    dialer: terms.dialer.clone(),
+                    login: terms.login.clone(),
+                    probe: terms.probe.clone(),
+                    inputs: inputs.clone(),
+                    topology: topology.clone(),
+                    metrics: Arc::clone(&metrics),
+                    readiness: readiness.clone(),
+                };
+                sources.begin(NODES, kubernetes::Source::run(parts));
+            }
+        }
     }
-    if let Some((cluster, of_kubernetes)) = kubernetes {
-        sources.spawn(kubernetes::Source::run(kubernetes::Parts {
-            cluster,
-            config: of_kubernetes,
-            range: ports.clone(),
-            allow: allow.clone(),
-            names: names.clone(),
-            dialer: dialer.clone(),
-            login: login.clone(),
-            patience: config.probe.silence,
-            inputs: inputs.clone(),
-            topology: topology.clone(),
-            metrics: Arc::clone(&metrics),
-            readiness: readiness.clone(),
-        }));
-    }
-    if let Some(name) = dns {
-        let source = Dns {
-            name,
-            names: names.clone(),
-            range: ports,
-            allow: allow.clone(),
-            login: login.clone(),
-            inputs: inputs.clone(),
-            topology: topology.clone(),
-            metrics: Arc::clone(&metrics),
-            readiness: readiness.clone(),
-        };
-        sources.spawn(source.run());
-    }
-    if let Some(points) = contact_points {
-        let source = ContactPoints {
-            points,
-            names,
-            dialer,
-            allow,
-            login,
-            patience: config.probe.silence,
-            inputs: inputs.clone(),
-            topology: topology.clone(),
-            metrics: Arc::clone(&metrics),
-            readiness: readiness.clone(),
-        };
-        sources.spawn(source.run());
-    }
+    let (sources, replace) = sources.run();
     let running = AbortOnDropHandle::new(tokio::spawn(async move {
         tokio::select! {
             () = writer.run() => {}
-            () = first_end(sources) => {}
+            () = sources => {}
         }
     }));
-    Ok(Handle { topology, observations, running })
-}
-
-/// Until one of them ends, by a panic or otherwise: without it the gateway would be blind, and say that nothing changes.
-async fn first_end(mut sources: JoinSet<()>) {
-    match sources.join_next().await {
-        Some(Err(panicked)) => tracing::error!(%panicked, "discovery has ended"),
-        Some(Ok(())) => tracing::error!("a source of discovery has ended"),
-        None => std::future::pending().await,
-    }
+    let told = topology.clone();
+    let changes = Changes {
+        terms,
+        replace,
+        names,
+        cluster: Mutex::new(cluster),
+        range: ports,
+        positions,
+        inputs,
+        topology: told,
+        metrics,
+    };
+    Ok(Handle { topology, observations, changes, running })
 }
 
 #[cfg(test)]

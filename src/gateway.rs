@@ -4,18 +4,19 @@
 mod ages;
 pub mod control;
 mod leaving;
+pub mod reload;
 mod settings;
 mod stagger;
 pub mod tasks;
 pub mod watchdog;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
@@ -43,6 +44,7 @@ use crate::topology::ports::PortRange;
 use crate::{admin, discovery};
 use control::Control;
 use leaving::Leaving;
+use reload::{InForce, Reloads};
 use settings::Making;
 use stagger::stagger;
 use tasks::Tasks;
@@ -69,7 +71,7 @@ pub struct Running {
     ended: oneshot::Receiver<&'static str>,
     /// Before all that it watches: their end is no news any more.
     _supervised: AbortOnDropHandle<()>,
-    _memory: Option<memory::Follower>,
+    reloads: Arc<Reloads>,
     _admin: admin::Running,
     _control: Control,
 }
@@ -102,12 +104,12 @@ pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -
         let readiness = readiness.clone();
         control.run(async move { discovery::spawn(&config, ports, metrics, node_tls, &readiness).await }).await??
     };
-    let topology = found.topology;
+    let (topology, running) = (found.topology, found.running);
     let connections = Connections::new(&config.limits);
     let cordons: Arc<Cordons> = Arc::default();
-    let settings = Making { topology: topology.clone(), statements: Arc::default() };
+    let making = Making { topology: topology.clone(), statements: Arc::default() };
     let shared = Arc::new(Shared {
-        settings: Current::new(settings.with(&config, client_tls, node_tls)),
+        settings: Current::new(making.with(&config, client_tls.clone(), node_tls.clone())),
         topology: topology.clone(),
         connections: Arc::clone(&connections),
         budget: HoldBudget::new(usize::try_from(config.limits.held_total).unwrap_or(usize::MAX)),
@@ -124,8 +126,11 @@ pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -
         reserve: Reserve::new(readiness.clone()),
         tasks: TaskTracker::new(),
     });
-    let memory = Watched::find(config.limits.memory).map(|watched| {
+    let watched = Watched::find(config.limits.memory);
+    if let Some(watched) = &watched {
         tracing::info!(limit = watched.limit(), "memory is watched");
+    }
+    let memory = {
         let (memory, budget, connections) = (&shared.memory, &shared.budget, &shared.connections);
         memory::Follower::start(
             watched,
@@ -134,8 +139,8 @@ pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -
             Arc::clone(connections),
             Arc::clone(&metrics),
         )
-    });
-    let memory = memory.transpose().context("limits.memory: no thread to watch it")?;
+    };
+    let memory = Arc::new(memory.context("limits.memory: no thread to watch it")?);
     let accepting = CancellationToken::new();
     let listening = TaskTracker::new();
     let mut addresses = Vec::with_capacity(listeners.len());
@@ -153,24 +158,23 @@ pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -
         });
     }
     let apart = control.handle();
+    let (tell_files, other_files) = mpsc::channel(1);
     tasks.spawn("topology follower", apart, follow_topology(Arc::clone(&shared)));
     tasks.spawn("ages", apart, ages::end_old(Arc::clone(&shared)));
     tasks.spawn("dead peers", apart, dead_peer::watch(Arc::clone(&shared)));
-    tasks.spawn("certificates", apart, files::follow(files, Arc::clone(&metrics)));
+    tasks.spawn("certificates", apart, files::follow(files, other_files, Arc::clone(&metrics)));
     tasks.spawn("gauges", apart, set_gauges(Arc::clone(&shared), readiness.clone()));
-    tasks.spawn("discovery", apart, async move { drop(found.running.await) });
+    tasks.spawn("discovery", apart, async move { drop(running.await) });
     let liveness = Arc::new(Liveness::default());
     let watched =
         watchdog::watch(Handle::current(), watchdog::Limits::default(), Arc::clone(&liveness), Arc::clone(&metrics));
     tasks.spawn("watchdog", apart, watched);
-    if let Some(memory) = &memory {
-        tasks.spawn("memory", apart, memory.ended().cancelled_owned());
-    }
+    tasks.spawn("memory", apart, memory.ended().cancelled_owned());
     let parts = admin::Parts {
         topology: topology.clone(),
         metrics: Arc::clone(&metrics),
         readiness: readiness.clone(),
-        log_level,
+        log_level: log_level.clone(),
         sightings: Arc::clone(&shared.sightings),
         kept: Arc::clone(&shared.kept),
         cordons,
@@ -184,6 +188,20 @@ pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -
     let supervised = AbortOnDropHandle::new(apart.spawn(async move {
         let _ = tell.send(first_end.await);
     }));
+    let reloads = Arc::new(Reloads {
+        shared: Arc::clone(&shared),
+        making,
+        memory,
+        changes: Arc::new(found.changes),
+        control: apart.clone(),
+        files: tell_files,
+        log_level,
+        metrics: Arc::clone(&metrics),
+        readiness: readiness.clone(),
+        in_force: tokio::sync::Mutex::new(InForce { config, client_tls, node_tls }),
+        refused: Mutex::default(),
+    });
+    metrics.config_in_force();
     metrics.set_lifecycle(Lifecycle::Running);
     Ok(Running {
         addresses,
@@ -195,13 +213,18 @@ pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -
         listening,
         ended,
         _supervised: supervised,
-        _memory: memory,
+        reloads,
         _admin: admin,
         _control: control,
     })
 }
 
 impl Running {
+    /// The way to another configuration.
+    pub fn reloads(&self) -> Arc<Reloads> {
+        Arc::clone(&self.reloads)
+    }
+
     /// Established client connections.
     pub fn connections(&self) -> usize {
         self.shared.connections.established()

@@ -47,6 +47,8 @@ pub struct Metrics {
     rows_kept: IntCounterVec,
     events: IntCounterVec,
     lifecycle: IntGaugeVec,
+    config_reloads: IntCounterVec,
+    config_in_force: Gauge,
     tls_reloads: IntCounterVec,
     tls_expiry: IntGaugeVec,
     revocations_expiry: IntGauge,
@@ -136,6 +138,19 @@ impl Metrics {
                 "cqlgate_rows_kept_total",
                 "Rows of nodes that are not served here which clients were shown as they are, by reason.",
                 &["reason"],
+            ),
+            config_reloads: counters(
+                r,
+                "cqlgate_config_reloads_total",
+                "Times that the configuration was read again, and whether it could be used (taken, refused).",
+                &["outcome"],
+            ),
+            config_in_force: declared(
+                r,
+                Gauge::new(
+                    "cqlgate_config_in_force_timestamp_seconds",
+                    "When the configuration was read that the gateway goes by, as Unix time.",
+                ),
             ),
             tls_reloads: counters(
                 r,
@@ -247,8 +262,17 @@ impl Metrics {
 
     /// Discovery was told of the cluster just now.
     pub fn discovery_heard(&self) {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        self.discovery_refreshed.set(now.as_secs_f64());
+        self.discovery_refreshed.set(unix_time());
+    }
+
+    /// The configuration was read again, and was taken or not.
+    pub fn config_reloaded(&self, outcome: impl Label) {
+        self.config_reloads.with_label_values(&[outcome.label()]).inc();
+    }
+
+    /// The configuration that was read just now counts.
+    pub fn config_in_force(&self) {
+        self.config_in_force.set(unix_time());
     }
 
     /// Whether a watch of these objects is open; `kind` is one of a few names in the code.
@@ -357,6 +381,10 @@ impl Metrics {
     pub fn render(&self) -> Result<String, prometheus::Error> {
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
+}
+
+fn unix_time() -> f64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
 fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {

@@ -23,6 +23,8 @@ struct State {
     pending: BTreeMap<Arc<str>, usize>,
     /// The same of what is not as it should be.
     degraded: BTreeMap<Arc<str>, usize>,
+    /// What is not as it should be of the gateway itself.
+    amiss: BTreeMap<Arc<str>, usize>,
     draining: bool,
 }
 
@@ -47,7 +49,19 @@ impl Readiness {
     pub fn degraded(&self, said: &str) -> Degraded {
         let name: Arc<str> = line(said).into();
         *self.state().degraded.entry(Arc::clone(&name)).or_default() += 1;
-        Degraded { name, readiness: self.clone() }
+        Degraded { name, itself: false, readiness: self.clone() }
+    }
+
+    /// The same of the gateway itself, and of no node.
+    pub fn degraded_itself(&self, said: &str) -> Degraded {
+        let name: Arc<str> = line(said).into();
+        *self.state().amiss.entry(Arc::clone(&name)).or_default() += 1;
+        Degraded { name, itself: true, readiness: self.clone() }
+    }
+
+    /// What is degraded of the gateway itself.
+    pub fn amiss(&self) -> Vec<Arc<str>> {
+        self.state().amiss.keys().cloned().collect()
     }
 
     /// What is degraded, in alphabetical order, and how many say so.
@@ -95,12 +109,14 @@ fn let_go(guards: &mut BTreeMap<Arc<str>, usize>, name: &Arc<str>) {
 #[must_use = "dropping it says that it is mended"]
 pub struct Degraded {
     name: Arc<str>,
+    itself: bool,
     readiness: Readiness,
 }
 
 impl Drop for Degraded {
     fn drop(&mut self) {
-        let_go(&mut self.readiness.state().degraded, &self.name);
+        let mut state = self.readiness.state();
+        let_go(if self.itself { &mut state.amiss } else { &mut state.degraded }, &self.name);
     }
 }
 
@@ -159,7 +175,11 @@ mod tests {
         drop(first);
         assert_eq!(readiness.degradations(), [("login refused".into(), 1)]);
         drop(second);
-        assert_eq!(readiness.degradations(), []);
+        let itself = readiness.degraded_itself("the file");
+        assert_eq!((readiness.degradations(), readiness.amiss()), (vec![], vec!["the file".into()]));
+        check(&readiness, &[]);
+        drop(itself);
+        assert_eq!(readiness.amiss(), []);
     }
 
     #[test]

@@ -68,6 +68,7 @@ fn everything() -> Arc<Metrics> {
     metrics.watch_failed("pods", Word("gone"));
     metrics.discovery_refreshed.set(1.5e9);
     metrics.task_ended("gauges");
+    metrics.config_reloaded(Outcome::Refused);
     metrics.tls_reloaded(Side::Clients, Outcome::Taken);
     metrics.set_tls_expiry(Side::Clients, 1_500_000_000);
     metrics.certificate_refused(CertificateRefused::Expired);

@@ -84,8 +84,9 @@ fn only_from_here(peer: SocketAddr, what: &str) -> Option<Response<Full<Bytes>>>
 fn readyz(parts: &Parts) -> Response<Full<Bytes>> {
     let names = parts.readiness.pending_names();
     let degraded = parts.readiness.degradations();
-    let degraded: String =
-        degraded.iter().map(|(said, nodes)| format!("degraded, by {nodes} nodes: {said}\n")).collect();
+    let by_nodes = degraded.iter().map(|(said, nodes)| format!("degraded, by {nodes} nodes: {said}\n"));
+    let itself = parts.readiness.amiss();
+    let degraded: String = itself.iter().map(|said| format!("degraded: {said}\n")).chain(by_nodes).collect();
     if names.is_empty() {
         return text(StatusCode::OK, format!("ready\n{degraded}"));
     }

@@ -240,6 +240,17 @@ pub struct KeepOut {
     pub lasts: Duration,
 }
 
+/// When the file has changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Reload {
+    /// It is read again after a time of its own choice up to this, so that several gateways that are given the same file do not
+    /// change at once.
+    #[serde(with = "time")]
+    #[schemars(with = "Time")]
+    pub jitter: Duration,
+}
+
 /// What happens between SIGTERM and the end.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]

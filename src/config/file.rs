@@ -12,7 +12,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::bounds::{Drain, Limits, Logins, Timeouts};
+use super::bounds::{Drain, Limits, Logins, Reload, Timeouts};
 use super::entry::{Access, ProxyProtocol};
 use super::kubernetes::Kubernetes;
 use super::text::{BadText, Network, Time, time};
@@ -55,6 +55,8 @@ pub struct File {
     #[serde(default)]
     pub drain: Drain,
     #[serde(default)]
+    pub reload: Reload,
+    #[serde(default)]
     pub log: Log,
 }
 
@@ -86,6 +88,7 @@ impl File {
             probe: Probe::default(),
             tls: Tls::default(),
             drain: Drain::default(),
+            reload: Reload::default(),
             log: Log::default(),
         }
     }

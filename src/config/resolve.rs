@@ -72,6 +72,7 @@ impl File {
             probe: self.resolve_probe(found, base),
             tls: self.tls.resolve(found, base),
             drain: self.drain.clone(),
+            reload: self.reload.clone(),
             log: self.log.clone(),
         };
         let Findings { problems, warnings } = findings;
@@ -322,6 +323,7 @@ impl From<&Config> for File {
             probe: config.probe.clone(),
             tls: config.tls.clone(),
             drain: config.drain.clone(),
+            reload: config.reload.clone(),
             log: config.log.clone(),
         }
     }
@@ -336,8 +338,21 @@ impl From<&ListedNode> for file::ListedNode {
 impl Config {
     /// Everything by default but what has none. For the demo and for tests: nothing is checked.
     pub fn new(listen: super::Listen, advertise: Advertise, admin: SocketAddr, discovery: Discovery) -> Self {
-        let File { views, unserved, access, proxy_protocol, limits, timeouts, logins, probe, tls, drain, log, .. } =
-            File::new(file::Advertise::Text("localhost".to_owned()), file::Discovery::default());
+        let File {
+            views,
+            unserved,
+            access,
+            proxy_protocol,
+            limits,
+            timeouts,
+            logins,
+            probe,
+            tls,
+            drain,
+            reload,
+            log,
+            ..
+        } = File::new(file::Advertise::Text("localhost".to_owned()), file::Discovery::default());
         Self {
             listen,
             advertise,
@@ -354,6 +369,7 @@ impl Config {
             probe,
             tls,
             drain,
+            reload,
             log,
         }
     }

@@ -12,8 +12,8 @@ use crate::topology::input::Input;
 use super::resolve::{Addresses, Failures, Names, follow};
 
 /// Sends the address; for a name, whenever it changes. A name that stops resolving keeps its last address. Never ends, as no
-/// source does, though there may be nothing more to say.
-pub async fn run(advertise: Advertise, names: Names, inputs: mpsc::Sender<Input>) {
+/// source does, though there may be nothing more to say. `in_use` is what clients are told already.
+pub async fn run(advertise: Advertise, in_use: Advertised, names: Names, inputs: mpsc::Sender<Input>) {
     let host = match advertise {
         Advertise::Addresses { ipv4, ipv6 } => {
             let _ = inputs.send(Input::Advertised(Advertised { ipv4, ipv6 })).await;
@@ -23,7 +23,7 @@ pub async fn run(advertise: Advertise, names: Names, inputs: mpsc::Sender<Input>
         // What the Kubernetes API says is followed there.
         Advertise::Service(_) => return pending().await,
     };
-    let mut advertised = Advertised::default();
+    let mut advertised = in_use;
     follow(names, host, Arc::default(), Failures::Wrong, None, move |addresses| {
         let news = addresses.map(|addresses| choose_each(advertised, &addresses)).filter(|next| *next != advertised);
         advertised = news.unwrap_or(advertised);

@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use super::refusals::Refused;
 use crate::config::Config;
+use crate::proxy::current::Current;
 use crate::topology::input::{Found, Listed};
 use crate::topology::ports::PortRange;
 use crate::topology::{Advertised, HiddenReason};
@@ -41,7 +42,7 @@ pub enum NotAllowed {
 pub struct Allow(Arc<Rules>);
 
 struct Rules {
-    listed: Option<Vec<IpNet>>,
+    listed: Current<Option<Vec<IpNet>>>,
     /// Where the gateway listens for clients.
     listen: IpAddr,
     ports: PortRange,
@@ -53,9 +54,14 @@ struct Rules {
 impl Allow {
     /// `ports` are those that are bound.
     pub fn new(config: &Config, ports: PortRange) -> Self {
-        let listed = config.allow.as_ref().map(|networks| networks.iter().map(|network| network.0).collect());
+        let listed = Current::new(listed(config));
         let (listen, admin) = (config.listen.address.to_canonical(), config.admin);
         Self(Arc::new(Rules { listed, listen, ports, admin, named: Mutex::default(), local: Mutex::default() }))
+    }
+
+    /// Other networks from now on.
+    pub fn change(&self, config: &Config) {
+        self.0.listed.set(listed(config));
     }
 
     /// The addresses that the user named, by themselves or by a DNS name; each time anew.
@@ -87,7 +93,7 @@ impl Allow {
         if named.contains(&ip) {
             return Ok(());
         }
-        if let Some(networks) = &rules.listed {
+        if let Some(networks) = &*rules.listed.get() {
             return if networks.iter().any(|network| network.contains(&ip)) {
                 Ok(())
             } else {
@@ -102,6 +108,10 @@ impl Allow {
             _ => Ok(()),
         }
     }
+}
+
+fn listed(config: &Config) -> Option<Vec<IpNet>> {
+    config.allow.as_ref().map(|networks| networks.iter().map(|network| network.0).collect())
 }
 
 impl Rules {

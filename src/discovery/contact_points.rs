@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info};
 
-use crate::config::HostPort;
+use crate::config::{self, HostPort};
 use crate::cql::message::event::{STATUS_CHANGE, TOPOLOGY_CHANGE};
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
@@ -34,6 +34,7 @@ use super::own_login::OwnLogin;
 use super::refusals::{Refused, Said};
 use super::resolve::{Addresses, Names};
 use super::ring::{Members, Ring};
+use crate::proxy::current::Current;
 use crate::proxy::dial::{DialFailure, Dialer, Target};
 use failures::Failures;
 
@@ -74,13 +75,13 @@ impl ControlError {
 
 /// The source; it runs until it is aborted.
 pub struct ContactPoints {
-    pub points: Vec<HostPort>,
+    pub points: Current<Vec<HostPort>>,
     pub names: Names,
-    pub dialer: Dialer,
+    pub dialer: Current<Dialer>,
     pub allow: Allow,
     pub login: OwnLogin,
-    /// How long an answer may take.
-    pub patience: Duration,
+    /// Its silence is how long an answer may take.
+    pub probe: Current<config::Probe>,
     pub inputs: mpsc::Sender<Input>,
     pub topology: watch::Receiver<Arc<Topology>>,
     pub metrics: Arc<Metrics>,
@@ -185,7 +186,7 @@ impl ContactPoints {
     /// The contact points, each name with all its addresses.
     async fn resolve(&self, memory: &mut Memory) -> Vec<Target> {
         let (mut targets, mut unknown) = (Vec::new(), false);
-        for point in &self.points {
+        for point in self.points.get().iter() {
             let ips: Vec<IpAddr> = match point.host.parse() {
                 Ok(ip) => vec![ip],
                 Err(_) => match self.names.lookup(&point.host, &Addresses::default()).await {
@@ -222,7 +223,7 @@ impl ContactPoints {
             return;
         }
         let look_up = async {
-            for point in self.points.iter().filter(|point| point.host.parse::<IpAddr>().is_err()) {
+            for point in self.points.get().iter().filter(|point| point.host.parse::<IpAddr>().is_err()) {
                 let Ok((found, _)) = self.names.lookup(&point.host, &Addresses::default()).await else { continue };
                 self.login.vouch_also(found.ips().map(|ip| SocketAddr::new(ip, point.port)));
             }
@@ -264,7 +265,7 @@ impl ContactPoints {
     }
 
     async fn open(&self, target: &Target) -> Result<Client, ControlError> {
-        let mut client = Client::open(&self.dialer, target, self.patience).await?;
+        let mut client = Client::open(&self.dialer.get(), target, self.probe.get().silence).await?;
         client.start(&self.login.of(target.address)).await?;
         Ok(client)
     }

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
 use crate::metrics::Metrics;
+use crate::proxy::current::Current;
 use crate::readiness::{Pending, Readiness};
 use crate::topology::input::{Found, Input, Listed, Placement};
 use crate::topology::ports::{PortError, PortRange};
@@ -36,7 +37,7 @@ const LEFT: Duration = Duration::from_secs(24 * 60 * 60);
 /// The source; it runs until it is aborted.
 pub struct Dns {
     /// Of the headless Service.
-    pub name: String,
+    pub name: Current<String>,
     pub names: Names,
     pub range: PortRange,
     pub allow: Allow,
@@ -75,7 +76,7 @@ impl Dns {
                 Ok((targets, valid)) => {
                     let valid = valid.min(self.learn(&mut memory, targets).await);
                     if memory.failing.take().is_some() {
-                        info!(name = %self.name, "the name has SRV records again");
+                        info!(name = %self.name.get(), "the name has SRV records again");
                     }
                     memory.pending = None;
                     self.metrics.discovery_heard();
@@ -104,14 +105,14 @@ impl Dns {
 
     /// The records of the first port name that has some, and how long they may be used.
     async fn services(&self) -> Result<(Vec<Target>, Duration), ResolveError> {
-        let mut first = None;
+        let (mut first, name) = (None, self.name.get());
         for port in PORT_NAMES {
-            match self.names.services(&format!("_{port}._tcp.{}", self.name)).await {
+            match self.names.services(&format!("_{port}._tcp.{name}")).await {
                 Ok(found) => return Ok(found),
                 Err(error) => _ = first.get_or_insert(error),
             }
         }
-        Err(first.unwrap_or_else(|| ResolveError::NoService { name: self.name.clone() }))
+        Err(first.unwrap_or_else(|| ResolveError::NoService { name: name.to_string() }))
     }
 
     /// Takes the targets in, each with its addresses; how long the shortest of these may be used.

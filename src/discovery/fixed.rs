@@ -13,9 +13,9 @@ use tracing::{error, info, warn};
 use crate::config::ListedNode;
 use crate::metrics::Metrics;
 use crate::proxy::dial::DialFailure;
-use crate::topology::NodeId;
 use crate::topology::input::{Found, Input, Listed, Placement};
 use crate::topology::ports::PortRange;
+use crate::topology::{NodeId, NodeState, Topology};
 
 use super::own_login::OwnLogin;
 use super::resolve::{Addresses, Failures, Names, follow};
@@ -42,6 +42,16 @@ impl Fixed {
         let named = nodes.iter().zip(&addresses).filter(|(_, address)| address.is_none());
         let wakes = named.map(|(node, _)| (NodeId::new(&node.name), Arc::default())).collect();
         Self { nodes: nodes.to_vec(), addresses, range, positions, wakes }
+    }
+
+    /// What a name leads to while it was not looked up yet: where its node is now.
+    pub fn knowing(mut self, topology: &Topology) -> Self {
+        for (node, address) in self.nodes.iter().zip(&mut self.addresses) {
+            let known = topology.node_by_id(&NodeId::new(&node.name)).filter(|known| known.state != NodeState::Gone);
+            let same = known.filter(|known| *known.host_name() == *node.address.host);
+            *address = address.or_else(|| same.map(|known| known.address.ip()));
+        }
+        self
     }
 
     /// For each node that is listed by name, what to wake when it should be looked up again.
@@ -80,7 +90,7 @@ impl Fixed {
                     }
                     if let (None, Some(node)) = (&addresses, self.nodes.get(index)) {
                         metrics.node(&node.name).dial_failed(DialFailure::Dns);
-                        if first.is_some() {
+                        if first.is_some() && self.addresses.get(index).is_some_and(Option::is_none) {
                             let (id, host) = (NodeId::new(&node.name), &node.address.host);
                             warn!(node = %id, %host, "hidden from clients until its name has an address");
                             if inputs.send(Input::Unresolved(id)).await.is_err() {

@@ -47,7 +47,6 @@ mod unnamed;
 mod watch;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -56,8 +55,9 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, interval, sleep_until};
 use tracing::{error, info};
 
-use crate::config::kubernetes::Kubernetes;
+use crate::config::{self, kubernetes::Kubernetes};
 use crate::metrics::Metrics;
+use crate::proxy::current::Current;
 use crate::proxy::dial::Dialer;
 use crate::readiness::Readiness;
 use crate::topology::input::Input;
@@ -98,13 +98,15 @@ const QUEUE: usize = 256;
 pub struct Parts {
     pub cluster: Cluster,
     pub config: Kubernetes,
+    /// Later ones: who has which port may be another matter then, and nothing else is.
+    pub changes: latest::Receiver<Option<Kubernetes>>,
     pub range: PortRange,
     pub allow: Allow,
     pub names: Names,
-    pub dialer: Dialer,
+    pub dialer: Current<Dialer>,
     pub login: OwnLogin,
-    /// How long a node's answer may take.
-    pub patience: Duration,
+    /// Its silence is how long a node's answer may take.
+    pub probe: Current<config::Probe>,
     pub inputs: mpsc::Sender<Input>,
     pub topology: latest::Receiver<Arc<Topology>>,
     pub metrics: Arc<Metrics>,
@@ -138,6 +140,9 @@ pub struct Source {
     relist: Arc<Notify>,
     relist_pods: Arc<Notify>,
     watches: JoinSet<()>,
+    range: PortRange,
+    /// Whoever keeps the ledger, where there may be one.
+    keeper: Option<AbortHandle>,
     /// The selector of the Pods that are watched, and the watch.
     pods: Option<(String, AbortHandle)>,
     /// What speaks against what the API said last.
@@ -150,7 +155,7 @@ pub struct Source {
 impl Source {
     /// Runs until nobody takes what it finds, or one of its watches breaks.
     pub async fn run(parts: Parts) {
-        let Parts { cluster, config, range, allow, names, dialer, login, patience, .. } = parts;
+        let Parts { cluster, config, range, allow, names, dialer, login, probe, changes, .. } = parts;
         let Parts { inputs, topology, metrics, readiness, .. } = parts;
         let namespace = config.namespace.clone().unwrap_or_else(|| cluster.namespace.clone());
         info!(service = %config.service, %namespace, "watching the pods behind the Service");
@@ -164,27 +169,19 @@ impl Source {
             Arc::clone(&metrics),
         );
         let again = cluster.timing.elsewhere;
-        let (elsewhere, found_elsewhere) = Elsewhere::new(dialer.clone(), patience, again);
-        let (unnamed, said) = Unnamed::new(Asks { dialer, login: login.clone(), patience, again });
-        let mut watches = JoinSet::new();
+        let (elsewhere, found_elsewhere) = Elsewhere::new(dialer.clone(), probe.clone(), again);
+        let (unnamed, said) = Unnamed::new(Asks { dialer, login: login.clone(), probe, again });
         let clock = Clock::new();
-        let agreed = config.stateful_sets.is_empty().then(|| {
-            let store = ConfigMapStore::new(cluster.client.clone(), &cluster.namespace, &config.ledger);
-            let pins = config.pins.iter().map(|(name, port)| (NodeId::new(name), *port)).collect();
-            let terms = Terms { range: range.clone(), quarantine: DEFAULT_QUARANTINE, pins };
-            let (wanted, wants) = latest::channel(Wanted::default());
-            let (tell, known) = latest::channel(Known::Nothing("the ledger has not been looked for yet".into()));
-            watches.spawn(agreed_ports::keep(store, terms, clock, wants, tell));
-            (wanted, known)
-        });
-        let placements = Placements::new(config.clone(), range, agreed);
+        let placements = Placements::new(config.clone(), range.clone(), None);
         let oddities = Oddities::new(&config.service, &namespace);
         if !config.watch_pods {
             Oddities::without_pods("are not watched (discovery.kubernetes.watch_pods: false)");
         }
         let (fold, suspicion) = (Fold::new(cluster.timing, config.family), Suspicion::new(cluster.timing));
-        let source = Self {
+        let mut source = Self {
             clock,
+            range,
+            keeper: None,
             cluster,
             namespace,
             config,
@@ -205,13 +202,33 @@ impl Source {
             why: Why::new("discovery", readiness),
             relist: Arc::default(),
             relist_pods: Arc::default(),
-            watches,
+            watches: JoinSet::new(),
             pods: None,
             suspicion,
             pods_forbidden: None,
             oddities,
         };
-        source.follow(answers, found_elsewhere, said).await;
+        source.replace(source.config.clone());
+        source.follow(answers, found_elsewhere, said, changes).await;
+    }
+
+    /// Other ports for those who have none yet. Who keeps the ledger begins anew: until it has looked, whoever has a port has that one.
+    fn replace(&mut self, config: Kubernetes) {
+        if let Some(keeper) = self.keeper.take() {
+            keeper.abort();
+        }
+        let agreed = config.stateful_sets.is_empty().then(|| {
+            let cluster = &self.cluster;
+            let store = ConfigMapStore::new(cluster.client.clone(), &cluster.namespace, &config.ledger);
+            let pins = config.pins.iter().map(|(name, port)| (NodeId::new(name), *port)).collect();
+            let terms = Terms { range: self.range.clone(), quarantine: DEFAULT_QUARANTINE, pins };
+            let (wanted, wants) = latest::channel(Wanted::default());
+            let (tell, known) = latest::channel(Known::Nothing("the ledger has not been looked for yet".into()));
+            self.keeper = Some(self.watches.spawn(agreed_ports::keep(store, terms, self.clock, wants, tell)));
+            (wanted, known)
+        });
+        self.placements.replace(config.clone(), agreed);
+        self.config = config;
     }
 
     async fn follow(
@@ -219,6 +236,7 @@ impl Source {
         mut answers: mpsc::Receiver<names::Answer>,
         mut found_elsewhere: mpsc::Receiver<elsewhere::Answer>,
         mut said: mpsc::Receiver<unnamed::Said>,
+        mut changes: latest::Receiver<Option<Kubernetes>>,
     ) {
         let mut slices = self.watch_slices();
         let mut services = self.watch_service();
@@ -247,6 +265,12 @@ impl Source {
                 // Whether nodes answer decides what is believed of the API.
                 Ok(()) = topology.changed() => {}
                 Ok(()) = changed(&mut known) => {}
+                Ok(()) = changes.changed() => {
+                    let config = changes.borrow_and_update().clone();
+                    let Some(config) = config.filter(|config| *config != self.config) else { continue };
+                    self.replace(config);
+                    known = self.placements.known();
+                }
                 // Without one of them the gateway would be blind to what it watched, and say that nothing changes.
                 Some(Err(ended)) = self.watches.join_next() => {
                     if ended.is_panic() {

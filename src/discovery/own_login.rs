@@ -33,20 +33,45 @@ pub enum Login {
 pub struct OwnLogin(Arc<Rules>);
 
 struct Rules {
+    terms: watch::Sender<Terms>,
+    vouched: watch::Sender<HashSet<SocketAddr>>,
+}
+
+/// What the configuration says of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Terms {
     credentials: Option<Credentials>,
     /// `None` where certificates are verified.
     rule: Option<PlainPassword>,
     /// Who vouches is another watch than the one that tells of nodes.
     late: bool,
-    vouched: watch::Sender<HashSet<SocketAddr>>,
+}
+
+impl Terms {
+    fn of(config: &Config) -> Self {
+        let rule = (!config.tls.verifies_nodes()).then_some(config.probe.plain_password);
+        let late = matches!(&config.discovery, Discovery::Kubernetes(kubernetes) if kubernetes.watch_pods);
+        Self { credentials: config.probe.credentials(), rule, late }
+    }
 }
 
 impl OwnLogin {
     pub fn new(config: &Config) -> Self {
-        let rule = (!config.tls.verifies_nodes()).then_some(config.probe.plain_password);
-        let late = matches!(&config.discovery, Discovery::Kubernetes(kubernetes) if kubernetes.watch_pods);
-        let vouched = watch::Sender::new(HashSet::new());
-        Self(Arc::new(Rules { credentials: config.probe.credentials(), rule, late, vouched }))
+        Self(Arc::new(Rules {
+            terms: watch::Sender::new(Terms::of(config)),
+            vouched: watch::Sender::new(HashSet::new()),
+        }))
+    }
+
+    /// Another login from now on, or another rule.
+    pub fn change(&self, config: &Config) {
+        let now = Terms::of(config);
+        self.0.terms.send_if_modified(|terms| now != std::mem::replace(terms, now.clone()));
+    }
+
+    /// Tells of changes from now on.
+    pub fn changes(&self) -> watch::Receiver<Terms> {
+        self.0.terms.subscribe()
     }
 
     /// The addresses that the file names, or at which a StatefulSet's pod lives; each time anew.
@@ -62,16 +87,21 @@ impl OwnLogin {
 
     /// What the node at this address is given.
     pub fn of(&self, address: SocketAddr) -> Login {
-        match (&self.0.credentials, self.0.rule) {
+        let terms = self.0.terms.borrow().clone();
+        match (&terms.credentials, terms.rule) {
             (None, _) => Login::Absent,
-            (Some(_), Some(rule)) if !self.is_sent(address) => Login::Withheld(rule),
+            (Some(_), Some(rule)) if !self.allows(&terms, address) => Login::Withheld(rule),
             (Some(credentials), _) => Login::Given(credentials.clone()),
         }
     }
 
     /// Whether the password, if there is one, is sent to this address.
     pub fn is_sent(&self, address: SocketAddr) -> bool {
-        match self.0.rule.filter(|_| self.0.credentials.is_some()) {
+        self.allows(&self.0.terms.borrow(), address)
+    }
+
+    fn allows(&self, terms: &Terms, address: SocketAddr) -> bool {
+        match terms.rule.filter(|_| terms.credentials.is_some()) {
             None | Some(PlainPassword::Always) => true,
             Some(PlainPassword::Never) => false,
             Some(PlainPassword::Listed) => self.0.vouched.borrow().contains(&canonical(address)),
@@ -82,7 +112,8 @@ impl OwnLogin {
     pub async fn vouched(&self, address: SocketAddr) {
         let mut vouched = self.0.vouched.subscribe();
         let address = canonical(address);
-        let waited = match self.0.rule {
+        let rule = self.0.terms.borrow().rule;
+        let waited = match rule {
             Some(PlainPassword::Listed) => vouched.wait_for(|vouched| vouched.contains(&address)).await.is_ok(),
             _ => false,
         };
@@ -93,7 +124,8 @@ impl OwnLogin {
 
     /// The same where that may be a matter of moments: true once somebody does.
     pub async fn vouched_soon(&self, address: SocketAddr) -> bool {
-        self.0.late && timeout(LATE, self.vouched(address)).await.is_ok()
+        let late = self.0.terms.borrow().late;
+        late && timeout(LATE, self.vouched(address)).await.is_ok()
     }
 }
 

@@ -22,9 +22,11 @@ use crate::topology::input::{DeadReason, Identity, Input};
 use crate::topology::{NodeId, NodeState, Topology};
 
 use super::backoff::Backoff;
+use super::changes::Wakes;
 use super::client::{Client, ClientError, LOGIN_AGAIN};
 use super::identity::read_local;
-use super::own_login::{Login, OwnLogin};
+use super::own_login::{Login, OwnLogin, Terms};
+use crate::proxy::current::Current;
 use crate::proxy::dial::{DialError, Dialer, Target};
 
 /// Dials are given up after this when a connection was lost (where the address went with the node, nobody refuses) and while a
@@ -42,14 +44,14 @@ const LOGIN_INTERVALS: u32 = 15;
 pub struct Probe {
     pub id: NodeId,
     pub target: Target,
-    pub dialer: Dialer,
-    pub settings: config::Probe,
+    pub dialer: Current<Dialer>,
+    pub settings: Current<config::Probe>,
     pub login: OwnLogin,
     pub inputs: mpsc::Sender<Input>,
     pub topology: watch::Receiver<Arc<Topology>>,
     pub metrics: Arc<NodeMetrics>,
     /// Woken when a dial fails: the node's name may have another address by now.
-    pub lookup: Option<Arc<Notify>>,
+    pub wakes: Wakes,
     pub readiness: Readiness,
     /// Woken when somebody says of the node what its last answer contradicts.
     pub question: Arc<Notify>,
@@ -91,6 +93,7 @@ impl Probe {
         let mut memory = Memory::default();
         loop {
             sleep(backoff.next_wait()).await;
+            let changes = self.login.changes();
             match self.connect(&backoff, &mut memory).await {
                 Ok(mut connected) => {
                     if memory.dead.take().is_some() {
@@ -98,9 +101,9 @@ impl Probe {
                     }
                     self.tell_alive(connected.identity.clone()).await;
                     let since = Instant::now();
-                    let error = self.watch(&mut connected).await;
+                    let error = self.watch(&mut connected, changes).await;
                     memory.lost = true;
-                    if since.elapsed() >= self.settings.interval {
+                    if since.elapsed() >= self.settings.get().interval {
                         backoff.reset();
                     }
                     debug!(node = %self.id, %error, "probe connection ended");
@@ -119,7 +122,7 @@ impl Probe {
 
     /// Dials, and asks who the node is unless it wants a login that the gateway does not have.
     async fn connect(&self, backoff: &Backoff, memory: &mut Memory) -> Result<Connected, ClientError> {
-        let mut dialer = self.dialer.clone();
+        let mut dialer = Dialer::clone(&self.dialer.get());
         if std::mem::take(&mut memory.lost) || (memory.dead.is_some() && !backoff.dials().is_multiple_of(4)) {
             dialer.deadline = dialer.deadline.min(SHORT_DIAL);
         }
@@ -138,7 +141,9 @@ impl Probe {
                 if !std::mem::replace(&mut memory.login_said, true) {
                     info!(node = %self.id, "{error}; until then nodes are known by their clients' rows");
                 }
-                self.connect_unnamed(&dialer, client).await
+                memory.degraded = None;
+                let connected = self.connect_unnamed(&dialer, client).await?;
+                Ok(Connected { refused: Some(error), ..connected })
             }
             Err(error @ ClientError::LoginWithheld { .. }) => {
                 if !std::mem::replace(&mut memory.waited, true) && self.login.vouched_soon(self.target.address).await {
@@ -183,24 +188,26 @@ impl Probe {
 
     async fn open(&self, dialer: &Dialer) -> Result<Client, ClientError> {
         let started = Instant::now();
-        let client = Client::open(dialer, &self.target, self.settings.silence).await?;
+        let client = Client::open(dialer, &self.target, self.settings.get().silence).await?;
         self.metrics.probe_seconds.observe(started.elapsed().as_secs_f64());
         Ok(client)
     }
 
     /// Asks OPTIONS at every interval until the connection fails; says how.
-    async fn watch(&self, connected: &mut Connected) -> ClientError {
-        let login_again = Instant::now() + LOGIN_INTERVALS * self.settings.interval;
+    async fn watch(&self, connected: &mut Connected, mut changes: watch::Receiver<Terms>) -> ClientError {
+        let login_again = Instant::now() + LOGIN_INTERVALS * self.settings.get().interval;
         let mut asked = Instant::now();
         loop {
             // One that was withheld is given as soon as somebody vouches for the node.
             let withheld = matches!(connected.refused, Some(ClientError::LoginWithheld { .. }));
-            if let Some(refused) = connected.refused.take_if(|_| !withheld && Instant::now() >= login_again) {
+            let absent = matches!(connected.refused, Some(ClientError::LoginNeeded { .. }));
+            let waits = withheld || absent;
+            if let Some(refused) = connected.refused.take_if(|_| !waits && Instant::now() >= login_again) {
                 return refused;
             }
             let mut questioned = false;
             tokio::select! {
-                () = sleep(self.settings.interval) => {}
+                () = sleep(self.settings.get().interval) => {}
                 () = self.question.notified() => {
                     questioned = true;
                     sleep_until(asked + QUESTION).await;
@@ -210,6 +217,11 @@ impl Probe {
                     Err(error) => return error,
                 },
                 error = lost(&mut connected.waiting) => return error,
+                // Whoever did not say who it is may do so by another login.
+                Ok(()) = changes.changed() => match connected.refused.take() {
+                    Some(refused) => return refused,
+                    None => continue,
+                },
                 () = self.login.vouched(self.target.address), if withheld => {
                     if let Some(refused) = connected.refused.take() {
                         return refused;
@@ -220,7 +232,7 @@ impl Probe {
             // Something speaks against it: perhaps no longer, perhaps it is true.
             let ask = self.ask(connected, questioned || !self.is_up());
             let answered = match questioned {
-                true => timeout(QUESTION.min(self.settings.silence), ask).await,
+                true => timeout(QUESTION.min(self.settings.get().silence), ask).await,
                 false => Ok(ask.await),
             };
             match answered {
@@ -257,7 +269,7 @@ impl Probe {
     async fn tell_dead(&self, error: ClientError, memory: &mut Memory) {
         if let ClientError::Dial(error) = &error {
             self.metrics.dial_failed(error.failure());
-            if let Some(lookup) = &self.lookup {
+            if let Some(lookup) = self.wakes.get().get(&self.id) {
                 lookup.notify_one();
             }
         }

@@ -21,11 +21,13 @@ use crate::topology::input::{Input, Notice};
 use crate::topology::state::State;
 use crate::topology::{Advertised, Node, NodeId, NodeState, Topology};
 
+use super::changes::Wakes;
 use super::clock::Clock;
 use super::own_login::OwnLogin;
 use super::probe::Probe;
 use super::state_file::StateFile;
 use super::store::Store;
+use crate::proxy::current::Current;
 use crate::proxy::dial::{DialFailure, Dialer, Target};
 
 /// Longest sleep when nothing is due: then what could not be written is tried again.
@@ -188,15 +190,14 @@ pub struct Running {
 
 /// One probe for each node that lives somewhere.
 pub struct Probes {
-    pub dialer: Dialer,
-    pub settings: config::Probe,
+    pub dialer: Current<Dialer>,
+    pub settings: Current<config::Probe>,
     pub login: OwnLogin,
     pub inputs: mpsc::Sender<Input>,
     pub topology: watch::Receiver<Arc<Topology>>,
     pub metrics: Arc<Metrics>,
     pub readiness: Readiness,
-    /// Whom to wake when a named node cannot be dialled.
-    pub wakes: HashMap<NodeId, Arc<Notify>>,
+    pub wakes: Wakes,
     pub running: HashMap<NodeId, Running>,
     /// Ends them all when dropped.
     pub tasks: JoinSet<()>,
@@ -257,7 +258,7 @@ impl Probes {
             inputs: self.inputs.clone(),
             topology: self.topology.clone(),
             metrics: self.metrics.node(&id.0),
-            lookup: self.wakes.get(id).cloned(),
+            wakes: self.wakes.clone(),
             readiness: self.readiness.clone(),
             question: Arc::default(),
         }

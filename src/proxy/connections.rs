@@ -202,8 +202,8 @@ impl Place {
         let Some(all) = self.handle.all.upgrade() else { return Ok(()) };
         let mut rooms = all.rooms();
         if stage == Stage::Established {
-            let port = rooms.ports.entry(self.handle.port).or_default();
-            if port.established >= all.limit_per_node {
+            let established = rooms.ports.entry(self.handle.port).or_default().established;
+            if established >= rooms.limit_per_node {
                 return Err(Full::Node);
             }
         }
@@ -233,7 +233,7 @@ impl Place {
     pub fn could_be_established(&self) -> Result<(), Full> {
         let Some(all) = self.handle.all.upgrade() else { return Ok(()) };
         let mut rooms = all.rooms();
-        if rooms.ports.get(&self.handle.port).is_some_and(|port| port.established >= all.limit_per_node) {
+        if rooms.ports.get(&self.handle.port).is_some_and(|port| port.established >= rooms.limit_per_node) {
             return Err(Full::Node);
         }
         rooms.stages.is_full(Stage::Established, self.handle.source())
@@ -251,12 +251,12 @@ impl Drop for Place {
 /// All connections.
 #[derive(Debug)]
 pub struct Connections {
-    limit_per_node: usize,
     rooms: Mutex<Rooms>,
 }
 
 #[derive(Debug)]
 struct Rooms {
+    limit_per_node: usize,
     stages: Stages,
     ports: HashMap<u16, Port>,
     next_key: u64,
@@ -271,8 +271,16 @@ struct Port {
 
 impl Connections {
     pub fn new(limits: &Limits) -> Arc<Self> {
-        let rooms = Rooms { stages: Stages::new(limits), ports: HashMap::new(), next_key: 0 };
-        Arc::new(Self { limit_per_node: limits.connections_per_node, rooms: Mutex::new(rooms) })
+        let limit_per_node = limits.connections_per_node;
+        let rooms = Rooms { limit_per_node, stages: Stages::new(limits), ports: HashMap::new(), next_key: 0 };
+        Arc::new(Self { rooms: Mutex::new(rooms) })
+    }
+
+    /// Other numbers for whoever comes from now on; nobody who has a place loses it.
+    pub fn set_limits(&self, limits: &Limits) {
+        let mut rooms = self.rooms();
+        rooms.limit_per_node = limits.connections_per_node;
+        rooms.stages.set_limits(limits);
     }
 
     /// Established connections in all.
@@ -398,6 +406,24 @@ mod tests {
         assert_eq!(established(&connections, 9043).unwrap_err(), Full::Room(Stage::Established));
         drop(first);
         assert_eq!((connections.of_port(9042), connections.established()), (1, 2));
+        assert!(established(&connections, 9043).is_ok());
+    }
+
+    #[test]
+    fn other_limits_count_for_whoever_comes_and_take_nobodys_place() {
+        let connections = connections(3, 3);
+        let _inside: Vec<_> = (0..3).map(|_| established(&connections, 9042).unwrap()).collect();
+        let limits = |connections, connections_per_node| Limits {
+            connections,
+            connections_per_node,
+            connections_per_source: Some(connections),
+            ..Limits::default()
+        };
+        connections.set_limits(&limits(2, 2));
+        assert_eq!((connections.of_port(9042), connections.established()), (3, 3));
+        assert_eq!(established(&connections, 9043).unwrap_err(), Full::Room(Stage::Established));
+        connections.set_limits(&limits(9, 3));
+        assert_eq!(established(&connections, 9042).unwrap_err(), Full::Node);
         assert!(established(&connections, 9043).is_ok());
     }
 

@@ -9,6 +9,7 @@
 //! nobody else gets room then, and who brings more than that is closed. Connections that are not logged in have a small part of the room for all of them together.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -37,7 +38,7 @@ const SPARE_PART: usize = 2;
 /// How many bytes may be held in all, and who holds them.
 #[derive(Debug)]
 pub struct HoldBudget {
-    limit: usize,
+    limit: AtomicUsize,
     state: Mutex<State>,
 }
 
@@ -74,7 +75,17 @@ struct Holder {
 
 impl HoldBudget {
     pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, state: Mutex::default() })
+        Arc::new(Self { limit: AtomicUsize::new(limit), state: Mutex::default() })
+    }
+
+    /// Another limit from now on; nobody loses what it holds.
+    pub fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
+        self.state().serve(limit);
+    }
+
+    fn limit(&self) -> usize {
+        self.limit.load(Ordering::Relaxed)
     }
 
     /// Bytes held now.
@@ -91,14 +102,14 @@ impl HoldBudget {
     pub fn set_short(&self, short: bool) {
         let mut state = self.state();
         state.short = short;
-        state.serve(self.limit);
+        state.serve(self.limit());
     }
 
     /// Grows `share` to `bytes` for a read that could do with less: only where nobody waits, and half of the room stays free.
     pub fn spare(self: &Arc<Self>, share: &mut Option<Share>, bytes: usize, stranger: bool) -> bool {
         let mut state = self.state();
         let more = bytes.saturating_sub(share.as_ref().map_or(0, |share| share.bytes));
-        let room = self.limit / SPARE_PART;
+        let room = self.limit() / SPARE_PART;
         if stranger || state.short || !state.queue.is_empty() || state.held.saturating_add(more) > room {
             return false;
         }
@@ -123,14 +134,14 @@ impl HoldBudget {
     ) -> Poll<()> {
         let mut state = self.state();
         let share = share.get_or_insert_with(|| Share::new(self, &mut state, stranger));
-        state.ask(self.limit, share, bytes, Some(cx.waker()))
+        state.ask(self.limit(), share, bytes, Some(cx.waker()))
     }
 
     /// Grows `share` to `bytes` if it can be had at once. It does not wait.
     pub fn grow(self: &Arc<Self>, share: &mut Option<Share>, bytes: usize, stranger: bool) -> bool {
         let mut state = self.state();
         let share = share.get_or_insert_with(|| Share::new(self, &mut state, stranger));
-        state.ask(self.limit, share, bytes, None).is_ready()
+        state.ask(self.limit(), share, bytes, None).is_ready()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -180,7 +191,7 @@ impl Share {
     /// because they are there already. `waker` is woken when it must leave. One who waits keeps the room it has, also what it
     /// was granted just now.
     pub fn settle(&mut self, bytes: usize, moved: usize, waits: bool, waker: &Waker) -> Settled {
-        let (limit, mut state) = (self.budget.limit, self.budget.state());
+        let (limit, mut state) = (self.budget.limit(), self.budget.state());
         let Some(holder) = state.holders.get_mut(&self.id) else { return Settled::Spent };
         holder.hear(waker);
         holder.moved = holder.moved.saturating_add(moved);
@@ -210,7 +221,7 @@ impl Share {
     /// what they hold is enough for it and for those of its kind who came before it. Returns when it is worth another look.
     pub fn relieve(&self) -> Instant {
         let now = Instant::now();
-        self.budget.state().relieve(self.id, self.budget.limit, now).max(now + LOOK)
+        self.budget.state().relieve(self.id, self.budget.limit(), now).max(now + LOOK)
     }
 }
 
@@ -223,7 +234,7 @@ impl Drop for Share {
             state.leaving = state.leaving.saturating_sub(holder.bytes);
         }
         state.change(holder.bytes, 0, holder.stranger);
-        state.serve(self.budget.limit);
+        state.serve(self.budget.limit());
     }
 }
 

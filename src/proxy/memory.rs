@@ -32,8 +32,8 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
@@ -221,6 +221,8 @@ impl Memory {
 /// Follows the memory until it is dropped.
 #[derive(Debug)]
 pub struct Follower {
+    /// Nothing where there is no limit.
+    watched: Arc<Mutex<Option<Watched>>>,
     stop: Arc<AtomicBool>,
     ended: CancellationToken,
     thread: Thread,
@@ -232,7 +234,7 @@ impl Follower {
     /// # Errors
     /// When no thread can be made.
     pub fn start(
-        watched: Watched,
+        watched: Option<Watched>,
         memory: Arc<Memory>,
         budget: Arc<HoldBudget>,
         connections: Arc<Connections>,
@@ -240,13 +242,15 @@ impl Follower {
     ) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
+        let watched = Arc::new(Mutex::new(watched));
+        let followed = Arc::clone(&watched);
         let ended = CancellationToken::new();
         let ends = ended.clone().drop_guard();
         let follow = move || {
             let _ends = ends;
             let mut closed: Option<Instant> = None;
             while !stopped.load(Ordering::Relaxed) {
-                let level = watched.level();
+                let level = watched_level(&followed);
                 memory.apply(level, &budget, &metrics);
                 if level == Level::NewestLeave && closed.is_none_or(|closed| closed.elapsed() >= EFFECT) {
                     close_newest(&connections);
@@ -256,7 +260,13 @@ impl Follower {
             }
         };
         let thread = thread::Builder::new().name("memory".to_owned()).spawn(follow)?.thread().clone();
-        Ok(Self { stop, ended, thread })
+        Ok(Self { watched, stop, ended, thread })
+    }
+
+    /// Something else is watched from now on.
+    pub fn watch(&self, watched: Option<Watched>) {
+        *self.watched.lock().unwrap_or_else(PoisonError::into_inner) = watched;
+        self.thread.unpark();
     }
 
     /// Cancelled when nobody looks at the memory any more, be it that the thread panicked.
@@ -270,6 +280,11 @@ impl Drop for Follower {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.unpark();
     }
+}
+
+fn watched_level(watched: &Mutex<Option<Watched>>) -> Level {
+    let watched = watched.lock().unwrap_or_else(PoisonError::into_inner);
+    watched.as_ref().map_or(Level::Enough, Watched::level)
 }
 
 /// Those who came last leave first: the others have work that goes on.

@@ -97,9 +97,22 @@ struct Guest {
     handle: Arc<Handle>,
 }
 
+/// The places of each room, and one source's share of them.
+fn sizes(limits: &Limits) -> [(Stage, usize, usize); 5] {
+    let stages = &limits.stages;
+    let of = |stage, limit: crate::config::Stage| (stage, limit.places, limit.share());
+    [
+        of(Stage::Accepted, stages.accepted),
+        of(Stage::Tls, stages.tls),
+        of(Stage::Setup, stages.setup),
+        of(Stage::Login, stages.login),
+        (Stage::Established, limits.connections, limits.per_source()),
+    ]
+}
+
 impl Stages {
     pub fn new(limits: &Limits) -> Self {
-        let room = |stage, places, share| Room {
+        let room = |(stage, places, share)| Room {
             stage,
             places,
             share,
@@ -108,16 +121,13 @@ impl Stages {
             since: BTreeMap::new(),
             of_source: BTreeSet::new(),
         };
-        let stages = &limits.stages;
-        let of = |stage, limit: crate::config::Stage| room(stage, limit.places, limit.share());
-        Self {
-            rooms: [
-                of(Stage::Accepted, stages.accepted),
-                of(Stage::Tls, stages.tls),
-                of(Stage::Setup, stages.setup),
-                of(Stage::Login, stages.login),
-                room(Stage::Established, limits.connections, limits.per_source()),
-            ],
+        Self { rooms: sizes(limits).map(room) }
+    }
+
+    /// Makes the rooms larger or smaller; whoever is inside stays.
+    pub fn set_limits(&mut self, limits: &Limits) {
+        for (room, (_, places, share)) in self.rooms.iter_mut().zip(sizes(limits)) {
+            (room.places, room.share) = (places, share);
         }
     }
 

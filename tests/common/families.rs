@@ -46,6 +46,8 @@ pub const OF_DISCOVERY: &[(&str, &str, &[&str])] = &[
     ("cqlgate_rows_kept_total", "counter", &["reason"]),
     ("cqlgate_tasks_ended_total", "counter", &["task"]),
     ("cqlgate_node_cordoned", "gauge", &["node"]),
+    ("cqlgate_config_reloads_total", "counter", &["outcome"]),
+    ("cqlgate_config_in_force_timestamp_seconds", "gauge", &[]),
     ("cqlgate_tls_reloads_total", "counter", &["side", "outcome"]),
     ("cqlgate_tls_certificate_expiry_timestamp_seconds", "gauge", &["side"]),
     ("cqlgate_tls_revocation_list_expiry_timestamp_seconds", "gauge", &[]),

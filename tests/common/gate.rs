@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use cqlgate::config::{Config, Log, LogFormat};
 use cqlgate::demo::node::{Cluster, Options};
+use cqlgate::gateway::reload::Taken;
 use cqlgate::gateway::{self, Running};
 use cqlgate::metrics::Metrics;
 use cqlgate::telemetry::{self, LogLevel};
@@ -87,6 +88,16 @@ impl Gate {
         run(count, &discovery, yaml, |_| {}).await
     }
 
+    /// The configuration of the same listed nodes, but for those that `is_listed` leaves out, with other keys.
+    pub fn config(&self, is_listed: impl Fn(usize) -> bool, yaml: &str) -> Config {
+        parse(&listed(&self.cluster, is_listed).0, yaml)
+    }
+
+    /// Goes by it from now on.
+    pub async fn reload(&self, config: &Config) -> Taken {
+        self.running.reloads().take(config).await.unwrap()
+    }
+
     /// The port that stands for a node.
     pub fn port(&self, index: usize) -> SocketAddr {
         let native = self.cluster.node(index).address();
@@ -154,8 +165,7 @@ impl Gate {
 
 /// A gateway of which `count` nodes get a port.
 async fn run(count: usize, discovery: &str, yaml: &str, change: impl FnOnce(&mut Config)) -> (Running, Arc<Metrics>) {
-    let text = format!("advertise: 127.0.0.1\nprobe: {{interval: 100ms, silence: 2s}}\ndiscovery:\n{discovery}{yaml}");
-    let mut config = Config::parse("test", &text, Path::new("")).unwrap().config;
+    let mut config = parse(discovery, yaml);
     // Ports of the system's choice: the file has no word for them.
     config.listen.address = [127, 0, 0, 1].into();
     (config.listen.first, config.listen.last) = (0, u16::try_from(count - 1).unwrap());
@@ -163,6 +173,13 @@ async fn run(count: usize, discovery: &str, yaml: &str, change: impl FnOnce(&mut
     change(&mut config);
     let metrics = Metrics::new();
     (gateway::start(config, Arc::clone(&metrics), log_level()).await.unwrap(), metrics)
+}
+
+fn parse(discovery: &str, yaml: &str) -> Config {
+    let of_probe = if yaml.contains("probe:") { "" } else { "probe: {interval: 100ms, silence: 2s}\n" };
+    let advertise = if yaml.contains("advertise:") { "" } else { "advertise: 127.0.0.1\n" };
+    let text = format!("{advertise}{of_probe}discovery:\n{discovery}{yaml}");
+    Config::parse("test", &text, Path::new("")).unwrap_or_else(|error| panic!("{text}{error}")).config
 }
 
 /// `nodes:` of the configuration, and how many there are.

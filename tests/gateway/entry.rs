@@ -20,14 +20,14 @@ const BALANCER: u8 = 10;
 const STRANGER: u8 = 66;
 const FROM_BALANCER: &str = "from: [127.0.78.10]";
 
-async fn dial_from(source: u8, port: SocketAddr) -> io::Result<TcpStream> {
+pub async fn dial_from(source: u8, port: SocketAddr) -> io::Result<TcpStream> {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((Ipv4Addr::new(127, 0, 78, source), 0).into()).unwrap();
     timeout(PATIENCE, socket.connect(port)).await.unwrap()
 }
 
 /// What becomes of a client that says `first` before its STARTUP: true where it is served.
-async fn is_served(source: u8, port: SocketAddr, first: &[u8]) -> bool {
+pub async fn is_served(source: u8, port: SocketAddr, first: &[u8]) -> bool {
     let Ok(mut stream) = dial_from(source, port).await else { return false };
     if stream.write_all(first).await.is_err() {
         return false;

@@ -11,6 +11,8 @@ use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::info;
 
+use crate::config;
+use crate::proxy::current::Current;
 use crate::proxy::dial::{Dialer, Target};
 use crate::topology::NodeId;
 
@@ -21,9 +23,9 @@ use super::super::client::Client;
 pub type Answer = (NodeId, SocketAddr);
 
 pub struct Elsewhere {
-    dialer: Dialer,
-    /// How long an answer may take.
-    patience: Duration,
+    dialer: Current<Dialer>,
+    /// Its silence is how long an answer may take.
+    probe: Current<config::Probe>,
     /// Between two questions.
     again: Duration,
     tell: mpsc::Sender<Answer>,
@@ -32,9 +34,13 @@ pub struct Elsewhere {
 
 impl Elsewhere {
     /// With the end at which answers arrive.
-    pub fn new(dialer: Dialer, patience: Duration, again: Duration) -> (Self, mpsc::Receiver<Answer>) {
+    pub fn new(
+        dialer: Current<Dialer>,
+        probe: Current<config::Probe>,
+        again: Duration,
+    ) -> (Self, mpsc::Receiver<Answer>) {
         let (tell, answers) = mpsc::channel(64);
-        (Self { dialer, patience, again, tell, asking: HashMap::new() }, answers)
+        (Self { dialer, probe, again, tell, asking: HashMap::new() }, answers)
     }
 
     /// Asks at these addresses, over and over, and at no others. `host` is what TLS verifies.
@@ -48,11 +54,11 @@ impl Elsewhere {
     }
 
     fn ask(&self, what: Answer, host: Option<Arc<str>>) -> AbortOnDropHandle<()> {
-        let (dialer, tell, patience, again) = (self.dialer.clone(), self.tell.clone(), self.patience, self.again);
+        let (dialer, probe, tell, again) = (self.dialer.clone(), self.probe.clone(), self.tell.clone(), self.again);
         let (node, address) = what;
         let target = host.map_or_else(|| Target::at(address), |host| Target { address, host });
         AbortOnDropHandle::new(tokio::spawn(async move {
-            while Client::open(&dialer, &target, patience).await.is_err() {
+            while Client::open(&dialer.get(), &target, probe.get().silence).await.is_err() {
                 sleep(jittered(again)).await;
             }
             info!(%node, %address, "the node does not answer where it is dialled, and answers at another address of its pod");

@@ -42,6 +42,11 @@ impl Placements {
         Self { config, range, agreed, saved: HashMap::new() }
     }
 
+    /// Another configuration, and whom to agree with by it. What an earlier process knew stays.
+    pub fn replace(&mut self, config: Kubernetes, agreed: Option<(latest::Sender<Wanted>, latest::Receiver<Known>)>) {
+        (self.config, self.agreed) = (config, agreed);
+    }
+
     /// What was agreed, where anything has to be.
     pub fn known(&self) -> Option<latest::Receiver<Known>> {
         self.agreed.as_ref().map(|(_, known)| known.clone())

@@ -10,6 +10,8 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::config;
+use crate::proxy::current::Current;
 use crate::proxy::dial::{Dialer, Target};
 use crate::topology::HostId;
 
@@ -27,10 +29,10 @@ pub type Said = (SocketAddr, Result<HostId, String>);
 /// How to ask.
 #[derive(Clone)]
 pub struct Asks {
-    pub dialer: Dialer,
+    pub dialer: Current<Dialer>,
     pub login: OwnLogin,
-    /// How long an answer may take.
-    pub patience: Duration,
+    /// Its silence is how long an answer may take.
+    pub probe: Current<config::Probe>,
     /// Between two questions to one address.
     pub again: Duration,
 }
@@ -84,7 +86,7 @@ impl Unnamed {
 
 impl Asks {
     async fn ask(&self, address: SocketAddr) -> Result<Option<HostId>, ClientError> {
-        let mut client = Client::open(&self.dialer, &Target::at(address), self.patience).await?;
+        let mut client = Client::open(&self.dialer.get(), &Target::at(address), self.probe.get().silence).await?;
         client.start(&self.login.of(address)).await?;
         Ok(read_local(&mut client, address).await?.host_id)
     }

@@ -15,14 +15,14 @@ async fn writer() -> (Writer, Ends) {
     let metrics = Metrics::new();
     let of_probes = Arc::clone(&metrics);
     let probes = |inputs, topology| Probes {
-        dialer: Dialer { deadline: Duration::from_secs(1), tls: None },
-        settings: config.probe.clone(),
+        dialer: Current::new(Dialer { deadline: Duration::from_secs(1), tls: None }),
+        settings: Current::new(config.probe.clone()),
         login: OwnLogin::new(&config),
         inputs,
         topology,
         metrics: of_probes,
         readiness: Readiness::new(),
-        wakes: HashMap::new(),
+        wakes: Current::new(HashMap::new()),
         running: HashMap::new(),
         tasks: JoinSet::new(),
     };

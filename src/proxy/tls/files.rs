@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
@@ -207,13 +208,22 @@ fn hours_until(end: i64) -> Option<i64> {
     (left < i64::try_from(SOON.as_secs()).unwrap_or(i64::MAX)).then_some(left / 3600)
 }
 
-/// Follows all of these for ever.
-pub async fn follow(mut all: Vec<Followed>, metrics: Arc<Metrics>) {
-    if all.is_empty() {
-        return pending().await;
-    }
+/// Follows all of these for ever; a side that is told of anew takes the place of what it had before.
+pub async fn follow(
+    mut all: Vec<Followed>,
+    mut others: mpsc::Receiver<(Side, Option<Followed>)>,
+    metrics: Arc<Metrics>,
+) {
     loop {
-        sleep(LOOK).await;
+        tokio::select! {
+            () = sleep(LOOK), if !all.is_empty() => {}
+            Some((side, files)) = others.recv() => {
+                all.retain(|followed| followed.side != side);
+                all.extend(files);
+                continue;
+            }
+            else => return pending().await,
+        }
         let looked = spawn_blocking(move || {
             let looks: Vec<_> = all.iter_mut().map(Followed::look_whole).collect();
             (all, looks)
