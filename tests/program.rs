@@ -45,7 +45,7 @@ fn own_address(test: u8) -> String {
 struct Gateway {
     child: Child,
     address: String,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Gateway {
@@ -61,7 +61,23 @@ impl Gateway {
         fs::write(&file, text).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_cqlgate"));
         let child = command.arg("run").arg("--config").arg(&file).stderr(Stdio::null()).spawn().unwrap();
-        Self { child, address, _folder: folder }
+        Self { child, address, folder }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.path().join("gateway.yaml")
+    }
+
+    /// The file with one more line; written beside it and renamed over it, as editors do.
+    fn write(&self, text: &str) {
+        let beside = self.folder.path().join("new.yaml");
+        fs::write(&beside, text).unwrap();
+        fs::rename(&beside, self.file()).unwrap();
+    }
+
+    /// Waits until the admin address says this.
+    fn until_said(&self, path: &str, part: &str) -> String {
+        until(|| Some(self.get(path).1).filter(|body| body.contains(part)))
     }
 
     /// Status and body, once the admin address answers.
@@ -186,6 +202,71 @@ fn ends_well_when_asked_to() {
     gateway.signal("TERM");
     let status = until(|| gateway.child.try_wait().unwrap());
     assert_eq!(status.code(), Some(0));
+}
+
+#[test]
+fn the_file_is_read_again_when_it_changes_and_on_sighup_and_what_is_wrong_is_told_with_its_line() {
+    let mut gateway = Gateway::start(8);
+    until(|| (gateway.get("/readyz").0 == 200).then_some(()));
+    let text = fs::read_to_string(gateway.file()).unwrap();
+    let denied = || {
+        let mut client = TcpStream::connect((gateway.address.as_str(), 9042)).unwrap();
+        client.set_read_timeout(Some(DEADLINE)).unwrap();
+        let _ = client.read(&mut [0; 16]);
+        gateway.get("/metrics").1.contains("cqlgate_connections_refused_total{reason=\"access_denied\"}")
+    };
+    assert!(!denied());
+    // Nobody asks for it.
+    gateway.write(&format!("{text}access: {{deny: [127.0.0.0/8]}}\n"));
+    gateway.until_said("/metrics", "cqlgate_config_reloads_total{outcome=\"taken\"} 1\n");
+    assert!(denied());
+    gateway.write(&format!("{text}access: {{deni: [127.0.0.0/8]}}\n"));
+    gateway.signal("HUP");
+    let said = gateway.until_said("/readyz", "degraded: the configuration cannot be used: ");
+    assert!(said.starts_with("ready\n") && said.contains("gateway.yaml:5:10: access: unknown field `deni`"), "{said}");
+    assert!(gateway.get("/metrics").1.contains("cqlgate_config_reloads_total{outcome=\"taken\"} 1\n"));
+    // What is right again is no change, and mends it.
+    gateway.write(&format!("{text}access: {{deny: [127.0.0.0/8]}}\n"));
+    until(|| (gateway.get("/readyz").1 == "ready\n").then_some(()));
+    assert!(gateway.child.try_wait().unwrap().is_none());
+}
+
+#[test]
+fn a_gateway_without_a_file_outlives_sighup() {
+    let address = own_address(9);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cqlgate"));
+    command.args(["run", "--contact-point", &format!("{address}:1"), "--listen", &format!("{address}:9042-9043")]);
+    command.args(["--admin", &format!("{address}:9180")]).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let (printed, lines) = channel();
+    let output = BufReader::new(child.stderr.take().unwrap());
+    thread::spawn(move || output.lines().map_while(Result::ok).all(|line| printed.send(line).is_ok()));
+    let until_printed = |part: &str| while !lines.recv_timeout(DEADLINE).unwrap().contains(part) {};
+    until_printed("accepting");
+    signal(&child, "HUP");
+    until_printed("there is no file to read again");
+    signal(&child, "TERM");
+    assert_eq!(until(|| child.try_wait().unwrap()).code(), Some(0));
+}
+
+#[test]
+fn variables_of_the_environment_count_over_the_file() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/proxy-config/nodes.yaml");
+    let checked = |value: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cqlgate"));
+        command.args(["check", file]).env("CQLGATE__DRAIN__SPREAD", value).env("CQLGATE_PORT", "tcp://10.0.0.1:9042");
+        command.output().unwrap()
+    };
+    let taken = checked("7s");
+    let printed = String::from_utf8_lossy(&taken.stdout);
+    assert!(printed.contains("spread: 7s") && printed.contains("# CQLGATE__DRAIN__SPREAD counts"), "{printed}");
+    let refused = checked("7");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(
+        (refused.status.code(), said.starts_with("CQLGATE__DRAIN__SPREAD: 7 has no unit")),
+        (Some(1), true),
+        "{said}"
+    );
 }
 
 /// `cqlgate demo` on ports of an address of its own, and the lines that it prints; killed if the test ends before it does.

@@ -88,12 +88,25 @@ def grace_covers_the_drain():
 
 
 @check
-def a_changed_file_rolls_the_pods():
+def only_what_a_running_gateway_cannot_take_rolls_the_pods():
     def checksum(values):
         return Objects(values).find("Deployment")["spec"]["template"]["metadata"]["annotations"]["checksum/config"]
 
-    assert checksum({}) != checksum(config(log={"level": "debug"}))
-    equal(checksum({}), checksum({"replicas": 5}))
+    for taken in [config(log={"level": "debug"}), config(access={"deny": ["10.1.2.3"]}), config(advertise="203.0.113.10"),
+                  kubernetes(pins={"cassandra-2": 9047}), kubernetes(statefulSets=[{"name": "a", "ports": "9042-9043"}], ledger="l"),
+                  kubernetes(first_ordinal=1), config(discovery={"allow": ["10.0.0.0/8"]}), {"replicas": 5}]:
+        start = kubernetes(ledger="l") if "ledger" in str(taken) else {}
+        equal(checksum(taken), checksum(start))
+        never = {"rollOut": "never"}
+        equal(checksum(taken | never), checksum(never))
+    for left in [config(listen="0.0.0.0:9042-9070"), config(admin="0.0.0.0:9181"), config(log={"format": "human"}),
+                 kubernetes(service="other"), kubernetes(namespace="other"), config(advertise="g", discovery={"dns": "c.db"})]:
+        assert checksum({}) != checksum(left), left
+        equal(checksum(left | {"rollOut": "never"}), checksum({"rollOut": "never"}))
+    always = {"rollOut": "always"}
+    assert checksum(always) != checksum(config(log={"level": "debug"}) | always)
+    equal(checksum(always), checksum({"replicas": 5} | always))
+    assert "rollOut" in refusal({"rollOut": "sometimes"})
 
 
 @check
@@ -101,7 +114,7 @@ def chart_adds_what_is_absent_and_changes_nothing_given():
     equal(defaults().config(), {
         "listen": "0.0.0.0:9042-9061", "advertise": {"service": "cqlgate"}, "admin": "0.0.0.0:9180",
         "discovery": {"kubernetes": {"service": "cassandra", "ledger": "cqlgate-ports", "snapshot_file": "/var/lib/cqlgate/snapshot.json"}},
-        "drain": {"delay": "15s"}})
+        "drain": {"delay": "15s"}, "reload": {"jitter": "30s"}})
     equal(yaml.safe_load(Objects({}, release="a").find("ConfigMap", "a-cqlgate")["data"]["cqlgate.yaml"])["advertise"],
           {"service": "a-cqlgate"})
     named = Objects({"fullnameOverride": "gate"})

@@ -66,6 +66,29 @@ Paths are relative to the file, /etc/cqlgate/cqlgate.yaml.
 {{- mustMergeOverwrite $computed (deepCopy .Values.config) | toYaml -}}
 {{- end -}}
 
+{{/*
+What a change of the file rolls the pods for, by rollOut: of start what a running gateway cannot take, the rest of which it reads again by
+itself; of always the whole file; of never nothing.
+*/}}
+{{- define "cqlgate.rollsFor" -}}
+{{- if eq .Values.rollOut "always" -}}
+{{- include "cqlgate.config" . -}}
+{{- else if eq .Values.rollOut "start" -}}
+{{- $config := fromYaml (include "cqlgate.config" .) -}}
+{{- $discovery := dict -}}
+{{- range $way, $of := $config.discovery -}}
+{{- if eq $way "kubernetes" -}}
+{{- $_ := set $discovery $way (omit $of "pins" "statefulSets" "first_ordinal") -}}
+{{- else if eq $way "state_file" -}}
+{{- $_ := set $discovery $way $of -}}
+{{- else if ne $way "allow" -}}
+{{- $_ := set $discovery $way true -}}
+{{- end -}}
+{{- end -}}
+{{- dict "listen" $config.listen "admin" $config.admin "format" (dig "log" "format" "auto" $config) "discovery" $discovery | toYaml -}}
+{{- end -}}
+{{- end -}}
+
 {{/* Not empty when nodes come from the Kubernetes API: the way unless another one is given. */}}
 {{- define "cqlgate.kubernetes" -}}
 {{- $discovery := .Values.config.discovery | default dict -}}
