@@ -1,5 +1,6 @@
 //! Discovery against scripted nodes: what the topology says, by a deadline.
 
+mod changes;
 mod contact_points;
 mod dns;
 mod fake_api;

@@ -225,3 +225,59 @@ async fn a_pinned_pod_has_its_port_and_nobody_else_has_it() {
     let topology = running.until("cassandra-2 is hidden", hidden).await;
     assert_eq!(topology.nodes.iter().map(|node| node.port).collect::<Vec<_>>(), [9044, 9050]);
 }
+
+/// Ranges and pins are taken while it runs; whoever has a port keeps it, and is up all the time.
+#[tokio::test]
+async fn ports_that_are_given_later_are_taken_by_those_who_have_none() {
+    let scene = Scene::of([39, 1], 2).await;
+    let narrow = "dial: address, statefulSets: [{name: cassandra, ports: 9042-9042}]";
+    let from = in_kubernetes(narrow);
+    let mut running = scene.start(narrow);
+    running.until_state(9042, NodeState::Up).await;
+    let waits =
+        |topology: &Topology| topology.hidden.iter().any(|hidden| hidden.id == Some(NodeId::new("cassandra-1")));
+    running.until("the second one has no port", waits).await;
+    let pinned = in_kubernetes(&format!("{narrow}, pins: {{cassandra-1: 9047}}"));
+    let wide = in_kubernetes("dial: address, statefulSets: [{name: cassandra, ports: 9044-9048}]");
+    let mut topology = running.handle.topology.clone();
+    let up = |topology: &Arc<Topology>| topology.node_at_port(9047).is_some_and(|node| node.state == NodeState::Up);
+    running
+        .while_up(9042, async {
+            running.change(&from, &pinned).await;
+            timeout(DEADLINE, topology.wait_for(up)).await.unwrap().unwrap();
+        })
+        .await;
+    // What would move both moves nobody.
+    running
+        .while_up(
+            9042,
+            running.while_up(9047, async {
+                running.change(&pinned, &wide).await;
+                let said =
+                    |topology: &Arc<Topology>| topology.node_at_port(9042).is_some_and(|node| node.port_why.is_some());
+                timeout(DEADLINE, topology.wait_for(said)).await.unwrap().unwrap();
+            }),
+        )
+        .await;
+}
+
+/// The same where the ledger says who has which port.
+#[tokio::test]
+async fn a_pin_that_is_given_later_counts_where_the_ledger_decides() {
+    let scene = Scene::of([39, 2], 2).await;
+    let beyond = "dial: address, first_ordinal: 1";
+    let from = in_kubernetes(beyond);
+    let mut running = scene.start(beyond);
+    let first = running.until_state(9042, NodeState::Up).await;
+    assert_eq!(first.id, NodeId::new("cassandra-1"));
+    let to = in_kubernetes(&format!("{beyond}, pins: {{cassandra-0: 9050}}"));
+    let mut topology = running.handle.topology.clone();
+    running
+        .while_up(9042, async {
+            running.change(&from, &to).await;
+            let up =
+                |topology: &Arc<Topology>| topology.node_at_port(9050).is_some_and(|node| node.state == NodeState::Up);
+            timeout(DEADLINE, topology.wait_for(up)).await.unwrap().unwrap();
+        })
+        .await;
+}
