@@ -51,6 +51,14 @@
 //!   asks who lives there ─▶ the next Topology ─▶ rewrite::events on each control connection: DOWN, and UP when a dial would succeed
 //! ```
 //!
+//! # A configuration changes
+//!
+//! ```text
+//! cli::reload (the file by its content, SIGHUP) ─▶ config ─▶ gateway::reload: what may fail first, then all of it
+//!   ─▶ proxy::settings (who comes from now on takes them, who is there keeps his) │ limits │ discovery::changes: the writer, ports, probes
+//!   and sources stay, and go by other terms
+//! ```
+//!
 //! # Floors: who may import whom (`tests/floors.rs` reads the `use` lines and keeps it)
 //!
 //! ```text

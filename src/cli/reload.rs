@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use tokio::signal::unix::Signal;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
-use super::RunArgs;
-use crate::config::Resolved;
+use crate::config::{Config, Overlay, Resolved};
 use crate::gateway::reload::{Reloads, Taken};
 
 /// Between two looks at the file: Kubernetes brings a changed ConfigMap a minute late.
@@ -23,14 +23,14 @@ const LOOK: Duration = Duration::from_secs(1);
 type Content = Result<Vec<u8>, std::io::ErrorKind>;
 
 /// Follows the file, and the signal, for ever. Without a file nothing is read again.
-pub(super) async fn follow(reloads: Arc<Reloads>, args: RunArgs, mut hangup: Signal) {
-    let Some(path) = args.file().map(Path::to_owned) else {
+pub(super) async fn follow(reloads: Arc<Reloads>, file: Option<PathBuf>, mut hangup: Signal) {
+    let Some(path) = file else {
         while hangup.recv().await.is_some() {
             tracing::info!("SIGHUP: there is no file to read again; certificates and passwords follow their files");
         }
         return std::future::pending().await;
     };
-    let mut following = Following { reloads, args: Arc::new(args), path, used: None, seen: None, refused: None };
+    let mut following = Following { reloads, path, used: None, seen: None, refused: None };
     loop {
         tokio::select! {
             signal = hangup.recv() => match signal {
@@ -44,7 +44,6 @@ pub(super) async fn follow(reloads: Arc<Reloads>, args: RunArgs, mut hangup: Sig
 
 struct Following {
     reloads: Arc<Reloads>,
-    args: Arc<RunArgs>,
     path: PathBuf,
     /// What the file held when it was taken last; it is not known at the start, when it may have changed since it was read.
     used: Option<Content>,
@@ -82,7 +81,7 @@ impl Following {
                 }
             }
             // At the start it is the one that was read just now, most times.
-            None if self.used.is_none() && self.is_in_force().await => self.used = Some(content),
+            None if self.used.is_none() && self.is_in_force(&content).await => self.used = Some(content),
             _ => {
                 let jitter = self.reloads.jitter().await;
                 self.seen = Some((content, Instant::now() + jitter.mul_f64(fraction())));
@@ -90,11 +89,10 @@ impl Following {
         }
     }
 
-    async fn is_in_force(&self) -> bool {
-        let args = Arc::clone(&self.args);
-        match spawn_blocking(move || args.read()).await {
-            Ok(Ok(read)) => self.reloads.goes_by(&read.config).await,
-            _ => false,
+    async fn is_in_force(&self, content: &Content) -> bool {
+        match self.parse(content.clone()).await {
+            Ok(read) => self.reloads.goes_by(&read.config).await,
+            Err(_) => false,
         }
     }
 
@@ -107,7 +105,7 @@ impl Following {
     /// Reads it and goes by it: false where that changes nothing. `content` is what it held a moment ago. What is refused is read again
     /// at each look, because the files that it names may come later, and said once.
     async fn read(&mut self, content: Content) -> bool {
-        match self.resolve().await {
+        match self.resolve(content.clone()).await {
             Ok((Taken { changed, left }, warnings)) => {
                 (self.used, self.seen, self.refused) = (Some(content), None, None);
                 for change in &changed {
@@ -132,10 +130,21 @@ impl Following {
         }
     }
 
-    async fn resolve(&self) -> anyhow::Result<(Taken, Vec<String>)> {
-        let args = Arc::clone(&self.args);
-        let Resolved { config, warnings } = spawn_blocking(move || args.read()).await??;
+    /// Just what was seen, whatever the file holds by now.
+    async fn resolve(&self, content: Content) -> anyhow::Result<(Taken, Vec<String>)> {
+        let Resolved { config, warnings } = self.parse(content).await?;
         Ok((self.reloads.take(&config).await?, warnings))
+    }
+
+    async fn parse(&self, content: Content) -> anyhow::Result<Resolved> {
+        let path = self.path.clone();
+        let text =
+            String::from_utf8(content.map_err(std::io::Error::from).with_context(|| path.display().to_string())?)
+                .with_context(|| format!("{} is no text", path.display()))?;
+        let base = path.parent().map(Path::to_owned).unwrap_or_default();
+        // It looks for the files that are named.
+        let read = move || Config::read(&path.display().to_string(), &text, &base, &Overlay::of_process());
+        Ok(spawn_blocking(read).await??)
     }
 }
 

@@ -79,23 +79,13 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<()> {
         tracing::warn!("{misfit}");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let served = runtime.block_on(super::serve::serve(args.clone(), config, log_level));
+    let served = runtime.block_on(super::serve::serve(args.config.clone(), config, log_level));
     // A worker that is stuck, or a disk that hangs, keeps no process alive.
     runtime.shutdown_timeout(STOPPING);
     served
 }
 
 impl RunArgs {
-    /// The file, where there is one.
-    pub(super) fn file(&self) -> Option<&Path> {
-        self.config.as_deref()
-    }
-
-    /// Reads the configuration again.
-    pub(super) fn read(&self) -> anyhow::Result<Resolved> {
-        Ok(self.resolve(Overlay::of_process())?.0)
-    }
-
     /// The configuration that the arguments name or say, over what `environment` sets; and what was chosen where nobody says anything.
     fn resolve(&self, environment: Overlay) -> anyhow::Result<(Resolved, Option<String>)> {
         if let Some(path) = &self.config {

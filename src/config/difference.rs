@@ -6,7 +6,7 @@ use std::fmt;
 use serde_json::Value;
 
 use super::file::File;
-use super::{Config, Discovery};
+use super::{Config, Discovery, ListedNode, Listen};
 
 /// The longest value that a line shows, in characters: lists may be long.
 const LONGEST: usize = 300;
@@ -41,7 +41,8 @@ impl Config {
         let mut possible = Self { listen: running.listen, admin: running.admin, ..self.clone() };
         possible.log.format = running.log.format;
         match (&mut possible.discovery, &running.discovery) {
-            (Discovery::Nodes(_), Discovery::Nodes(_)) | (Discovery::Dns(_), Discovery::Dns(_)) => {}
+            (Discovery::Nodes(nodes), Discovery::Nodes(_)) => place_within(running.listen, nodes),
+            (Discovery::Dns(_), Discovery::Dns(_)) => {}
             (Discovery::ContactPoints(points), Discovery::ContactPoints(before)) => {
                 points.state_file.clone_from(&before.state_file);
             }
@@ -59,6 +60,19 @@ impl Config {
         }
         let left = possible.changes(self);
         (possible, left)
+    }
+}
+
+/// Ports of another `listen` than the one that is bound are nobody's: those nodes have the port of their place in the list.
+fn place_within(listen: Listen, nodes: &mut [ListedNode]) {
+    // Ports of the system's choice are no numbers of the file's.
+    if listen.first == 0 {
+        return;
+    }
+    for (position, node) in (0..).zip(nodes) {
+        if !(listen.first..=listen.last).contains(&node.port) {
+            node.port = listen.first.saturating_add(position);
+        }
     }
 }
 
@@ -165,6 +179,7 @@ mod tests {
             &["log.level: info → debug"],
             &[
                 "admin: 127.0.0.1:9180 → 10.0.0.1:9180",
+                "discovery.nodes: [{address: h:9042, name: a, port: 9042}] → [{address: h:9042, name: a, port: 9000}]",
                 "listen: 0.0.0.0:9042-9061 → 10.0.0.1:9000-9009",
                 "log.format: auto → json",
             ],

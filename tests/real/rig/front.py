@@ -5,7 +5,7 @@ import json
 import subprocess
 
 from . import assertions as a
-from . import cache, certificates, drivers, net
+from . import cache, certificates, drivers, net, reloads
 from .flood import haproxy
 from .gateway import FIRST_PORT, Gateway
 from .program import Died
@@ -134,6 +134,7 @@ def run(report, names=("java", "python", "node", "gocql", "scylla")):
         add(cell, "peers", lambda: peers(suite, spoken))
         if not tls:
             add(cell, "lists", lambda: lists(suite))
+            add(cell, "reloads", lambda: reloads.under_load(suite))
         else:
             add(cell, "renewed", lambda: renewed(suite, keys))
             suite.cell("front", "java", ca=keys / "ca.pem", note=f" {cell} renewed")
