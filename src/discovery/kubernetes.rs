@@ -34,6 +34,7 @@ mod objects;
 mod oddities;
 mod pending;
 mod placement;
+mod ports;
 #[cfg(test)]
 mod random;
 #[cfg(test)]
@@ -61,18 +62,15 @@ use crate::proxy::current::Current;
 use crate::proxy::dial::Dialer;
 use crate::readiness::Readiness;
 use crate::topology::input::Input;
-use crate::topology::ports::{DEFAULT_QUARANTINE, PortRange};
-use crate::topology::{Advertised, NodeId, Topology};
+use crate::topology::ports::PortRange;
+use crate::topology::{Advertised, Topology};
 
 use super::allow::Allow;
 use super::clock::Clock;
 use super::own_login::OwnLogin;
 use super::refusals::Said;
 use super::resolve::Names;
-use agreed_ports::{Known, Wanted};
-use config_map::ConfigMapStore;
 use elsewhere::Elsewhere;
-use ledger::Terms;
 use names::PodNames;
 use objects::{PodObject, ServiceObject};
 use oddities::Oddities;
@@ -210,25 +208,6 @@ impl Source {
         };
         source.replace(source.config.clone());
         source.follow(answers, found_elsewhere, said, changes).await;
-    }
-
-    /// Other ports for those who have none yet. Who keeps the ledger begins anew: until it has looked, whoever has a port has that one.
-    fn replace(&mut self, config: Kubernetes) {
-        if let Some(keeper) = self.keeper.take() {
-            keeper.abort();
-        }
-        let agreed = config.stateful_sets.is_empty().then(|| {
-            let cluster = &self.cluster;
-            let store = ConfigMapStore::new(cluster.client.clone(), &cluster.namespace, &config.ledger);
-            let pins = config.pins.iter().map(|(name, port)| (NodeId::new(name), *port)).collect();
-            let terms = Terms { range: self.range.clone(), quarantine: DEFAULT_QUARANTINE, pins };
-            let (wanted, wants) = latest::channel(Wanted::default());
-            let (tell, known) = latest::channel(Known::Nothing("the ledger has not been looked for yet".into()));
-            self.keeper = Some(self.watches.spawn(agreed_ports::keep(store, terms, self.clock, wants, tell)));
-            (wanted, known)
-        });
-        self.placements.replace(config.clone(), agreed);
-        self.config = config;
     }
 
     async fn follow(
