@@ -167,7 +167,9 @@ fn words_are_what_they_were() {
     check_words::<Stage>("accepted tls setup login established");
     check_words::<Refused>(
         "connection_limit node_connection_limit source_connection_limit stage_full source_share made_room kept_out memory \
-         draining no_live_node cordoned access_denied access_not_allowed proxy_source no_proxy_header proxy_header not_cql unsupported_version frame_too_long client_ended tls setup_deadline dial_failed",
+         draining no_live_node cordoned access_denied access_not_allowed proxy_source no_proxy_header \
+         proxy_header not_cql unsupported_version frame_too_long client_ended tls client_certificate \
+         no_identity setup_deadline dial_failed",
     );
     check_words::<Side>("clients nodes");
     check_words::<Outcome>("taken refused");
