@@ -38,6 +38,11 @@ if options["username"]:
     more["auth_provider"] = PlainTextAuthProvider(options["username"], options["password"])
 if options["ca"]:
     more["ssl_context"] = ssl.create_default_context(cafile=options["ca"])
+    if options["tls"]:
+        version = ssl.TLSVersion[f"TLSv{options['tls'].replace('.', '_')}"]
+        more["ssl_context"].minimum_version = more["ssl_context"].maximum_version = version
+    if options["certificate"]:
+        more["ssl_context"].load_cert_chain(options["certificate"], options["key"])
     more["ssl_options"] = {"server_hostname": options["contacts"][0].split(":")[0]}
 policy = TokenAwarePolicy(DCAwareRoundRobinPolicy("dc1"), shuffle_replicas=False)
 if options.get("only"):

@@ -48,6 +48,7 @@ class Node:
             text += AUTH_KEYS.format(ms="_in_ms" if old else "", zero="0" if old else "0ms")
         if ring.tls:
             text += TLS_KEYS.format(keystore=ring.tls / "node.p12")
+        text += ring.yaml.replace("NUMBER", str(self.number))
         (self.home / "cassandra.yaml").write_text(text)
         (self.home / "rackdc").write_text(f"dc={self.dc}\nrack=r{self.number}\n")
         (self.home / "logback.xml").write_text(LOGBACK.format(level="INFO"))
@@ -88,7 +89,7 @@ class Node:
             self.process.wait(timeout=60)
 
     def connect(self):
-        return cql.Connection(self.address, credentials=CREDENTIALS)
+        return cql.Connection(self.address, credentials=CREDENTIALS, **self.ring.client)
 
     def query(self, text):
         with self.connect() as connection:
@@ -121,12 +122,15 @@ class Node:
 
 class Ring:
     """`version` is a key of VERSIONS; `tls` a directory with node.p12 (see certificates.py), or None; `dcs` the data center of each node,
-    where it is not dc1 for all `count`."""
+    where it is not dc1 for all `count`; `yaml` what else is in cassandra.yaml, with NUMBER for the node's own."""
 
-    def __init__(self, version="5.0", count=3, auth=False, tls=None, dcs=None):
+    def __init__(self, version="5.0", count=3, auth=False, tls=None, dcs=None, yaml=""):
         dcs = dcs or ("dc1",) * count
         count = len(dcs)
         self.name, self.version, self.auth, self.tls = version, VERSIONS[version], auth, tls
+        self.yaml = yaml
+        # How the rig comes to a node: `ca` and `pair` of cql.Connection, where plain is not enough.
+        self.client = {}
         self.lib = cache.jars(f"cassandra-{self.version.release}", self.version.coordinates, self.version.exclusions)
         self.classpath = ":".join(str(p) for p in sorted(self.lib.glob("*.jar")))
         self.tools = self.classpath
@@ -204,6 +208,14 @@ class Ring:
         # What it had to say of the reads that it could not answer.
         (node.home / "out.log").replace(self.home / f"node{node.number}-removed.log")
         shutil.rmtree(node.home)
+
+    def restart(self):
+        """All nodes at once, with the configuration that they are to have now."""
+        for node in self.nodes:
+            node.send(signal.SIGTERM)
+        for node in self.nodes:
+            node.stop()
+        return self.start()
 
     def kill(self):
         for node in self.nodes:

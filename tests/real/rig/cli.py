@@ -97,6 +97,8 @@ SUITES = {
     "kubernetes-api": "the Kubernetes API killed, frozen, unreachable, throttling, forbidding, and without its slices, with reads going on",
     "datacenters": "two data centers of two nodes each, of which the gateway serves one: the other hidden, and kept; Java 4 and Python",
     "front": "HAProxy with PROXY v2 before the gateway, plain and TLS: who is who, a list, a renewed certificate",
+    "certified": "TLS 1.3 and 1.2, clients' certificates, nodes that ask for the gateway's, plain and TLS on one port; nodes' certificates as people make them",
+    "identities": "nodes that know people by certificates (MutualTlsAuthenticator), a client that is mapped, one that is not, and the gateway's own",
     "leak": "mutated requests by several connections at once, every answer searched for the nodes' own addresses; and the same with rewriting off, which must find one",
     "flood": "20,000 strangers from 200 addresses while a driver works, beside the same flood against HAProxy",
     "off": "the counter-check: with rewriting switched off everything should fail",

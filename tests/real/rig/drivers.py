@@ -66,7 +66,6 @@ class Driver:
     view: str = "node ports"
     # The version it speaks without being told; None where it must be told.
     default: int | None = None
-    tls: bool = True
     # Which contact points a program gets: one is enough for a driver that finds the others.
     contacts: int = 1
     # What the driver cannot do, whatever the gateway does: assertion → why. A weaker check stands in.
@@ -90,7 +89,7 @@ DRIVERS = {d.name: d for d in (
     Driver("cdrs-tokio", lambda: rust("cdrs"), ALL_CELLS, default=4, faults=CDRS_FAULTS),
     Driver("node", node, ((3, "none"), (4, "none")), view="single node", contacts=3),
     Driver("gocql", go, ((4, "none"), (4, "lz4"), (4, "snappy"), (5, "none"), (5, "lz4")), view="single node", default=5, contacts=3, faults=GOCQL_FAULTS),
-    Driver("scylla", lambda: rust("scylla"), V4, view="single node", default=4, tls=False, contacts=3),
+    Driver("scylla", lambda: rust("scylla"), V4, view="single node", default=4, contacts=3),
 )}
 
 

@@ -128,10 +128,9 @@ def run(report, names=("java", "python", "node", "gocql", "scylla")):
     for tls in (None, keys):
         cell = "PROXY v2" + (" tls" if tls else "")
         suite = Suite(report, ring, Fronted(ring, tls).start())
-        spoken = [name for name in names if not tls or drivers.DRIVERS[name].tls]
-        for name in spoken:
+        for name in names:
             suite.cell("front", name, ca=tls / "ca.pem" if tls else None, note=f" {cell}")
-        add(cell, "peers", lambda: peers(suite, spoken))
+        add(cell, "peers", lambda: peers(suite, names))
         if not tls:
             add(cell, "lists", lambda: lists(suite))
             add(cell, "reloads", lambda: reloads.under_load(suite))

@@ -13,15 +13,17 @@ class Died(Exception):
 
 
 class Program:
-    def __init__(self, driver, client, contacts, version=None, compression="none", credentials=None, ca=None, only=False):
+    def __init__(self, driver, client, contacts, version=None, compression="none", credentials=None, ca=None, only=False, tls=None, pair=None):
         self.driver, self.client, self.events, self.answers = driver, client, [], deque()
-        self.settings = (version, compression, credentials, ca)
+        self.settings = (version, compression, credentials, ca, only, tls, pair)
         self.changed = threading.Condition()
         self.log = cache.RUN / f"{client.full}.log"
         self.log.parent.mkdir(parents=True, exist_ok=True)
         user, password = credentials or (None, None)
+        certificate, key = map(str, pair) if pair else (None, None)
         options = {"contacts": contacts, "version": version or driver.default, "compression": compression,
-                   "username": user, "password": password, "ca": str(ca) if ca else None, "only": only}
+                   "username": user, "password": password, "ca": str(ca) if ca else None, "only": only,
+                   "tls": tls, "certificate": certificate, "key": key}
         self.process = subprocess.Popen(
             ["ip", "netns", "exec", client.full, *map(str, driver.command()), json.dumps(options)], text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=open(self.log, "w"), start_new_session=True,

@@ -33,11 +33,11 @@ class Suite:
         ports = [self.gateway.port_of(n) or FIRST_PORT + n.number - 1 for n in nodes]
         return [f"{net.GATEWAY}:{port}" for port in ports]
 
-    def program(self, name, version=None, compression="none", credentials=None, ca=None):
+    def program(self, name, version=None, compression="none", credentials=None, ca=None, **more):
         driver = DRIVERS[name]
-        return Program(driver, self.client(name), self.contacts(self.ring.nodes[:driver.contacts]), version, compression, credentials, ca)
+        return Program(driver, self.client(name), self.contacts(self.ring.nodes[:driver.contacts]), version, compression, credentials, ca, **more)
 
-    def cell(self, suite, name, version=None, compression="none", credentials=None, ca=None, note=""):
+    def cell(self, suite, name, version=None, compression="none", credentials=None, ca=None, note="", **more):
         """CA1 to CA4 in one cell. The whole cell never outlives its program."""
         label = f"{f'v{version}' if version else 'default'} {compression}{note}"
         client = self.client(name)
@@ -51,7 +51,7 @@ class Suite:
                 self.report.add(suite, name, label, assertion, "failed", failed)
 
         try:
-            program = self.program(name, version, compression, credentials, ca)
+            program = self.program(name, version, compression, credentials, ca, **more)
         except Died as failed:
             for assertion in ("CA2", "CA3", "CA4"):
                 self.report.add(suite, name, label, assertion, "failed", failed)
@@ -182,8 +182,7 @@ def secured(report, direct=False, names=tuple(DRIVERS)):
         refused(report, ring, [name for name in names if name in ("java", "python")])
     suite = Suite(report, ring, stand(ring, direct, discovery=DISCOVERY, credentials=CREDENTIALS, tls=keys), direct)
     for name in names:
-        if DRIVERS[name].tls:
-            suite.cell("tls", name, credentials=CREDENTIALS, ca=keys / "ca.pem")
+        suite.cell("tls", name, credentials=CREDENTIALS, ca=keys / "ca.pem")
     suite.gateway.stop()
     ring.kill()
 
@@ -304,6 +303,20 @@ def front(report, direct=False, **more):
     balanced.run(report, **more)
 
 
+def certified(report, direct=False, **more):
+    """Certificates on both sides; in a file of its own, which needs this one."""
+    from . import certified as both
+
+    both.run(report, **more)
+
+
+def identities(report, direct=False, **more):
+    """Roles by certificates, at nodes that know nobody by a password; in a file of its own, which needs this one."""
+    from . import identities as roles
+
+    roles.run(report, **more)
+
+
 def everything(report, direct=False):
     for part in (matrix, secured, usual, datacenters):
         print(f"{part.__name__}: {part.__doc__}")
@@ -312,7 +325,7 @@ def everything(report, direct=False):
         net.bridges()
 
 
-SUITES = {"usual": usual, "ci": ci, "matrix": matrix, "secured": secured, "versions": versions, "off": off, "leak": leak, "flood": flood, "datacenters": datacenters, "front": front, "all": everything,
+SUITES = {"usual": usual, "ci": ci, "matrix": matrix, "secured": secured, "versions": versions, "off": off, "leak": leak, "flood": flood, "datacenters": datacenters, "front": front, "certified": certified, "identities": identities, "all": everything,
           "kubernetes": kubernetes, "kubernetes-ci": kubernetes_ci, "kubernetes-api": kubernetes_api}
 
 

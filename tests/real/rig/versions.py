@@ -104,6 +104,29 @@ TLS_KEYS = """client_encryption_options:
   store_type: PKCS12
 """
 
+# Who speaks TLS has to show a certificate; without TLS everybody is served where `optional` says so.
+MUTUAL_TLS_KEYS = """client_encryption_options:
+  enabled: true
+  optional: {optional}
+  require_client_auth: true
+  keystore: {keystore}
+  keystore_password: cassandra
+  truststore: {truststore}
+  truststore_password: cassandra
+  store_type: PKCS12
+"""
+
+# CEP-34: who somebody is, the SPIFFE URI of the certificate says.
+MUTUAL_AUTH_KEYS = """authenticator:
+  class_name: org.apache.cassandra.auth.{authenticator}
+  parameters: {{validator_class_name: org.apache.cassandra.auth.SpiffeCertificateValidator}}
+authorizer: CassandraAuthorizer
+role_manager: CassandraRoleManager
+roles_validity: 0ms
+permissions_validity: 0ms
+credentials_validity: 0ms
+"""
+
 LOGBACK = """<configuration>
   <appender name="OUT" class="ch.qos.logback.core.ConsoleAppender">
     <encoder><pattern>%-5level %date{{ISO8601}} %F:%L - %msg%n</pattern></encoder>

@@ -3,6 +3,7 @@ package main
 
 import (
 	"bufio"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -70,6 +71,7 @@ func main() {
 		Contacts                            []string
 		Version                             int
 		Compression, Username, Password, Ca string
+		Tls, Certificate, Key               string
 	}
 	if err := json.Unmarshal([]byte(os.Args[1]), &options); err != nil {
 		panic(err)
@@ -90,7 +92,12 @@ func main() {
 		cluster.Authenticator = gocql.PasswordAuthenticator{Username: options.Username, Password: options.Password}
 	}
 	if options.Ca != "" {
-		cluster.SslOpts = &gocql.SslOptions{CaPath: options.Ca, EnableHostVerification: true}
+		cluster.SslOpts = &gocql.SslOptions{CaPath: options.Ca, CertPath: options.Certificate, KeyPath: options.Key,
+			EnableHostVerification: true, Config: &tls.Config{}}
+		versions := map[string]uint16{"1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}
+		if version, is := versions[options.Tls]; is {
+			cluster.SslOpts.MinVersion, cluster.SslOpts.MaxVersion = version, version
+		}
 	}
 	// Not TokenAwareHostPolicy: policies know a host by its IP alone (cowHostList in policies.go), so that when the one
 	// node behind an address is replaced by another port of it, the list is empty. RoundRobinHostPolicy then has no host to

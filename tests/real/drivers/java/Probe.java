@@ -7,8 +7,11 @@ import com.datastax.oss.driver.api.core.ssl.ProgrammaticSslEngineFactory;
 import com.fasterxml.jackson.databind.*;
 import java.io.*;
 import java.net.InetSocketAddress;
-import java.security.KeyStore;
+import java.nio.file.*;
+import java.security.*;
+import java.security.cert.Certificate;
 import java.security.cert.CertificateFactory;
+import java.security.spec.PKCS8EncodedKeySpec;
 import java.time.Duration;
 import java.util.*;
 import java.util.concurrent.ConcurrentHashMap;
@@ -65,17 +68,47 @@ public class Probe {
     }
   }
 
-  static SSLContext trust(String ca) throws Exception {
+  static Certificate certificate(String path) throws Exception {
+    try (InputStream in = new FileInputStream(path)) { return CertificateFactory.getInstance("X.509").generateCertificate(in); }
+  }
+
+  static SSLContext context(JsonNode options) throws Exception {
     KeyStore store = KeyStore.getInstance(KeyStore.getDefaultType());
     store.load(null);
-    try (InputStream in = new FileInputStream(ca)) {
-      store.setCertificateEntry("ca", CertificateFactory.getInstance("X.509").generateCertificate(in));
-    }
+    store.setCertificateEntry("ca", certificate(text(options, "ca")));
     TrustManagerFactory factory = TrustManagerFactory.getInstance(TrustManagerFactory.getDefaultAlgorithm());
     factory.init(store);
     SSLContext context = SSLContext.getInstance("TLS");
-    context.init(null, factory.getTrustManagers(), null);
+    context.init(text(options, "certificate") == null ? null : shown(options), factory.getTrustManagers(), null);
     return context;
+  }
+
+  /** The client's own certificate, in a keystore as Java wants it. */
+  static KeyManager[] shown(JsonNode options) throws Exception {
+    String key = Files.readString(Path.of(text(options, "key"))).replaceAll("-----[A-Z ]+-----|\\s", "");
+    PrivateKey decoded = KeyFactory.getInstance("RSA").generatePrivate(new PKCS8EncodedKeySpec(Base64.getDecoder().decode(key)));
+    KeyStore store = KeyStore.getInstance(KeyStore.getDefaultType());
+    store.load(null);
+    store.setKeyEntry("own", decoded, new char[0], new Certificate[] {certificate(text(options, "certificate"))});
+    KeyManagerFactory factory = KeyManagerFactory.getInstance(KeyManagerFactory.getDefaultAlgorithm());
+    factory.init(store, new char[0]);
+    return factory.getKeyManagers();
+  }
+
+  /** One version of TLS alone, where it is to be one. The name is checked; but no reverse look-up of addresses, which the guard would count as strangers' packets. */
+  static class Engines extends ProgrammaticSslEngineFactory {
+    final String version;
+
+    Engines(JsonNode options) throws Exception {
+      super(context(options), null, true, false);
+      version = text(options, "tls");
+    }
+
+    public SSLEngine newSslEngine(EndPoint remote) {
+      SSLEngine engine = super.newSslEngine(remote);
+      if (version != null) engine.setEnabledProtocols(new String[] {"TLSv" + version});
+      return engine;
+    }
   }
 
   static String text(JsonNode options, String name) {
@@ -97,9 +130,7 @@ public class Probe {
     for (JsonNode contact : options.get("contacts")) builder.addContactPoint(address(contact.asText()));
     if (text(options, "username") != null)
       builder.withAuthCredentials(text(options, "username"), text(options, "password"));
-    // The name is checked; but no reverse look-up of addresses, which the guard would count as strangers' packets.
-    if (text(options, "ca") != null)
-      builder.withSslEngineFactory(new ProgrammaticSslEngineFactory(trust(text(options, "ca")), null, true, false));
+    if (text(options, "ca") != null) builder.withSslEngineFactory(new Engines(options));
     session = builder.build();
     one = session.prepare("SELECT v FROM k1.t WHERE k = ?");
     three = session.prepare("SELECT v FROM k3.t WHERE k = ?");

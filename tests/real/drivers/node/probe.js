@@ -16,7 +16,11 @@ const settings = {
   },
 };
 if (options.username) settings.credentials = { username: options.username, password: options.password };
-if (options.ca) settings.sslOptions = { ca: [fs.readFileSync(options.ca)], rejectUnauthorized: true };
+if (options.ca) settings.sslOptions = {
+  ca: [fs.readFileSync(options.ca)], rejectUnauthorized: true,
+  ...(options.tls ? { minVersion: `TLSv${options.tls}`, maxVersion: `TLSv${options.tls}` } : {}),
+  ...(options.certificate ? { cert: fs.readFileSync(options.certificate), key: fs.readFileSync(options.key) } : {}),
+};
 const client = new cassandra.Client(settings);
 for (const [from, to] of [['hostAdd', 'add'], ['hostRemove', 'remove'], ['hostUp', 'up'], ['hostDown', 'down']])
   client.on(from, h => say({ event: to, address: h.address }));

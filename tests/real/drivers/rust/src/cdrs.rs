@@ -1,6 +1,7 @@
 //! cdrs-tokio. It neither tells a coordinator nor pins a statement: our load balancing strategy wraps the driver's own,
 //! remembers the first node of the last plan, and can put one node alone into a plan.
 mod lines;
+mod tls;
 
 use cassandra_protocol::authenticators::{NoneAuthenticatorProvider, SaslAuthenticatorProvider, StaticPasswordAuthenticatorProvider};
 use cassandra_protocol::compression::Compression;
@@ -17,7 +18,7 @@ use cdrs_tokio::query_values;
 use cdrs_tokio::statement::StatementParamsBuilder;
 use cdrs_tokio::transport::CdrsTransport;
 use lines::say;
-use rustls::pki_types::{pem::PemObject, CertificateDer, ServerName};
+use rustls::pki_types::ServerName;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -69,12 +70,9 @@ async fn main() {
     let evaluator = Box::new(TopologyAwareNodeDistanceEvaluator::new("dc1".into()));
     let plans = Arc::new(Plans::default());
     let ready = json!({"event": "ready", "driver": "cdrs-tokio", "protocol": version.to_string(), "compression": options["compression"]});
-    if let Some(ca) = options["ca"].as_str() {
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(ca).expect("a PEM file")).expect("a CA");
-        let tls = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    if let Some(tls) = tls::config(&options) {
         let name = options["contacts"][0].as_str().and_then(|c| c.split(':').next()).unwrap_or_default().to_owned();
-        let config = NodeRustlsConfigBuilder::new(ServerName::try_from(name).expect("a name"), Arc::new(tls))
+        let config = NodeRustlsConfigBuilder::new(ServerName::try_from(name).expect("a name"), tls)
             .with_contact_points(contacts).with_version(version).with_authenticator_provider(authenticator).build().await.expect("addresses");
         let policy = Recorder { inner: TopologyAwareLoadBalancingStrategy::new(None, true), plans: plans.clone() };
         let session = RustlsSessionBuilder::new(policy, config).with_compression(compression).with_node_distance_evaluator(evaluator)

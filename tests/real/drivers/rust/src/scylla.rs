@@ -1,5 +1,6 @@
 //! The scylla driver: no host listener (the state is compared every 200 ms), endpoints come from the rows.
 mod lines;
+mod tls;
 
 use lines::say;
 use scylla::client::execution_profile::ExecutionProfile;
@@ -29,6 +30,7 @@ async fn main() {
     if let (Some(user), Some(password)) = (options["username"].as_str(), options["password"].as_str()) {
         builder = builder.user(user, password);
     }
+    builder = builder.tls_context(tls::config(&options));
     let session = Arc::new(builder.build().await.expect("a session"));
     say(json!({"event": "ready", "driver": "scylla", "protocol": "v4", "compression": options["compression"]}));
     tokio::spawn(watch(session.clone()));
