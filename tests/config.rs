@@ -379,6 +379,11 @@ fn odd_settings_are_allowed_with_a_warning() {
     let unwatched = format!("{HEAD}discovery: {{kubernetes: {{service: c, watch_pods: false}}}}\n");
     assert!(warnings(&format!("{unwatched}{}", login(""))).contains("no pod is known to be a StatefulSet's"));
     assert_eq!(warnings(&format!("{unwatched}{}", login(", plain_password: always"))), "");
+    let mapped = "tls: {clients: {certificate: c, key: k, client_auth: {mode: required, ca: a}}, \
+                  nodes: {ca: a, identities: [{client: 'CN:app', certificate: c, key: k}]OWN}}\n";
+    let absent = "tls.nodes.certificate is absent beside tls.nodes.identities";
+    assert!(warnings(&format!("{HEAD}{NODES}{}", mapped.replace("OWN", ""))).contains(absent));
+    assert_eq!(warnings(&format!("{HEAD}{NODES}{}", mapped.replace("OWN", ", certificate: c, key: k"))), "");
     let verified = "tls: {nodes: {ca: Cargo.toml}}\n";
     assert_eq!(warnings(&format!("{HEAD}{NODES}{verified}{}", login(", plain_password: never"))), "");
 }

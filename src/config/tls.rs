@@ -175,6 +175,11 @@ impl NodeTls {
                  (MutualTlsAuthenticator) each client has that one's role; tls.nodes.identities gives each its own"
                     .to_owned(),
             ),
+            (None, None) if !self.identities.is_empty() => found.warnings.push(
+                "tls.nodes.certificate is absent beside tls.nodes.identities: the gateway itself shows nodes none, and those that \
+                 require one (require_client_auth: true) count as dead"
+                    .to_owned(),
+            ),
             _ => {}
         }
         let mut file = |key: &str, path: &Option<PathBuf>| path.as_ref().map(|path| found.file(key, base, path));

@@ -24,6 +24,7 @@ use crate::cql::rows;
 use super::own_login::Login;
 use crate::proxy::dial::{DialError, DialFailure, Dialer, Target};
 use crate::proxy::stream::Stream;
+use crate::proxy::tls::connector;
 use crate::topology::input::LONGEST_NAME;
 
 /// Longest body of an answer, in bytes: `system.peers_v2` of some 2,500 nodes with 256 tokens each. A longer one is an error.
@@ -35,6 +36,10 @@ const MAX_PASSWORD: usize = 64 * 1024;
 /// What is being done while the gateway logs in.
 const LOGIN: &str = "login";
 
+/// Where nodes know people by certificates (CEP-34). Cassandra 5.0 asks for a login all the same, and does not look at it; later ones
+/// do not ask.
+const BY_CERTIFICATE: &str = "MutualTlsAuthenticator";
+
 /// After a refused login: each try costs the node a bcrypt and a line in its audit log.
 pub const LOGIN_AGAIN: Duration = Duration::from_secs(5);
 
@@ -45,6 +50,8 @@ pub enum ClientError {
     Dial(#[from] DialError),
     #[error("{doing}: connection lost ({kind})")]
     Lost { doing: &'static str, kind: io::ErrorKind },
+    #[error("{doing}: {text}: the node was shown tls.nodes.certificate, or none where that is absent")]
+    Certificate { doing: &'static str, text: String },
     #[error("{doing}: no answer within {after:?}")]
     Silent { doing: &'static str, after: Duration },
     #[error("{doing}: {error}")]
@@ -57,6 +64,10 @@ pub enum ClientError {
         "the node asks for a login ({authenticator}): give the gateway one with probe.username and probe.password_file"
     )]
     LoginNeeded { authenticator: String },
+    #[error(
+        "the node does not know the gateway by its certificate, tls.nodes.certificate ({BAD_CREDENTIALS:#06x}): {text}"
+    )]
+    Nobody { text: String },
     #[error("login as probe.username refused ({BAD_CREDENTIALS:#06x}): {text}")]
     LoginRefused { text: String },
     #[error("probe.password_file {path}: {kind}")]
@@ -83,6 +94,7 @@ impl ClientError {
         matches!(
             self,
             Self::LoginNeeded { .. }
+                | Self::Nobody { .. }
                 | Self::LoginRefused { .. }
                 | Self::PasswordFile { .. }
                 | Self::LoginWithheld { .. }
@@ -99,8 +111,10 @@ impl ClientError {
         match self {
             Self::Dial(error) => error.failure(),
             Self::Lost { .. } => DialFailure::Reset,
+            Self::Certificate { .. } => DialFailure::Tls,
             Self::Silent { .. } => DialFailure::Timeout,
             Self::LoginNeeded { .. }
+            | Self::Nobody { .. }
             | Self::LoginRefused { .. }
             | Self::PasswordFile { .. }
             | Self::LoginWithheld { .. } => DialFailure::Login,
@@ -165,18 +179,26 @@ impl Client {
     pub async fn start(&mut self, login: &Login) -> Result<(), ClientError> {
         let options =
             [("CQL_VERSION", "3.0.0"), ("DRIVER_NAME", "cqlgate"), ("DRIVER_VERSION", env!("CARGO_PKG_VERSION"))];
-        let answer = self.ask("STARTUP", Opcode::STARTUP, &message::encode_startup(&options)).await?;
+        let nobody = |error| match error {
+            ClientError::Refused { code: BAD_CREDENTIALS, text, .. } => ClientError::Nobody { text },
+            error => error,
+        };
+        let startup = message::encode_startup(&options);
+        let answer = self.ask("STARTUP", Opcode::STARTUP, &startup).await.map_err(nobody)?;
         if answer.opcode != Opcode::AUTHENTICATE {
             return self.expect("STARTUP", &answer, Opcode::READY);
+        }
+        let class = message::parse_authenticate(&answer.body).unwrap_or("unknown");
+        let authenticator = shortened(class.rsplit('.').next().unwrap_or(class));
+        if authenticator == BY_CERTIFICATE {
+            let token = message::encode_plain_auth_response("", "");
+            let answer = self.ask(LOGIN, Opcode::AUTH_RESPONSE, &token).await.map_err(nobody)?;
+            return self.expect(LOGIN, &answer, Opcode::AUTH_SUCCESS);
         }
         let credentials = match login {
             Login::Given(credentials) => credentials,
             Login::Withheld(rule) => return Err(ClientError::LoginWithheld { rule: *rule }),
-            Login::Absent => {
-                let class = message::parse_authenticate(&answer.body).unwrap_or("unknown");
-                let authenticator = shortened(class.rsplit('.').next().unwrap_or(class));
-                return Err(ClientError::LoginNeeded { authenticator });
-            }
+            Login::Absent => return Err(ClientError::LoginNeeded { authenticator }),
         };
         let read = {
             let credentials = credentials.clone();
@@ -237,7 +259,7 @@ impl Client {
     }
 
     async fn converse(&mut self, doing: &'static str, frame: &[u8]) -> Result<Answer, ClientError> {
-        let lost = |error: io::Error| ClientError::Lost { doing, kind: error.kind() };
+        let lost = |error: io::Error| lost(doing, &error);
         self.stream.write_all(frame).await.map_err(lost)?;
         self.stream.flush().await.map_err(lost)?;
         loop {
@@ -263,7 +285,6 @@ impl Client {
 
     /// The next frame. What has arrived stays in `received` when this is dropped in between.
     async fn read_frame(&mut self, doing: &'static str) -> Result<(Header, BytesMut), ClientError> {
-        let lost = |kind| ClientError::Lost { doing, kind };
         loop {
             if let Some(header) = Header::peek(&self.received) {
                 if !header.is_response() || Version::from_byte(header.version).is_none() {
@@ -288,9 +309,9 @@ impl Client {
                 }
             }
             match self.stream.read_buf(&mut self.received).await {
-                Ok(0) => return Err(lost(io::ErrorKind::UnexpectedEof)),
+                Ok(0) => return Err(ClientError::Lost { doing, kind: io::ErrorKind::UnexpectedEof }),
                 Ok(_) => {}
-                Err(error) => return Err(lost(error.kind())),
+                Err(error) => return Err(lost(doing, &error)),
             }
         }
     }
@@ -307,6 +328,14 @@ impl Answer {
     /// The message of a RESULT.
     pub fn message(&self) -> &[u8] {
         &self.body
+    }
+}
+
+/// In TLS 1.3 a node that does not take the gateway's certificate says so after the handshake (RFC 8446 §4.4.2.4).
+fn lost(doing: &'static str, error: &io::Error) -> ClientError {
+    match connector::refuses_certificate(error) {
+        true => ClientError::Certificate { doing, text: error.to_string() },
+        false => ClientError::Lost { doing, kind: error.kind() },
     }
 }
 

@@ -153,6 +153,12 @@ impl Probe {
                 let connected = self.connect_unnamed(&dialer, client).await?;
                 Ok(Connected { refused: Some(error), ..connected })
             }
+            // Clients that are somebody there are served all the same.
+            Err(error @ ClientError::Nobody { .. }) => {
+                self.login_failed(&error, memory);
+                let connected = self.connect_unnamed(&dialer, client).await?;
+                Ok(Connected { refused: Some(error), ..connected })
+            }
             // A login of ours that fails must not cost more than having none: clients log in as themselves.
             Err(error)
                 if error.is_refused_login() || memory.verified && matches!(error, ClientError::Refused { .. }) =>
@@ -303,13 +309,14 @@ fn dead_reason(error: &ClientError) -> DeadReason {
             _ => DeadReason::Unreachable,
         },
         ClientError::Dial(DialError::Timeout { .. }) => DeadReason::Unreachable,
-        ClientError::Dial(DialError::Tls { .. }) => DeadReason::Tls,
+        ClientError::Dial(DialError::Tls { .. }) | ClientError::Certificate { .. } => DeadReason::Tls,
         ClientError::Lost { .. } => DeadReason::Reset,
         ClientError::Silent { .. } => DeadReason::Silent,
         ClientError::Malformed { .. } | ClientError::Unexpected { .. } | ClientError::Refused { .. } => {
             DeadReason::Protocol
         }
         ClientError::LoginNeeded { .. }
+        | ClientError::Nobody { .. }
         | ClientError::LoginRefused { .. }
         | ClientError::PasswordFile { .. }
         | ClientError::LoginWithheld { .. } => DeadReason::Login,

@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use super::node::{FakeNode, member, ring};
+use super::node::{Collector, FakeNode, member, ring};
 use super::*;
 use crate::config::ClientTls;
-use crate::cql::frame::Version;
+use crate::cql::frame::{Opcode, Version};
 use crate::proxy::tls::ClientAcceptor;
 use crate::topology::HostId;
 
@@ -152,6 +152,20 @@ async fn a_login_without_credentials_leaves_the_node_up_and_nameless() {
     let node = running.until_state(9042, NodeState::Up).await;
     assert_eq!(node.host_id, None);
     running.until_ready().await;
+}
+
+#[tokio::test]
+async fn who_is_nobody_at_a_node_says_so_and_serves_it() {
+    for (here, asks) in [("127.31.7.2:9742", true), ("127.31.7.3:9742", false)] {
+        let here = address(here);
+        let node = Collector::knowing_nobody(here, asks).await;
+        let mut running = start(&nodes(&[here]));
+        assert_eq!(running.until_state(9042, NodeState::Up).await.host_id, None);
+        running.until_ready().await;
+        let said = running.readiness.degradations();
+        assert!(said.len() == 1 && said[0].0.ends_with("tls.nodes.certificate (0x0100): nobody"), "{said:?}");
+        assert_eq!(node.seen(Opcode::AUTH_RESPONSE) > 0, asks);
+    }
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use crate::cql::frame::{Flags, HEADER_LEN, Header, Opcode, Version, encode_frame};
-use crate::cql::message::{Event, NodeChange};
+use crate::cql::message::{Event, NodeChange, error_code};
 use crate::demo::node::{Arrival, Facts, Member, Node, Seen};
 use crate::proxy::tls::ClientAcceptor;
 
@@ -101,12 +101,25 @@ pub struct Collector {
 
 impl Collector {
     pub async fn start(address: SocketAddr) -> Self {
+        let success = (Opcode::AUTH_SUCCESS, (-1i32).to_be_bytes().to_vec());
+        Self::answering(address, [authenticate("PasswordAuthenticator"), success]).await
+    }
+
+    /// Knows nobody by a certificate; `asks` for a login before it says so.
+    pub async fn knowing_nobody(address: SocketAddr, asks: bool) -> Self {
+        let refused = (Opcode::ERROR, [&error_code::BAD_CREDENTIALS.to_be_bytes()[..], &string("nobody")].concat());
+        let to_startup = if asks { authenticate("MutualTlsAuthenticator") } else { refused.clone() };
+        Self::answering(address, [to_startup, refused]).await
+    }
+
+    /// What it says to STARTUP, and to a login.
+    async fn answering(address: SocketAddr, answers: [(Opcode, Vec<u8>); 2]) -> Self {
         let frames = Frames::default();
         let (listener, kept) = (bind(address).await, Arc::clone(&frames));
         let listening = async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                connections.spawn(collect(stream, Arc::clone(&kept)));
+                connections.spawn(collect(stream, Arc::clone(&kept), answers.clone()));
             }
         };
         Self { frames, _listening: AbortOnDropHandle::new(tokio::spawn(listening)) }
@@ -123,7 +136,17 @@ impl Collector {
     }
 }
 
-async fn collect(mut stream: TcpStream, kept: Frames) -> std::io::Result<()> {
+/// A `[string]`.
+fn string(text: &str) -> Vec<u8> {
+    [&(text.len() as u16).to_be_bytes()[..], text.as_bytes()].concat()
+}
+
+fn authenticate(class: &str) -> (Opcode, Vec<u8>) {
+    (Opcode::AUTHENTICATE, string(&format!("org.apache.cassandra.auth.{class}")))
+}
+
+async fn collect(mut stream: TcpStream, kept: Frames, answers: [(Opcode, Vec<u8>); 2]) -> std::io::Result<()> {
+    let [to_startup, to_login] = answers;
     loop {
         let mut head = [0; HEADER_LEN];
         stream.read_exact(&mut head).await?;
@@ -131,11 +154,10 @@ async fn collect(mut stream: TcpStream, kept: Frames) -> std::io::Result<()> {
         let mut body = vec![0; header.length as usize];
         stream.read_exact(&mut body).await?;
         kept.lock().unwrap().push((header.opcode, body));
-        let class = b"org.apache.cassandra.auth.PasswordAuthenticator";
         let (opcode, body) = match header.opcode {
             Opcode::OPTIONS => (Opcode::SUPPORTED, vec![0, 0]),
-            Opcode::STARTUP => (Opcode::AUTHENTICATE, [&(class.len() as u16).to_be_bytes()[..], class].concat()),
-            _ => (Opcode::AUTH_SUCCESS, (-1i32).to_be_bytes().to_vec()),
+            Opcode::STARTUP => to_startup.clone(),
+            _ => to_login.clone(),
         };
         let header = Header { version: header.version | 0x80, flags: Flags::default(), opcode, ..header };
         stream.write_all(&encode_frame(header, &body)).await?;

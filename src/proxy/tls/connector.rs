@@ -107,6 +107,27 @@ fn with_suites(error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{error}: no common suite or version; the gateway offers {}", ours()))
 }
 
+/// Whether a node says that it does not take the certificate that it was shown, or requires one (RFC 8446 §6.2).
+pub fn refuses_certificate(error: &io::Error) -> bool {
+    use AlertDescription::{
+        AccessDenied, BadCertificate, CertificateExpired, CertificateRequired, CertificateRevoked, CertificateUnknown,
+        UnknownCA, UnsupportedCertificate,
+    };
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    let Some(rustls::Error::AlertReceived(alert)) = cause else { return false };
+    matches!(
+        alert,
+        AccessDenied
+            | BadCertificate
+            | CertificateExpired
+            | CertificateRequired
+            | CertificateRevoked
+            | CertificateUnknown
+            | UnknownCA
+            | UnsupportedCertificate
+    )
+}
+
 fn faces(tls: &NodeTls) -> Result<Faces, TlsError> {
     let verifier = Arc::new(verify::Nodes::new(tls, &provider())?);
     // In place of the dialled host, for every node.

@@ -69,3 +69,15 @@ fn where_there_is_nothing_in_common_the_line_says_what_the_gateway_has() {
     let text = with_suites(io::Error::new(io::ErrorKind::InvalidData, other)).to_string();
     assert!(!text.contains("suite"), "{text}");
 }
+
+#[test]
+fn a_refused_certificate_is_told_from_other_ends() {
+    let alert = |alert| io::Error::new(io::ErrorKind::InvalidData, rustls::Error::AlertReceived(alert));
+    for refused in
+        [AlertDescription::CertificateRequired, AlertDescription::BadCertificate, AlertDescription::UnknownCA]
+    {
+        assert!(refuses_certificate(&alert(refused)), "{refused:?}");
+    }
+    assert!(!refuses_certificate(&alert(AlertDescription::HandshakeFailure)));
+    assert!(!refuses_certificate(&io::ErrorKind::ConnectionReset.into()));
+}
