@@ -13,9 +13,9 @@ def keytool(place, *arguments):
     return cache.run("keytool", *arguments, "-storepass", PASSWORD, "-noprompt", cwd=place)
 
 
-def authority(place, name="ca", subject="cqlgate rig"):
+def authority(place, name="ca", subject="cqlgate rig", key=("-newkey", "rsa:2048")):
     """`place` gets NAME.pem, a CA's, and NAME.key."""
-    openssl(place, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.pem", "-days", "30",
+    openssl(place, "req", "-x509", *key, "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.pem", "-days", "30",
             "-subj", f"/CN={subject}", "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=keyCertSign,cRLSign")
 
 

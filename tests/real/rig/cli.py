@@ -62,6 +62,8 @@ def suite(options):
 
     more = {name: tuple(value.split(",")) for name, value in
             (("names", options.drivers), ("steps", options.steps), ("which", options.releases)) if value}
+    if options.rotations:
+        more["rotations"] = options.rotations
     if options.seconds:
         more["seconds"] = options.seconds
     begun = time.monotonic()
@@ -99,6 +101,7 @@ SUITES = {
     "front": "HAProxy with PROXY v2 before the gateway, plain and TLS: who is who, a list, a renewed certificate",
     "certified": "TLS 1.3 and 1.2, clients' certificates, nodes that ask for the gateway's, plain and TLS on one port; nodes' certificates as people make them",
     "identities": "nodes that know people by certificates (MutualTlsAuthenticator), a client that is mapped, one that is not, and the gateway's own",
+    "rotate": "1,000 server certificates and 100 CAs of clients, one after the other, under clients that come all the time",
     "leak": "mutated requests by several connections at once, every answer searched for the nodes' own addresses; and the same with rewriting off, which must find one",
     "flood": "20,000 strangers from 200 addresses while a driver works, beside the same flood against HAProxy",
     "off": "the counter-check: with rewriting switched off everything should fail",
@@ -125,6 +128,7 @@ def parse(arguments):
         one.add_argument("--steps", help="only these: usual has death,control,growth,move,schema,end; kubernetes replaced,killed,scaled,rolled,flapping,hostname,cutoff,impostor,maps,racks,k8ssandra,schema,end; kubernetes-api its own, which it prints")
         one.add_argument("--releases", help="versions: only these of 4.1,4.0,6.0,3.11; leak: of 5.0,4.1")
         one.add_argument("--seconds", type=float, help="leak: all of it, 600 unless told; flood: each flood, 120 unless told; CQLGATE_SEED=N for the same choices again")
+        one.add_argument("--rotations", type=int, help="rotate: of the server's certificate, 1000 unless told; a tenth as many of the clients' CA")
         one.add_argument("--record", metavar="FILE", help="write the table as Markdown, too")
         one.set_defaults(call=suite, suite=name, locked=True)
     return parser.parse_args(arguments or ["usual"])

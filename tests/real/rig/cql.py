@@ -130,12 +130,13 @@ def rows(body):
 class Connection:
     """Version 4, one question at a time."""
 
-    def __init__(self, address, port=9042, timeout=5, credentials=None, ca=None, pair=None):
+    def __init__(self, address, port=9042, timeout=5, credentials=None, ca=None, pair=None, context=None):
         self.socket = socket.create_connection((address, port), timeout=timeout)
         if ca:
             context = ssl.create_default_context(cafile=str(ca))
             if pair:
                 context.load_cert_chain(*pair)
+        if context:
             self.socket = context.wrap_socket(self.socket, server_hostname=address)
         opcode, _ = self.ask(STARTUP, string_map({"CQL_VERSION": "3.0.0"}))
         if opcode == AUTHENTICATE:

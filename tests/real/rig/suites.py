@@ -317,6 +317,13 @@ def identities(report, direct=False, **more):
     roles.run(report, **more)
 
 
+def rotate(report, direct=False, **more):
+    """Certificates that change under load; in a file of its own, which needs this one."""
+    from . import rotate as rotating
+
+    rotating.run(report, **more)
+
+
 def everything(report, direct=False):
     for part in (matrix, secured, usual, datacenters):
         print(f"{part.__name__}: {part.__doc__}")
@@ -325,7 +332,7 @@ def everything(report, direct=False):
         net.bridges()
 
 
-SUITES = {"usual": usual, "ci": ci, "matrix": matrix, "secured": secured, "versions": versions, "off": off, "leak": leak, "flood": flood, "datacenters": datacenters, "front": front, "certified": certified, "identities": identities, "all": everything,
+SUITES = {"usual": usual, "ci": ci, "matrix": matrix, "secured": secured, "versions": versions, "off": off, "leak": leak, "flood": flood, "datacenters": datacenters, "front": front, "certified": certified, "identities": identities, "rotate": rotate, "all": everything,
           "kubernetes": kubernetes, "kubernetes-ci": kubernetes_ci, "kubernetes-api": kubernetes_api}
 
 
