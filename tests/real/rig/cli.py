@@ -102,6 +102,7 @@ SUITES = {
     "certified": "TLS 1.3 and 1.2, clients' certificates, nodes that ask for the gateway's, plain and TLS on one port; nodes' certificates as people make them",
     "identities": "nodes that know people by certificates (MutualTlsAuthenticator), a client that is mapped, one that is not, and the gateway's own",
     "rotate": "1,000 server certificates and 100 CAs of clients, one after the other, under clients that come all the time",
+    "rolled": "two gateways behind HAProxy, rolled one after the other while four drivers read; and two HAProxies in their place",
     "leak": "mutated requests by several connections at once, every answer searched for the nodes' own addresses; and the same with rewriting off, which must find one",
     "flood": "20,000 strangers from 200 addresses while a driver works, beside the same flood against HAProxy",
     "off": "the counter-check: with rewriting switched off everything should fail",

@@ -324,6 +324,13 @@ def rotate(report, direct=False, **more):
     rotating.run(report, **more)
 
 
+def rolled(report, direct=False, **more):
+    """Two gateways behind a load balancer, replaced under load; in a file of its own, which needs this one."""
+    from . import rolled as rolling
+
+    rolling.run(report, **more)
+
+
 def everything(report, direct=False):
     for part in (matrix, secured, usual, datacenters):
         print(f"{part.__name__}: {part.__doc__}")
@@ -332,7 +339,7 @@ def everything(report, direct=False):
         net.bridges()
 
 
-SUITES = {"usual": usual, "ci": ci, "matrix": matrix, "secured": secured, "versions": versions, "off": off, "leak": leak, "flood": flood, "datacenters": datacenters, "front": front, "certified": certified, "identities": identities, "rotate": rotate, "all": everything,
+SUITES = {"usual": usual, "ci": ci, "matrix": matrix, "secured": secured, "versions": versions, "off": off, "leak": leak, "flood": flood, "datacenters": datacenters, "front": front, "certified": certified, "identities": identities, "rotate": rotate, "rolled": rolled, "all": everything,
           "kubernetes": kubernetes, "kubernetes-ci": kubernetes_ci, "kubernetes-api": kubernetes_api}
 
 

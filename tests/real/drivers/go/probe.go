@@ -69,7 +69,7 @@ type counts struct {
 func main() {
 	var options struct {
 		Contacts                            []string
-		Version                             int
+		Version, Pool                       int
 		Compression, Username, Password, Ca string
 		Tls, Certificate, Key               string
 	}
@@ -82,6 +82,9 @@ func main() {
 	cluster.DefaultIdempotence = true
 	cluster.RetryPolicy = &gocql.SimpleRetryPolicy{NumRetries: 3}
 	cluster.ReconnectInterval = time.Second
+	if options.Pool > 0 {
+		cluster.NumConns = options.Pool
+	}
 	switch options.Compression {
 	case "lz4":
 		cluster.Compressor = lz4.LZ4Compressor{}

@@ -123,6 +123,7 @@ public class Probe {
         .withString(DefaultDriverOption.PROTOCOL_COMPRESSION, text(options, "compression"))
         .withDuration(DefaultDriverOption.REQUEST_TIMEOUT, Duration.ofSeconds(10))
         .withDuration(DefaultDriverOption.RECONNECTION_MAX_DELAY, Duration.ofSeconds(2));
+    if (options.hasNonNull("pool")) config = config.withInt(DefaultDriverOption.CONNECTION_POOL_LOCAL_SIZE, options.get("pool").asInt());
     if (options.hasNonNull("version"))
       config = config.withString(DefaultDriverOption.PROTOCOL_VERSION, "V" + options.get("version").asInt());
     CqlSessionBuilder builder = CqlSession.builder().withLocalDatacenter("dc1")

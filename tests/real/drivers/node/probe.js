@@ -15,6 +15,7 @@ const settings = {
     reconnection: new cassandra.policies.reconnection.ConstantReconnectionPolicy(1000),
   },
 };
+if (options.pool) settings.pooling = { coreConnectionsPerHost: { [cassandra.types.distance.local]: options.pool } };
 if (options.username) settings.credentials = { username: options.username, password: options.password };
 if (options.ca) settings.sslOptions = {
   ca: [fs.readFileSync(options.ca)], rejectUnauthorized: true,

@@ -6,7 +6,7 @@ use lines::say;
 use scylla::client::execution_profile::ExecutionProfile;
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
-use scylla::client::Compression;
+use scylla::client::{Compression, PoolSize};
 use scylla::policies::load_balancing::{DefaultPolicy, NodeIdentifier, SingleTargetLoadBalancingPolicy};
 use scylla::statement::prepared::PreparedStatement;
 use scylla::statement::{Consistency, Statement};
@@ -29,6 +29,9 @@ async fn main() {
     };
     if let (Some(user), Some(password)) = (options["username"].as_str(), options["password"].as_str()) {
         builder = builder.user(user, password);
+    }
+    if let Some(pool) = options["pool"].as_u64().and_then(|pool| std::num::NonZeroUsize::new(pool as usize)) {
+        builder = builder.pool_size(PoolSize::PerHost(pool));
     }
     builder = builder.tls_context(tls::config(&options));
     let session = Arc::new(builder.build().await.expect("a session"));
