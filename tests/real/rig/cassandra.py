@@ -99,7 +99,7 @@ class Node:
         try:
             return self.query("SELECT host_id, rpc_address, tokens FROM system.local")[0]
         except cql.Refused as error:
-            if error.code == 0x0100:  # the first role is not created yet
+            if error.code in (0x0100, 0x1000):  # the first role is not created yet; the nodes with the roles are not all there
                 return None
             raise
 

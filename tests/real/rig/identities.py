@@ -13,8 +13,8 @@ from .suites import Suite
 from .versions import MUTUAL_AUTH_KEYS, MUTUAL_TLS_KEYS
 from .wait import until
 
-# A node's, of CQL: Unauthorized, and Bad credentials (native_protocol_v4.spec section 9).
-UNAUTHORIZED, BAD_CREDENTIALS = 0x2100, 0x0100
+# Errors of CQL (native_protocol_v4.spec section 9).
+UNAUTHORIZED, BAD_CREDENTIALS, UNAVAILABLE = 0x2100, 0x0100, 0x1000
 ANY_LOGIN = ("anybody", "anything")
 
 
@@ -23,18 +23,29 @@ def ring_of_identities(keys):
     Then there are no passwords any more."""
     ring = mutual_ring(keys, count=2,
                        yaml=MUTUAL_AUTH_KEYS.format(authenticator="MutualTlsWithPasswordFallbackAuthenticator"))
-    for statement in ("CREATE ROLE app WITH LOGIN = true", "GRANT SELECT ON KEYSPACE k1 TO app", "GRANT SELECT ON KEYSPACE k3 TO app",
-                      "CREATE ROLE gateway WITH LOGIN = true",
+    for statement in ("CREATE ROLE IF NOT EXISTS app WITH LOGIN = true", "GRANT SELECT ON KEYSPACE k1 TO app", "GRANT SELECT ON KEYSPACE k3 TO app",
+                      "CREATE ROLE IF NOT EXISTS gateway WITH LOGIN = true",
                       "ALTER KEYSPACE system_auth WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 2}",
-                      f"ADD IDENTITY '{certificates.spiffe('role')}' TO ROLE 'app'", f"ADD IDENTITY '{certificates.spiffe('inside')}' TO ROLE 'gateway'",
-                      f"ADD IDENTITY '{certificates.spiffe('rig')}' TO ROLE 'cassandra'"):
-        ring.nodes[0].query(statement)
+                      f"ADD IDENTITY IF NOT EXISTS '{certificates.spiffe('role')}' TO ROLE 'app'", f"ADD IDENTITY IF NOT EXISTS '{certificates.spiffe('inside')}' TO ROLE 'gateway'",
+                      f"ADD IDENTITY IF NOT EXISTS '{certificates.spiffe('rig')}' TO ROLE 'cassandra'"):
+        until(statement, lambda text=statement: done(ring, text), 60, every=1)
     for node in ring.nodes:
         node.nodetool("repair", "system_auth")
     ring.yaml = MUTUAL_AUTH_KEYS.format(authenticator="MutualTlsAuthenticator") + MUTUAL_TLS_KEYS.format(
         optional="false", keystore=f"{keys}/nodeNUMBER.p12", truststore=f"{keys}/trust.p12")
     ring.client = {"ca": keys / "ca.pem", "pair": certificates.pair(keys, "rig")}
     return ring.restart()
+
+
+def done(ring, statement):
+    """Whether it is; not yet where the first node takes the other for down, as a busy machine has it."""
+    try:
+        ring.nodes[0].query(statement)
+    except cql.Refused as refused:
+        if refused.code != UNAVAILABLE:
+            raise
+        return False
+    return True
 
 
 def mapped(keys):
