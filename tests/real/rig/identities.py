@@ -113,6 +113,7 @@ def without(ring, text):
 
 def run(report, names=("java", "python")):
     drivers.prepare(names)
+    report.details = True
     keys = certificates.mutual(cache.RUN / "certificates")
     # A certificate of a good CA, and nobody at the nodes.
     certificates.sign(keys, "stranger", certificates.client(certificates.spiffe("stranger")))
