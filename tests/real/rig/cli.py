@@ -90,7 +90,7 @@ def end(_options):
 
 SUITES = {
     "usual": "every driver in one cell, uncompressed and in the version that it chooses itself where it can, then the cluster's life with all of them; what `run` alone does",
-    "ci": "the short share: Java 4, Python, scylla; one death, one address move; one cell with a password and TLS",
+    "ci": "the short share: Java 4, Python, scylla; one death, one address move; a cell with a password and TLS, one with a certificate too",
     "matrix": "CA1 to CA4 in every version and compression that each driver speaks",
     "secured": "a cluster with passwords, then with TLS on both sides",
     "versions": "Java 4 and Python against Cassandra 4.1, 4.0, 6.0-alpha2 and 3.11",

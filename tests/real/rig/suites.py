@@ -130,7 +130,7 @@ def usual(report, direct=False, names=tuple(DRIVERS), steps=ALL_STEPS):
 
 
 def ci(report, direct=False):
-    """The short share: Java 4, Python and scylla; one death, one address move; Python once with a password and TLS."""
+    """The short share: Java 4, Python and scylla; one death, one address move; Python with a password and TLS, and with a certificate."""
     names = ("java", "python", "scylla")
     drivers.prepare(names)
     ring = ring_with_schema()
@@ -146,12 +146,23 @@ def ci(report, direct=False):
         hunting.check(report, "ci", ring, suite.gateway, 20)
     suite.gateway.stop()
     ring.kill()
-    # Two nodes: what is asked is whether passwords and TLS on both sides work at all.
-    keys = certificates.make(cache.RUN / "certificates")
+    secured_ci(report, direct)
+
+
+def secured_ci(report, direct):
+    """Two nodes: what is asked is whether passwords, TLS on both sides and a client's certificate work at all."""
+    from .certified import Certified, clients
+
+    keys = certificates.mutual(cache.RUN / "certificates")
     ring = ring_with_schema(count=2, auth=True, tls=keys)
     suite = Suite(report, ring, stand(ring, direct, discovery=DISCOVERY, credentials=CREDENTIALS, tls=keys), direct)
     suite.cell("ci", "python", credentials=CREDENTIALS, ca=keys / "ca.pem", note=" password tls")
     suite.gateway.stop()
+    if not direct:
+        gateway = Certified(ring, clients(keys, f", client_auth: {{mode: required, ca: {keys}/clients.pem}}"))
+        suite = Suite(report, ring, gateway.start())
+        suite.cell("ci", "python", credentials=CREDENTIALS, ca=keys / "ca.pem", pair=certificates.pair(keys, "app"), note=" password mtls")
+        suite.gateway.stop()
     ring.kill()
 
 
