@@ -379,11 +379,12 @@ fn odd_settings_are_allowed_with_a_warning() {
     let unwatched = format!("{HEAD}discovery: {{kubernetes: {{service: c, watch_pods: false}}}}\n");
     assert!(warnings(&format!("{unwatched}{}", login(""))).contains("no pod is known to be a StatefulSet's"));
     assert_eq!(warnings(&format!("{unwatched}{}", login(", plain_password: always"))), "");
-    let mapped = "tls: {clients: {certificate: c, key: k, client_auth: {mode: required, ca: a}}, \
-                  nodes: {ca: a, identities: [{client: 'CN:app', certificate: c, key: k}]OWN}}\n";
+    let mapped = "tls: {clients: {certificate: FILE, key: FILE, client_auth: {mode: required, ca: FILE}}, \
+                  nodes: {ca: FILE, identities: [{client: 'CN:app', certificate: FILE, key: FILE}]OWN}}\n";
+    let mapped = |own: &str| mapped.replace("OWN", own).replace("FILE", "Cargo.toml");
     let absent = "tls.nodes.certificate is absent beside tls.nodes.identities";
-    assert!(warnings(&format!("{HEAD}{NODES}{}", mapped.replace("OWN", ""))).contains(absent));
-    assert_eq!(warnings(&format!("{HEAD}{NODES}{}", mapped.replace("OWN", ", certificate: c, key: k"))), "");
+    assert!(warnings(&format!("{HEAD}{NODES}{}", mapped(""))).contains(absent));
+    assert_eq!(warnings(&format!("{HEAD}{NODES}{}", mapped(", certificate: FILE, key: FILE"))), "");
     let verified = "tls: {nodes: {ca: Cargo.toml}}\n";
     assert_eq!(warnings(&format!("{HEAD}{NODES}{verified}{}", login(", plain_password: never"))), "");
 }

@@ -2,6 +2,8 @@
 
 use std::time::SystemTime;
 
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+
 use super::super::dns::NameServer;
 use super::super::fake_api::Fault;
 use super::*;
@@ -193,15 +195,16 @@ async fn a_name_is_asked_for_when_there_is_a_reason_and_rarely_otherwise() {
     until(|| asked()[0] >= before[0] + 4, || format!("{before:?}, now {:?}", asked())).await;
 }
 
-/// A self-signed certificate that carries one name, in `folder`.
-fn certified(folder: &std::path::Path, name: &str) -> ClientTls {
-    let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+/// A certificate that carries one name, in `folder`.
+fn certified(folder: &std::path::Path, ca: &CertifiedIssuer<'_, KeyPair>, name: &str) -> ClientTls {
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new([name.to_owned()]).unwrap().signed_by(&key, ca).unwrap();
     let write = |end: &str, text: String| {
         let path = folder.join(format!("{name}.{end}"));
         std::fs::write(&path, text).unwrap();
         path
     };
-    ClientTls::new(write("crt", made.cert.pem()), write("key", made.signing_key.serialize_pem()))
+    ClientTls::new(write("crt", certificate.pem()), write("key", key.serialize_pem()))
 }
 
 #[tokio::test]
@@ -209,16 +212,17 @@ async fn tls_to_a_node_wants_the_name_of_its_pod() {
     const OTHER: &str = "cassandra-1.other.db.svc.cluster.local";
     let mut scene = Scene::of([54, 13], 2).await;
     let folder = tempfile::tempdir().unwrap();
-    let mut trusted = String::new();
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
     for (ordinal, name) in [NAMES[0], OTHER].into_iter().enumerate() {
-        let tls = certified(folder.path(), name);
-        trusted += &std::fs::read_to_string(&tls.certificate).unwrap();
+        let tls = certified(folder.path(), &issuer, name);
         scene.nodes[ordinal] = None;
         let acceptor = ClientAcceptor::from_config(&tls).unwrap();
         scene.nodes[ordinal] = Some(FakeNode::start_tls(&scene.ring, scene.address(ordinal as u8), acceptor).await);
     }
     let ca = folder.path().join("ca.crt");
-    std::fs::write(&ca, trusted).unwrap();
+    std::fs::write(&ca, issuer.pem()).unwrap();
     let text = format!(
         "probe: {{interval: 50ms}}\ntls: {{nodes: {{ca: {}}}}}\n\
          discovery: {{allow: [127.0.0.0/8], kubernetes: {{service: cassandra, namespace: db}}}}\n",
