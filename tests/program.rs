@@ -2,9 +2,14 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests
 
-#[path = "common/client.rs"]
+#[path = "common/certificates.rs"]
 #[allow(dead_code)] // a few of its verbs are enough here
+mod certificates;
+#[path = "common/client.rs"]
+#[allow(dead_code)]
 mod client;
+#[path = "program/secrets.rs"]
+mod secrets;
 
 use std::collections::BTreeSet;
 use std::fs;

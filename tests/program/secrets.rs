@@ -1,22 +1,10 @@
 //! What the program prints at its most talkative, and what its admin address shows, searched for planted passwords and for keys.
 
-#![allow(clippy::unwrap_used)] // helpers of tests
-
-#[path = "common/certificates.rs"]
-#[allow(dead_code)] // a few of its verbs are enough here
-mod certificates;
-#[path = "common/client.rs"]
-#[allow(dead_code)]
-mod client;
-
 use std::fs;
-use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use certificates::Authority;
-use client::Client;
 use cqlgate::config::{AuthMode, ClientAuth};
 use cqlgate::cql::frame::{Opcode, Version};
 use cqlgate::cql::message::encode_plain_auth_response;
@@ -24,9 +12,12 @@ use cqlgate::demo::node::{Cluster, Options};
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 
+use crate::certificates::Authority;
+use crate::client::Client;
+use crate::{DEADLINE, get};
+
 const PASSWORD: &str = "planted-Uzn4Qp";
 const WRONG: &str = "planted-Wk7Rr2";
-const DEADLINE: Duration = Duration::from_secs(20);
 
 /// As text, as bytes in the forms in which programs print them, and in base64, at each of the three places in a group.
 fn forms(secret: &str) -> Vec<String> {
@@ -86,7 +77,7 @@ async fn printed(format: &str) -> String {
     let mut program = command.arg("run").arg("--config").arg(&file).stdout(output()).stderr(output()).spawn().unwrap();
     let admin: SocketAddr = format!("{address}:9180").parse().unwrap();
     let end = Instant::now() + DEADLINE;
-    while !get(admin, "/topology").is_some_and(|shown| shown.contains("\"up\"")) {
+    while !get(admin, "/topology").is_some_and(|(_, shown)| shown.contains("\"up\"")) {
         assert!(Instant::now() < end, "the node is not up: {}", fs::read_to_string(&log).unwrap());
         tokio::task::yield_now().await;
     }
@@ -100,7 +91,7 @@ async fn printed(format: &str) -> String {
         assert_eq!(client.ask(Opcode::AUTH_RESPONSE, &token).await.unwrap().0, answer, "{password}");
     }
     let shown: Vec<String> =
-        ["/topology", "/metrics", "/readyz", "/livez"].iter().filter_map(|path| get(admin, path)).collect();
+        ["/topology", "/metrics", "/readyz", "/livez"].iter().filter_map(|path| Some(get(admin, path)?.1)).collect();
     assert_eq!(shown.len(), 4);
     assert!(Command::new("kill").args(["-TERM", &program.id().to_string()]).status().unwrap().success());
     program.wait().unwrap();
@@ -112,14 +103,6 @@ async fn printed(format: &str) -> String {
         }
     }
     printed
-}
-
-fn get(admin: SocketAddr, path: &str) -> Option<String> {
-    let mut admin = std::net::TcpStream::connect(admin).ok()?;
-    write!(admin, "GET {path} HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    admin.read_to_string(&mut answer).ok()?;
-    Some(answer)
 }
 
 #[tokio::test]
