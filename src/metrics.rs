@@ -4,6 +4,7 @@
 //! ([`Label`]), names of nodes from discovery, or bounded ([`drivers`]); never what a client sent. Handles with labels
 //! are looked up once per connection; the relay adds its sums once per poll.
 
+mod declare;
 pub mod drivers;
 pub mod node;
 
@@ -11,13 +12,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
-use prometheus::{
-    Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
-};
+use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
 
 use crate::label::{Label, LabelSet};
+use declare::{counter, counters, declared, gauge, gauges, register};
 pub use drivers::DriverMetrics;
 pub use node::NodeMetrics;
 
@@ -385,39 +384,6 @@ impl Metrics {
 
 fn unix_time() -> f64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
-}
-
-fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
-    declared(registry, IntCounter::new(name, help))
-}
-
-fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
-    declared(registry, IntGauge::new(name, help))
-}
-
-fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-    declared(registry, IntCounterVec::new(Opts::new(name, help), labels))
-}
-
-fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-    declared(registry, IntGaugeVec::new(Opts::new(name, help), labels))
-}
-
-fn histograms(registry: &Registry, name: &str, help: &str, labels: &[&str], bounds: &[f64]) -> HistogramVec {
-    declared(registry, HistogramVec::new(HistogramOpts::new(name, help).buckets(bounds.to_vec()), labels))
-}
-
-/// Adds a family to the registry. Only the constants of this page can make it fail, so every test would see it.
-#[allow(clippy::expect_used)]
-fn declared<C: Collector + Clone + 'static>(registry: &Registry, family: Result<C, prometheus::Error>) -> C {
-    let family = family.expect("a metric's name and labels are valid");
-    register(registry, family.clone());
-    family
-}
-
-#[allow(clippy::expect_used)]
-fn register(registry: &Registry, collector: impl Collector + 'static) {
-    registry.register(Box::new(collector)).expect("a metric is declared once");
 }
 
 #[cfg(test)]

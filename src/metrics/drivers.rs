@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
-use super::{counters, gauges};
+use super::declare::{counters, gauges};
 
 /// Versions kept apart, over all families; later ones are `other`.
 const MAX_VERSIONS: usize = 64;

@@ -6,7 +6,8 @@ use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::proto::MetricFamily;
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
-use super::{SECONDS, counters, gauges, histograms};
+use super::SECONDS;
+use super::declare::{counters, gauges, histograms};
 use crate::label::{Label, LabelSet};
 
 /// The families whose first label is `node`.
