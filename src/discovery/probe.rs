@@ -88,13 +88,16 @@ struct Memory {
 }
 
 impl Probe {
-    pub async fn run(self) {
+    /// For ever, from `after` on.
+    pub async fn run(self, after: Duration) {
+        sleep(after).await;
         let mut backoff = Backoff::default();
         let mut memory = Memory::default();
         loop {
             sleep(backoff.next_wait()).await;
             let changes = self.login.changes();
-            match self.connect(&backoff, &mut memory).await {
+            // What a connection takes to begin is kept no longer than that.
+            match Box::pin(self.connect(&backoff, &mut memory)).await {
                 Ok(mut connected) => {
                     if memory.dead.take().is_some() {
                         info!(node = %self.id, address = %self.target, "the node answers again");
@@ -108,12 +111,12 @@ impl Probe {
                     }
                     debug!(node = %self.id, %error, "probe connection ended");
                     if matches!(error, ClientError::Silent { .. }) {
-                        self.tell_dead(error, &mut memory).await;
+                        Box::pin(self.tell_dead(error, &mut memory)).await;
                     }
                 }
                 Err(error) => {
                     let wait = if error.is_login() { LOGIN_AGAIN } else { Duration::ZERO };
-                    self.tell_dead(error, &mut memory).await;
+                    Box::pin(self.tell_dead(error, &mut memory)).await;
                     sleep(wait).await;
                 }
             }
@@ -236,7 +239,7 @@ impl Probe {
             }
             asked = Instant::now();
             // Something speaks against it: perhaps no longer, perhaps it is true.
-            let ask = self.ask(connected, questioned || !self.is_up());
+            let ask = Box::pin(self.ask(connected, questioned || !self.is_up()));
             let answered = match questioned {
                 true => timeout(QUESTION.min(self.settings.get().silence), ask).await,
                 false => Ok(ask.await),

@@ -219,10 +219,7 @@ impl Probes {
             if !self.running.contains_key(&node.id) {
                 let probe = self.probe(node);
                 let question = Arc::clone(&probe.question);
-                let task = self.tasks.spawn(async move {
-                    sleep(after).await;
-                    probe.run().await;
-                });
+                let task = self.tasks.spawn(probe.run(after));
                 self.running.insert(node.id.clone(), Running { address: node.address, task, question });
             }
         }
