@@ -93,7 +93,7 @@ pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -
     let (node_files, node_tls) =
         config.tls.nodes.as_ref().map(Followed::nodes).transpose().context("tls.nodes")?.unzip();
     let files: Vec<Followed> = client_files.into_iter().chain(node_files).collect();
-    files.iter().for_each(|files| files.tell_expiry(&metrics));
+    files.iter().for_each(|files| files.tell_ends(&metrics));
     let listeners = listener::bind_all(config.listen)?;
     let readiness = Readiness::new();
     let ports =

@@ -23,7 +23,7 @@ pub(super) fn check(path: &Path, nodes: Option<&[HostPort]>) -> anyhow::Result<(
     }
     let config = &resolved.config;
     config.tls.clients.as_ref().map(ClientAcceptor::from_config).transpose().context("tls.clients")?;
-    config.tls.nodes.as_ref().map(NodeConnector::from_config).transpose().context("tls.nodes")?;
+    let node_tls = config.tls.nodes.as_ref().map(NodeConnector::from_config).transpose().context("tls.nodes")?;
     let mut text = describe(config)?;
     for name in environment.names() {
         writeln!(text, "# {name} counts, over what the file says.")?;
@@ -32,8 +32,7 @@ pub(super) fn check(path: &Path, nodes: Option<&[HostPort]>) -> anyhow::Result<(
         let shown = Shown::read(path).context(key.clone())?;
         let now = Timestamp::now();
         let ends = Timestamp::from_second(shown.ends).unwrap_or(Timestamp::MAX);
-        let names = shown.names.iter().map(|(kind, name)| format!("{}:{name}", kind.word()));
-        let names = names.collect::<Vec<_>>().join(", ");
+        let names = shown.all_names();
         writeln!(text, "# {key} ends {ends:.0}; it is for {}.", if names.is_empty() { "no name" } else { &names })?;
         if shown.is_version_1 {
             eprintln!(
@@ -49,7 +48,7 @@ pub(super) fn check(path: &Path, nodes: Option<&[HostPort]>) -> anyhow::Result<(
     }
     print!("{text}");
     match nodes {
-        Some(given) if !nodes::check(config, given)? => bail!("a node is not as it should be"),
+        Some(given) if !nodes::check(config, given, node_tls)? => bail!("a node is not as it should be"),
         _ => Ok(()),
     }
 }

@@ -169,7 +169,7 @@ impl Reloads {
 
     async fn follow(&self, side: Side, files: Option<Followed>) {
         if let Some(files) = &files {
-            files.tell_expiry(&self.metrics);
+            files.tell_ends(&self.metrics);
         }
         // An error means that the gateway ends.
         let _ = self.files.send((side, files)).await;

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 
-use anyhow::Context;
 use tokio::net::lookup_host;
 
 use crate::config::text::NATIVE_PORT;
@@ -14,9 +13,8 @@ use crate::proxy::tls::NodeConnector;
 /// Prints a line for each node; whether all of them are as they should be.
 ///
 /// # Errors
-/// There is no runtime, or no certificate.
-pub(super) fn check(config: &Config, given: &[HostPort]) -> anyhow::Result<bool> {
-    let tls = config.tls.nodes.as_ref().map(NodeConnector::from_config).transpose().context("tls.nodes")?;
+/// There is no runtime.
+pub(super) fn check(config: &Config, given: &[HostPort], tls: Option<NodeConnector>) -> anyhow::Result<bool> {
     let dialer = Dialer { deadline: config.timeouts.dial, tls };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok(runtime.block_on(async {

@@ -172,9 +172,7 @@ impl Setup<'_> {
         self.shared.has_no_identity(self.node.port, self.peer, shown.as_ref().map(Shown::name).as_deref());
         if let Some(client) = &mut self.client {
             let reply = bad_credentials(first, "cqlgate: no identity at the nodes for this client's certificate");
-            if client.write(&reply).await.is_ok() {
-                last_words(&mut client.stream, self.settings.drain.linger).await;
-            }
+            say_last(client, &reply, self.settings.drain.linger).await;
         }
         Err(NotEstablished::new(Refused::NoIdentity, Closed::gateway(Refused::NoIdentity)))
     }
@@ -309,8 +307,15 @@ pub(super) async fn forward(
 }
 
 pub(super) async fn refuse(client: &mut Side, why: Refusal, reply: &[u8], linger: Duration) -> NotEstablished {
-    if !reply.is_empty() && client.write(reply).await.is_ok() {
-        last_words(&mut client.stream, linger).await;
+    if !reply.is_empty() {
+        say_last(client, reply, linger).await;
     }
     NotEstablished::new(why.into(), Closed::gateway(why))
+}
+
+/// Says why the client has to go, and has it read that.
+async fn say_last(client: &mut Side, reply: &[u8], linger: Duration) {
+    if client.write(reply).await.is_ok() {
+        last_words(&mut client.stream, linger).await;
+    }
 }

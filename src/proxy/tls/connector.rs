@@ -92,8 +92,8 @@ pub fn spoken(stream: &TlsStream<TcpStream>) -> String {
     let suite =
         tls.negotiated_cipher_suite().map(|suite| suite.suite()).and_then(|suite| suite.as_str()).unwrap_or_default();
     let shown = tls.peer_certificates().and_then(|chain| Shown::of(chain.first()?));
-    let names = shown.iter().flat_map(|shown| &shown.names).map(|(kind, name)| format!("{}:{name}", kind.word()));
-    format!("{version}, {suite}, certificate of {}", names.collect::<Vec<_>>().join(", "))
+    let names = shown.map(|shown| shown.all_names()).unwrap_or_default();
+    format!("{version}, {suite}, certificate of {names}")
 }
 
 /// Where node and gateway have nothing in common, the node does not say what it has (RFC 8446 §6.2).

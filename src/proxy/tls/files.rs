@@ -64,6 +64,8 @@ pub struct Followed {
     /// What they held when they were used last, and when they could not be.
     used: u64,
     bad: Option<(u64, bool)>,
+    /// When that ends which is used.
+    ends: Ends,
 }
 
 /// What a look at them found.
@@ -83,19 +85,11 @@ impl Followed {
     /// Names the file and what is wrong with it.
     pub fn clients(tls: &ClientTls) -> Result<(Self, ClientAcceptor), TlsError> {
         let auth = &tls.client_auth;
-        let others = auth.ca.iter().chain(&auth.crl).cloned();
-        let (paths, tls): (Vec<PathBuf>, _) =
-            ([&tls.certificate, &tls.key].into_iter().cloned().chain(others).collect(), tls.clone());
-        // Before they are used: what changes meanwhile is news at the first look.
-        let (seed, certificates) = (RandomState::new(), vec![tls.certificate.clone()]);
-        let revocations = tls.client_auth.crl.clone();
-        let used = content(&seed, &paths);
-        let acceptor = ClientAcceptor::from_config(&tls)?;
-        let reload: Reload = Box::new({
-            let acceptor = acceptor.clone();
-            move || acceptor.reload(&tls)
-        });
-        Ok((Self { side: Side::Clients, paths, certificates, revocations, reload, seed, used, bad: None }, acceptor))
+        let others = [&tls.key].into_iter().chain(&auth.ca).chain(&auth.crl);
+        let (certificates, revocations, owned) = (vec![tls.certificate.clone()], auth.crl.clone(), tls.clone());
+        let open = || ClientAcceptor::from_config(tls);
+        let reload = move |acceptor: &ClientAcceptor| acceptor.reload(&owned);
+        Self::opened(Side::Clients, certificates, others, revocations, open, reload)
     }
 
     /// What nodes see, and by what they are verified.
@@ -103,25 +97,34 @@ impl Followed {
     /// # Errors
     /// Names the file and what is wrong with it.
     pub fn nodes(tls: &NodeTls) -> Result<(Self, NodeConnector), TlsError> {
-        let (tls, seed) = (tls.clone(), RandomState::new());
-        let certificates: Vec<PathBuf> = tls
-            .certificate
-            .iter()
-            .chain(tls.identities.iter().map(|identity| &identity.certificate))
-            .cloned()
-            .collect();
-        let keys = tls.key.iter().chain(tls.identities.iter().map(|identity| &identity.key)).cloned();
-        let paths: Vec<PathBuf> = tls.ca.iter().cloned().chain(certificates.clone()).chain(keys).collect();
+        let identities = tls.identities.iter();
+        let others = tls.ca.iter().chain(&tls.key).chain(identities.clone().map(|identity| &identity.key));
+        let certificates = tls.certificate.iter().chain(identities.map(|identity| &identity.certificate));
+        let (certificates, owned) = (certificates.cloned().collect(), tls.clone());
+        let open = || NodeConnector::from_config(tls);
+        let reload = move |connector: &NodeConnector| connector.reload(&owned);
+        Self::opened(Side::Nodes, certificates, others, None, open, reload)
+    }
+
+    fn opened<'a, Tls: Clone + Send + 'static>(
+        side: Side,
+        certificates: Vec<PathBuf>,
+        others: impl Iterator<Item = &'a PathBuf>,
+        revocations: Option<PathBuf>,
+        open: impl FnOnce() -> Result<Tls, TlsError>,
+        reload: impl Fn(&Tls) -> Result<(), TlsError> + Send + 'static,
+    ) -> Result<(Self, Tls), TlsError> {
+        let paths: Vec<PathBuf> = certificates.iter().cloned().chain(others.cloned()).collect();
+        // Before they are used: what changes meanwhile is news at the first look.
+        let seed = RandomState::new();
         let used = content(&seed, &paths);
-        let connector = NodeConnector::from_config(&tls)?;
+        let opened = open()?;
+        let ends = ends(&certificates, revocations.as_deref());
         let reload: Reload = Box::new({
-            let connector = connector.clone();
-            move || connector.reload(&tls)
+            let opened = opened.clone();
+            move || reload(&opened)
         });
-        Ok((
-            Self { side: Side::Nodes, paths, certificates, revocations: None, reload, seed, used, bad: None },
-            connector,
-        ))
+        Ok((Self { side, paths, certificates, revocations, reload, seed, used, bad: None, ends }, opened))
     }
 
     /// Takes what the files hold, if that is not what is used already. Blocks.
@@ -137,7 +140,7 @@ impl Followed {
         }
         match (self.reload)() {
             Ok(()) => {
-                (self.used, self.bad) = (now, None);
+                (self.used, self.bad, self.ends) = (now, None, ends(&self.certificates, self.revocations.as_deref()));
                 Look::Taken
             }
             Err(error) => {
@@ -148,29 +151,14 @@ impl Followed {
         }
     }
 
-    /// When what the files hold ends.
-    fn ends(&self) -> Ends {
-        Ends {
-            certificate: self.certificates.iter().filter_map(|path| Some(Shown::read(path).ok()?.ends)).min(),
-            revocations: self.revocations.as_deref().and_then(pem::revocations_end),
-        }
-    }
-
-    /// A look, and when that ends which was taken. Blocks.
-    fn look_whole(&mut self) -> (Look, Ends) {
-        let look = self.look();
-        let ends = if look == Look::Taken { self.ends() } else { Ends::default() };
-        (look, ends)
-    }
-
-    fn tell(&self, (look, ends): (Look, Ends), metrics: &Metrics) {
+    fn tell(&self, look: Look, metrics: &Metrics) {
         let side = self.side.label();
         match look {
             Look::Same | Look::Doubted => {}
             Look::Taken => {
                 metrics.tls_reloaded(self.side, Outcome::Taken);
                 info!(side, "certificates have changed and are used from now on");
-                self.tell_end(ends, metrics);
+                self.tell_ends(metrics);
             }
             Look::Refused(error) => {
                 metrics.tls_reloaded(self.side, Outcome::Refused);
@@ -179,25 +167,29 @@ impl Followed {
         }
     }
 
-    /// When that ends which is used from the start on: the metrics, and a line where it is time. Blocks.
-    pub fn tell_expiry(&self, metrics: &Metrics) {
-        self.tell_end(self.ends(), metrics);
-    }
-
-    fn tell_end(&self, ends: Ends, metrics: &Metrics) {
+    /// When that ends which is used: the metrics, and a line where it is time.
+    pub fn tell_ends(&self, metrics: &Metrics) {
         let side = self.side.label();
-        if let Some(end) = ends.certificate {
+        if let Some(end) = self.ends.certificate {
             metrics.set_tls_expiry(self.side, end);
             if let Some(hours) = hours_until(end) {
                 warn!(side, hours, "a certificate ends soon, or has ended");
             }
         }
-        if let Some(end) = ends.revocations {
+        if let Some(end) = self.ends.revocations {
             metrics.set_revocations_expiry(end);
             if let Some(hours) = hours_until(end) {
                 warn!(side, hours, "the list of what is revoked is too old soon, or is already");
             }
         }
+    }
+}
+
+/// When that ends which is in the files.
+fn ends(certificates: &[PathBuf], revocations: Option<&Path>) -> Ends {
+    Ends {
+        certificate: certificates.iter().filter_map(|path| Some(Shown::read(path).ok()?.ends)).min(),
+        revocations: revocations.and_then(pem::revocations_end),
     }
 }
 
@@ -225,7 +217,7 @@ pub async fn follow(
             else => return pending().await,
         }
         let looked = spawn_blocking(move || {
-            let looks: Vec<_> = all.iter_mut().map(Followed::look_whole).collect();
+            let looks: Vec<_> = all.iter_mut().map(Followed::look).collect();
             (all, looks)
         });
         let Ok((back, looks)) = looked.await else { return };

@@ -80,9 +80,18 @@ pub fn read_certified_key(
 
 /// Reads every certificate of the file as a CA.
 pub fn read_roots(path: &Path) -> Result<RootCertStore, TlsError> {
+    roots(path, &read_certificates(path)?)
+}
+
+/// The file's certificates as CAs.
+pub fn roots(path: &Path, certificates: &[CertificateDer<'static>]) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
-    for (certificate, position) in read_certificates(path)?.into_iter().zip(1..) {
-        roots.add(certificate).map_err(|what| TlsError::BadCertificate { path: path.to_owned(), position, what })?;
+    for (certificate, position) in certificates.iter().zip(1..) {
+        roots.add(certificate.clone()).map_err(|what| TlsError::BadCertificate {
+            path: path.to_owned(),
+            position,
+            what,
+        })?;
     }
     Ok(roots)
 }

@@ -76,6 +76,12 @@ impl Shown {
         self.names.iter().any(|(kind, shown)| *kind == Kind::Dns && is_it(shown))
     }
 
+    /// All names, as OpenSSL writes them.
+    pub fn all_names(&self) -> String {
+        let names = self.names.iter().map(|(kind, name)| format!("{}:{name}", kind.word()));
+        names.collect::<Vec<_>>().join(", ")
+    }
+
     /// Whom it is for, in a word: the beginning of its first name.
     pub fn name(&self) -> String {
         let cut = |name: &str| name.chars().take(LONGEST_NAME).collect::<String>();

@@ -53,31 +53,38 @@ impl VersionOne {
 /// Verifies nodes.
 #[derive(Debug)]
 pub struct Nodes {
-    /// What the CA file holds.
-    listed: Vec<CertificateDer<'static>>,
-    others: Others,
+    /// None with `verify: off`: encrypted, to whoever answers. Signatures are not looked at either: without a certificate to trust they
+    /// prove nothing.
+    trust: Option<Trust>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
-/// How those are looked at that are not listed.
-enum Others {
+/// Who is trusted.
+#[derive(Debug)]
+struct Trust {
+    /// What the CA file holds.
+    listed: Vec<CertificateDer<'static>>,
+    issued: Issued,
+}
+
+/// How those are looked at that a CA has issued.
+#[derive(Debug)]
+enum Issued {
     /// Chain and name.
     Full(Arc<WebPkiServerVerifier>),
     /// `verify: ca`: signed by one of the CAs and valid today, whatever name it carries. For clusters whose certificates name the
     /// cluster and not the node.
     Chain(RootCertStore),
-    /// `verify: off`: encrypted, to whoever answers. Signatures are not looked at either: without a certificate to trust they prove
-    /// nothing.
-    Nothing,
 }
 
-impl fmt::Debug for Others {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Full(_) => "Full",
-            Self::Chain(_) => "Chain",
-            Self::Nothing => "Nothing",
-        })
+impl Trust {
+    /// The key of a certificate that is listed.
+    fn listed_key(&self, certificate: &CertificateDer<'_>) -> Option<SubjectPublicKeyInfoDer<'static>> {
+        self.lists(certificate).then(|| public_key(certificate)).flatten()
+    }
+
+    fn lists(&self, certificate: &CertificateDer<'_>) -> bool {
+        self.listed.iter().any(|listed| listed == certificate)
     }
 }
 
@@ -87,24 +94,19 @@ impl Nodes {
     pub(super) fn new(tls: &NodeTls, provider: &Arc<CryptoProvider>) -> Result<Self, TlsError> {
         let algorithms = provider.signature_verification_algorithms;
         let ca = match (&tls.ca, tls.verify) {
-            (_, Verify::Off) => return Ok(Self { listed: Vec::new(), others: Others::Nothing, algorithms }),
+            (_, Verify::Off) => return Ok(Self { trust: None, algorithms }),
             (Some(ca), _) => ca,
             (None, _) => return Err(TlsError::CaMissing),
         };
-        let roots = pem::read_roots(ca)?;
-        let others = if tls.verify == Verify::Full {
+        let listed = pem::read_certificates(ca)?;
+        let roots = pem::roots(ca, &listed)?;
+        let issued = if tls.verify == Verify::Full {
             let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
-            Others::Full(builder.build().map_err(|error| Error::General(error.to_string()))?)
+            Issued::Full(builder.build().map_err(|error| Error::General(error.to_string()))?)
         } else {
-            Others::Chain(roots)
+            Issued::Chain(roots)
         };
-        Ok(Self { listed: pem::read_certificates(ca)?, others, algorithms })
-    }
-
-    /// The key of a certificate that is listed.
-    fn listed_key(&self, certificate: &CertificateDer<'_>) -> Option<SubjectPublicKeyInfoDer<'static>> {
-        let is_listed = self.listed.iter().any(|listed| listed == certificate);
-        is_listed.then(|| public_key(certificate)).flatten()
+        Ok(Self { trust: Some(Trust { listed, issued }), algorithms })
     }
 }
 
@@ -117,11 +119,9 @@ impl ServerCertVerifier for Nodes {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        if matches!(self.others, Others::Nothing) {
-            return Ok(ServerCertVerified::assertion());
-        }
+        let Some(trust) = &self.trust else { return Ok(ServerCertVerified::assertion()) };
         let shown = Shown::of(end_entity).ok_or(CertificateError::BadEncoding)?;
-        if self.listed_key(end_entity).is_some() {
+        if trust.lists(end_entity) {
             let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
             return match now {
                 _ if now < shown.begins => Err(CertificateError::NotValidYet.into()),
@@ -132,14 +132,13 @@ impl ServerCertVerifier for Nodes {
         if shown.is_version_1 {
             return Err(VersionOne::error(&shown, ", or list it, as it is, in tls.nodes.ca"));
         }
-        match &self.others {
-            Others::Full(full) => full.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now),
-            Others::Chain(roots) => {
+        match &trust.issued {
+            Issued::Full(full) => full.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now),
+            Issued::Chain(roots) => {
                 let end_entity = ParsedCertificate::try_from(end_entity)?;
                 verify_server_cert_signed_by_trust_anchor(&end_entity, roots, intermediates, now, self.algorithms.all)?;
                 Ok(ServerCertVerified::assertion())
             }
-            Others::Nothing => Ok(ServerCertVerified::assertion()),
         }
     }
 
@@ -149,8 +148,8 @@ impl ServerCertVerifier for Nodes {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        match self.listed_key(cert) {
-            _ if matches!(self.others, Others::Nothing) => Ok(HandshakeSignatureValid::assertion()),
+        let Some(trust) = &self.trust else { return Ok(HandshakeSignatureValid::assertion()) };
+        match trust.listed_key(cert) {
             Some(key) => verify_tls12_signature_with_raw_key(message, &key, dss, &self.algorithms),
             None => verify_tls12_signature(message, cert, dss, &self.algorithms),
         }
@@ -162,8 +161,8 @@ impl ServerCertVerifier for Nodes {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        match self.listed_key(cert) {
-            _ if matches!(self.others, Others::Nothing) => Ok(HandshakeSignatureValid::assertion()),
+        let Some(trust) = &self.trust else { return Ok(HandshakeSignatureValid::assertion()) };
+        match trust.listed_key(cert) {
             Some(key) => verify_tls13_signature_with_raw_key(message, &key, dss, &self.algorithms),
             None => verify_tls13_signature(message, cert, dss, &self.algorithms),
         }

@@ -261,7 +261,7 @@ async fn who_is_revoked_meanwhile_has_no_session_to_resume() {
 fn when_a_list_is_too_old_is_a_metric() {
     let door = Door::new(|clients, auth| auth.crl = Some(revocations(clients, 2040)));
     let metrics = crate::metrics::Metrics::new();
-    Followed::clients(&door.server).unwrap().0.tell_expiry(&metrics);
+    Followed::clients(&door.server).unwrap().0.tell_ends(&metrics);
     let line = "cqlgate_tls_revocation_list_expiry_timestamp_seconds 2208988800"; // 2040-01-01T00:00:00Z
     assert!(metrics.render().unwrap().contains(line));
 }

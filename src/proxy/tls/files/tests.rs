@@ -152,7 +152,7 @@ async fn the_end_of_the_certificate_is_a_metric_and_follows_it() {
     let authority = Authority::new();
     let mut server = Server::of(&authority.server("127.0.0.1"));
     let metrics = Metrics::new();
-    server.files.tell_expiry(&metrics);
+    server.files.tell_ends(&metrics);
     let shown = |metrics: &Metrics| {
         let text = metrics.render().unwrap();
         let line = text.lines().find(|line| line.starts_with("cqlgate_tls_certificate_expiry_timestamp_seconds{"));
@@ -161,8 +161,8 @@ async fn the_end_of_the_certificate_is_a_metric_and_follows_it() {
     let before = shown(&metrics).unwrap();
     assert!(before.contains("side=\"clients\""), "{before}");
     authority.server_until("127.0.0.1", 2040);
-    let look = server.files.look_whole();
-    assert_eq!(look.0, Look::Taken);
+    let look = server.files.look();
+    assert_eq!(look, Look::Taken);
     server.files.tell(look, &metrics);
     let seconds = "2208988800"; // 2040-01-01T00:00:00Z
     let after = shown(&metrics).unwrap();
