@@ -21,7 +21,7 @@
 
 mod advertised;
 mod allow;
-mod backoff;
+pub mod backoff;
 mod changes;
 mod claims;
 mod client;
@@ -55,10 +55,10 @@ use crate::config::{Advertise, Config, Discovery};
 use crate::metrics::Metrics;
 use crate::proxy::tls::NodeConnector;
 use crate::readiness::Readiness;
+use crate::topology::Topology;
 use crate::topology::input::Input;
 use crate::topology::ports::{PortError, PortRange};
 use crate::topology::state::{Options, State};
-use crate::topology::{Advertised, Topology};
 
 /// The pure part of `kubernetes`: what is measured by itself.
 #[doc(hidden)]
@@ -74,10 +74,10 @@ use clock::Clock;
 use contact_points::ContactPoints;
 use dns::Dns;
 use fixed::Fixed;
-use kubernetes::{Cluster, ClusterError, follow_load_balancer};
+use kubernetes::{Cluster, ClusterError};
 use own_login::OwnLogin;
 use resolve::Names;
-use sources::Sources;
+use sources::{Common, Sources};
 use state_file::StateFile;
 use writer::{Ends, Probes, Writer};
 
@@ -167,24 +167,13 @@ fn spawn_with(
     let (writer, ends) = Writer::new(state, probes, Arc::clone(&metrics), readiness, state_file);
     let Ends { inputs, observations, topology } = ends;
     let mut sources = Sources::default();
-    match (&config.advertise, &cluster) {
-        (Advertise::Service(service), Some(cluster)) => sources.begin(
-            ADVERTISED,
-            follow_load_balancer(
-                cluster.clone(),
-                service.clone(),
-                names.clone(),
-                inputs.clone(),
-                topology.clone(),
-                Arc::clone(&metrics),
-                readiness.clone(),
-            ),
-        ),
-        (advertise, _) => {
-            let source = advertised::run(advertise.clone(), Advertised::default(), names.clone(), inputs.clone());
-            sources.begin(ADVERTISED, source);
-        }
+    let common = Common {
+        names: names.clone(),
+        inputs: inputs.clone(),
+        topology: topology.clone(),
+        metrics: Arc::clone(&metrics),
     };
+    sources.begin(ADVERTISED, advertised::source(&common, &config.advertise, cluster.as_ref(), readiness.clone()));
     let positions = config.listen.first == 0;
     match &config.discovery {
         Discovery::Nodes(nodes) => {
@@ -252,18 +241,7 @@ fn spawn_with(
             () = sources => {}
         }
     }));
-    let told = topology.clone();
-    let changes = Changes {
-        terms,
-        replace,
-        names,
-        cluster: Mutex::new(cluster),
-        range: ports,
-        positions,
-        inputs,
-        topology: told,
-        metrics,
-    };
+    let changes = Changes { terms, replace, common, cluster: Mutex::new(cluster), range: ports, positions };
     Ok(Handle { topology, observations, changes, running })
 }
 

@@ -3,7 +3,6 @@
 //! The file is looked at by content, so that it does not matter how it comes to be another: written in place, renamed over, or behind the
 //! symbolic links of a mounted ConfigMap. What is half written is another file a moment later: only what was seen twice alike is read.
 
-use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +13,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
 use crate::config::{Config, Overlay, Resolved};
+use crate::discovery::backoff::shortened;
 use crate::gateway::reload::{Reloads, Taken};
 
 /// Between two looks at the file: Kubernetes brings a changed ConfigMap a minute late.
@@ -84,7 +84,7 @@ impl Following {
             None if self.used.is_none() && self.is_in_force(&content).await => self.used = Some(content),
             _ => {
                 let jitter = self.reloads.jitter().await;
-                self.seen = Some((content, Instant::now() + jitter.mul_f64(fraction())));
+                self.seen = Some((content, Instant::now() + shortened(jitter, jitter)));
             }
         }
     }
@@ -146,9 +146,4 @@ impl Following {
         let read = move || Config::read(&path.display().to_string(), &text, &base, &Overlay::of_process());
         Ok(spawn_blocking(read).await??)
     }
-}
-
-/// From 0 to 1, another one each time.
-fn fraction() -> f64 {
-    (RandomState::new().hash_one(0) >> 11) as f64 / (1u64 << 53) as f64
 }

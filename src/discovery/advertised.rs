@@ -9,11 +9,30 @@ use crate::config::Advertise;
 use crate::topology::Advertised;
 use crate::topology::input::Input;
 
+use super::kubernetes::{Cluster, follow_load_balancer};
 use super::resolve::{Addresses, Failures, Names, follow};
+use super::sources::{Common, Source};
+use crate::readiness::Readiness;
+
+/// Tells of the address for as long as it is polled; `cluster` is there where the Kubernetes API says which it is. What clients are
+/// told already stays until there is another one.
+pub fn source(common: &Common, advertise: &Advertise, cluster: Option<&Cluster>, readiness: Readiness) -> Source {
+    let Common { names, inputs, topology, metrics } = common.clone();
+    match (advertise, cluster) {
+        (Advertise::Service(service), Some(cluster)) => {
+            let (cluster, service) = (cluster.clone(), service.clone());
+            Box::pin(follow_load_balancer(cluster, service, names, inputs, topology, metrics, readiness))
+        }
+        (advertise, _) => {
+            let in_use = topology.borrow().advertised;
+            Box::pin(run(advertise.clone(), in_use, names, inputs))
+        }
+    }
+}
 
 /// Sends the address; for a name, whenever it changes. A name that stops resolving keeps its last address. Never ends, as no
 /// source does, though there may be nothing more to say. `in_use` is what clients are told already.
-pub async fn run(advertise: Advertise, in_use: Advertised, names: Names, inputs: mpsc::Sender<Input>) {
+async fn run(advertise: Advertise, in_use: Advertised, names: Names, inputs: mpsc::Sender<Input>) {
     let host = match advertise {
         Advertise::Addresses { ipv4, ipv6 } => {
             let _ = inputs.send(Input::Advertised(Advertised { ipv4, ipv6 })).await;

@@ -7,26 +7,23 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, watch};
 
 use super::advertised;
 use super::allow::Allow;
 use super::fixed::Fixed;
-use super::kubernetes::{Cluster, follow_load_balancer};
+use super::kubernetes::Cluster;
 use super::own_login::OwnLogin;
-use super::resolve::Names;
-use super::sources::Replace;
+use super::sources::{Common, Replace};
 use super::{ADVERTISED, DiscoveryError, NODES};
 use crate::config::kubernetes::Kubernetes;
 use crate::config::{self, Advertise, Config, Discovery, HostPort};
-use crate::metrics::Metrics;
 use crate::proxy::current::Current;
 use crate::proxy::dial::Dialer;
 use crate::proxy::tls::NodeConnector;
 use crate::readiness::Readiness;
-use crate::topology::input::Input;
+use crate::topology::NodeId;
 use crate::topology::ports::PortRange;
-use crate::topology::{NodeId, Topology};
 
 /// Whom to wake when a named node cannot be dialled.
 pub type Wakes = Current<HashMap<NodeId, Arc<Notify>>>;
@@ -48,15 +45,12 @@ pub struct Terms {
 pub struct Changes {
     pub(super) terms: Terms,
     pub(super) replace: Replace,
-    pub(super) names: Names,
+    pub(super) common: Common,
     /// Once somebody has needed it.
     pub(super) cluster: Mutex<Option<Cluster>>,
     pub(super) range: PortRange,
     /// The listen ports were chosen by the system.
     pub(super) positions: bool,
-    pub(super) inputs: mpsc::Sender<Input>,
-    pub(super) topology: watch::Receiver<Arc<Topology>>,
-    pub(super) metrics: Arc<Metrics>,
 }
 
 impl Changes {
@@ -87,10 +81,10 @@ impl Changes {
         }
         match &to.discovery {
             Discovery::Nodes(nodes) => {
-                let list = Fixed::new(nodes, self.range.clone(), self.positions).knowing(&self.topology.borrow());
+                let Common { names, inputs, topology, metrics } = self.common.clone();
+                let list = Fixed::new(nodes, self.range.clone(), self.positions).knowing(&topology.borrow());
                 terms.wakes.set(list.wakes());
-                let (names, login, inputs) = (self.names.clone(), terms.login.clone(), self.inputs.clone());
-                self.replace.with(NODES, list.run(names, login, inputs, Arc::clone(&self.metrics))).await;
+                self.replace.with(NODES, list.run(names, terms.login.clone(), inputs, metrics)).await;
             }
             Discovery::ContactPoints(points) => terms.points.set(points.addresses.clone()),
             Discovery::Dns(name) => terms.dns.set(name.clone()),
@@ -104,20 +98,9 @@ impl Changes {
 
     /// The address of before stays until the new one is known.
     async fn advertise(&self, advertise: &Advertise) {
-        let (names, inputs) = (self.names.clone(), self.inputs.clone());
         let cluster = self.cluster().clone();
-        match (advertise, cluster) {
-            (Advertise::Service(service), Some(cluster)) => {
-                let service = service.clone();
-                let (topology, metrics) = (self.topology.clone(), Arc::clone(&self.metrics));
-                // Nobody waits for it: an address is known.
-                let source = follow_load_balancer(cluster, service, names, inputs, topology, metrics, Readiness::new());
-                self.replace.with(ADVERTISED, source).await;
-            }
-            (advertise, _) => {
-                let in_use = self.topology.borrow().advertised;
-                self.replace.with(ADVERTISED, advertised::run(advertise.clone(), in_use, names, inputs)).await;
-            }
-        }
+        // Nobody waits for it: an address is known.
+        let source = advertised::source(&self.common, advertise, cluster.as_ref(), Readiness::new());
+        self.replace.with(ADVERTISED, source).await;
     }
 }

@@ -4,11 +4,26 @@
 use std::collections::HashMap;
 use std::future::{Future, pending};
 use std::pin::Pin;
+use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
-type Source = Pin<Box<dyn Future<Output = ()> + Send>>;
+use super::resolve::Names;
+use crate::metrics::Metrics;
+use crate::topology::Topology;
+use crate::topology::input::Input;
+
+pub type Source = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What every source has to do with, whatever it tells of.
+#[derive(Clone)]
+pub struct Common {
+    pub names: Names,
+    pub inputs: mpsc::Sender<Input>,
+    pub topology: watch::Receiver<Arc<Topology>>,
+    pub metrics: Arc<Metrics>,
+}
 
 /// Sources that wait to begin.
 const QUEUE: usize = 4;

@@ -6,7 +6,7 @@ mod dns;
 mod fake_api;
 mod fixed;
 mod kubernetes;
-mod node;
+pub mod node;
 mod plain_password;
 mod services;
 

@@ -1,19 +1,10 @@
 //! What is said of simulated nodes, right and wrong ones.
 
 use super::*;
-use crate::config::{ClientTls, NodeTls};
+use crate::config::NodeTls;
 use crate::demo::node::{Cluster, Options};
+use crate::discovery::tests::node::self_signed;
 use crate::proxy::tls::NodeConnector;
-
-fn certified(folder: &std::path::Path) -> ClientTls {
-    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.11".to_owned()]).unwrap();
-    let write = |kind: &str, text: String| {
-        let path = folder.join(format!("node.{kind}"));
-        std::fs::write(&path, text).unwrap();
-        path
-    };
-    ClientTls::new(write("crt", made.cert.pem()), write("key", made.signing_key.serialize_pem()))
-}
 
 /// What is said of a node, and whether that is good.
 async fn said(options: Options, tls: Option<&NodeTls>) -> Result<String, String> {
@@ -26,7 +17,7 @@ async fn said(options: Options, tls: Option<&NodeTls>) -> Result<String, String>
 #[tokio::test]
 async fn what_a_node_speaks_is_said_and_where_the_file_expects_something_else_which_key_it_is() {
     let folder = tempfile::tempdir().unwrap();
-    let node = certified(folder.path());
+    let node = self_signed(folder.path(), "node", "127.0.0.11");
     let trusts = NodeTls { ca: Some(node.certificate.clone()), ..NodeTls::default() };
     let plain = || Options::loopback(1, 0);
     let secured = || Options { tls: Some(node.clone()), ..plain() };

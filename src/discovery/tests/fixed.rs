@@ -5,9 +5,8 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use super::node::{Collector, FakeNode, member, ring};
+use super::node::{Collector, FakeNode, member, ring, self_signed};
 use super::*;
-use crate::config::ClientTls;
 use crate::cql::frame::{Opcode, Version};
 use crate::proxy::tls::ClientAcceptor;
 use crate::topology::HostId;
@@ -249,17 +248,10 @@ async fn nodes_are_probed_over_tls_by_a_certificate_that_is_trusted() {
     let addresses = ["127.31.13.1:9742", "127.31.13.2:9742"].map(address);
     let ring = ring(&addresses);
     let directory = tempfile::tempdir().unwrap();
-    let write = |name: &str, text: String| {
-        let path = directory.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path
-    };
     let mut started = Vec::new();
     for (address, name) in addresses.into_iter().zip(["trusted", "stranger"]) {
-        let made = rcgen::generate_simple_self_signed([address.ip().to_string()]).unwrap();
-        let certificate = write(&format!("{name}.crt"), made.cert.pem());
-        let key = write(&format!("{name}.key"), made.signing_key.serialize_pem());
-        let acceptor = ClientAcceptor::from_config(&ClientTls::new(certificate, key)).unwrap();
+        let tls = self_signed(directory.path(), name, &address.ip().to_string());
+        let acceptor = ClientAcceptor::from_config(&tls).unwrap();
         started.push(FakeNode::start_tls(&ring, address, acceptor).await);
     }
     let ca = directory.path().join("trusted.crt");

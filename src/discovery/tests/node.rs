@@ -1,6 +1,7 @@
 //! The demo's node as discovery meets it: a ring whose members listen, or do not, at addresses of a test's choice.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
+use crate::config::ClientTls;
 use crate::cql::frame::{Flags, HEADER_LEN, Header, Opcode, Version, encode_frame};
 use crate::cql::message::{Event, NodeChange, error_code};
 use crate::demo::node::{Arrival, Facts, Member, Node, Seen};
@@ -134,6 +136,17 @@ impl Collector {
     pub fn text(&self) -> String {
         self.frames.lock().unwrap().iter().map(|(_, body)| String::from_utf8_lossy(body).into_owned()).collect()
     }
+}
+
+/// A certificate for this host that is its own issuer, and its key, in files of this name.
+pub fn self_signed(folder: &Path, name: &str, host: &str) -> ClientTls {
+    let made = rcgen::generate_simple_self_signed([host.to_owned()]).unwrap();
+    let write = |kind: &str, text: String| {
+        let path = folder.join(format!("{name}.{kind}"));
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    ClientTls::new(write("crt", made.cert.pem()), write("key", made.signing_key.serialize_pem()))
 }
 
 /// A `[string]`.
