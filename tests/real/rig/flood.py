@@ -18,6 +18,7 @@ from . import cache, certificates, net
 from .assertions import Failed
 from .drivers import DRIVERS
 from .gateway import FIRST_PORT, Gateway
+from .haproxy import HAProxy
 from .program import Died, Program
 from .wait import Late, until
 
@@ -48,8 +49,8 @@ class Flooded(Gateway):
         return text
 
 
-class HAProxy:
-    """In the gateway's place: its namespace, its address, its first port."""
+class Instead(HAProxy):
+    """HAProxy in the gateway's place: its namespace, its address, its first port."""
 
     def __init__(self, ring, tls):
         self.namespace = net.gateway_namespace()
@@ -60,32 +61,12 @@ class HAProxy:
         if tls:
             (home / "both.pem").write_text((tls / "gateway.pem").read_text() + (tls / "gateway.key").read_text())
             crt = f" ssl crt {home}/both.pem"
-        (home / "cfg").write_text(
+        super().__init__(
+            self.namespace, home,
             f"global\n  nbthread {os.cpu_count()}\n  maxconn {CONNECTIONS}\ndefaults\n  mode tcp\n  maxconn {CONNECTIONS}\n  timeout connect 5s\n"
             f"  timeout client 1h\n  timeout server 1h\nlisten n1\n  bind {net.GATEWAY}:{FIRST_PORT}{crt}\n"
             f"  tcp-request inspect-delay {SETUP}s\n  tcp-request content accept if {{ req.len ge 9 }}\n  tcp-request content reject\n"
-            f"  server s {ring.nodes[0].address}:9042\n")
-        with open(home / "out.log", "wb") as log:
-            self.process = subprocess.Popen(["ip", "netns", "exec", self.namespace, haproxy(), "-f", str(home / "cfg"), "-db"],
-                                            stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
-        time_to_listen = ["ip", "netns", "exec", self.namespace, "ss", "-Hltn", f"sport = :{FIRST_PORT}"]
-        until("HAProxy listens", lambda: subprocess.run(time_to_listen, capture_output=True).stdout, 10, during=self.alive)
-
-    def alive(self):
-        if self.process.poll() is not None:
-            raise RuntimeError(f"HAProxy ended with {self.process.returncode}:\n{(cache.RUN / 'haproxy/out.log').read_text()}")
-
-    def stop(self):
-        self.process.kill()
-        self.process.wait()
-
-
-def haproxy():
-    """The machine's own, or Debian's."""
-    path = f"{os.environ.get('PATH', '')}:/usr/sbin"
-    if not shutil.which("haproxy", path=path):
-        cache.run("apt-get", "install", "-y", "--no-install-recommends", "haproxy")
-    return shutil.which("haproxy", path=path)
+            f"  server s {ring.nodes[0].address}:9042\n", f"sport = :{FIRST_PORT}")
 
 
 def status(pid, name):
@@ -250,7 +231,7 @@ def run(report, ring, seconds, factor=3.0):
             stand = Flooded(ring, tls).start()
             ours = gateway(stand, seconds, tls, seed, add)
             stand.stop(signal.SIGKILL)
-            stand = HAProxy(ring, tls)
+            stand = Instead(ring, tls)
             theirs, seen, peak = under_flood(stand, seconds, tls, seed)
             stand.stop()
         except (Failed, Died, Late, OSError, subprocess.TimeoutExpired) as failed:

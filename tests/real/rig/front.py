@@ -6,8 +6,8 @@ import subprocess
 
 from . import assertions as a
 from . import cache, certificates, drivers, net, reloads
-from .flood import haproxy
 from .gateway import FIRST_PORT, Gateway
+from .haproxy import DEFAULTS, HAProxy
 from .program import Died
 from .suites import Suite, ring_with_schema
 from .wait import Late, until
@@ -44,7 +44,7 @@ class Fronted(Gateway):
 
     def start(self):
         super().start()
-        self.balancer = Balancer(self.namespace)
+        self.balancer = balancer(self.namespace)
         return self
 
     def stop(self, *how):
@@ -52,23 +52,11 @@ class Fronted(Gateway):
         super().stop(*how)
 
 
-class Balancer:
-    """In the gateway's namespace, at the address that clients dial: a port there is a port of the gateway."""
-
-    def __init__(self, namespace):
-        home = cache.RUN / "balancer"
-        home.mkdir(parents=True, exist_ok=True)
-        listen = "".join(f"listen p{port}\n  bind {net.GATEWAY}:{port}\n  server s {net.gateway_inside()}:{port} send-proxy-v2\n" for port in PORTS)
-        (home / "cfg").write_text("global\n  nbthread 1\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1h\n  timeout server 1h\n" + listen)
-        with open(home / "out.log", "wb") as log:
-            self.process = subprocess.Popen(["ip", "netns", "exec", namespace, haproxy(), "-f", str(home / "cfg"), "-db"],
-                                            stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
-        listens = ["ip", "netns", "exec", namespace, "ss", "-Hltn", f"src {net.GATEWAY} and sport = :{PORTS[-1]}"]
-        until("HAProxy listens", lambda: subprocess.run(listens, capture_output=True).stdout, 10)
-
-    def stop(self):
-        self.process.kill()
-        self.process.wait()
+def balancer(namespace):
+    """HAProxy in the gateway's namespace, at the address that clients dial: a port there is a port of the gateway."""
+    listen = "".join(f"listen p{port}\n  bind {net.GATEWAY}:{port}\n  server s {net.gateway_inside()}:{port} send-proxy-v2\n" for port in PORTS)
+    text = "global\n  nbthread 1\n" + DEFAULTS + listen
+    return HAProxy(namespace, cache.RUN / "balancer", text, f"src {net.GATEWAY} and sport = :{PORTS[-1]}")
 
 
 def asked(number):

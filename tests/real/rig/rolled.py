@@ -4,14 +4,13 @@ fail, and no client loses its connections all at once. Then the same with a plai
 import json
 import signal
 import socket
-import subprocess
 from datetime import datetime
 
 from . import assertions as a
 from . import cache, drivers, net
 from .certified import adder
-from .flood import haproxy
 from .gateway import FIRST_PORT, Gateway
+from .haproxy import DEFAULTS, HAProxy
 from .program import Program
 from .suites import ring_with_schema
 from .wait import until
@@ -31,16 +30,7 @@ POOL = 8
 ENOUGH = 4
 
 
-def spawn(namespace, home, text):
-    """HAProxy of this configuration, in the foreground."""
-    home.mkdir(parents=True, exist_ok=True)
-    (home / "cfg").write_text("global\n  nbthread 1\n" + text)
-    with open(home / "out.log", "ab") as log:
-        return subprocess.Popen(["ip", "netns", "exec", namespace, haproxy(), "-f", str(home / "cfg"), "-db"], stdout=log, stderr=log,
-                                stdin=subprocess.DEVNULL, start_new_session=True)
-
-
-TIMES = "defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1h\n  timeout server 1h\n"
+GLOBAL = "global\n  nbthread 1\n"
 
 
 class Replica(Gateway):
@@ -76,13 +66,11 @@ class Plain:
         self.namespace = net.gateway_namespace(number)
         self.home = cache.RUN / f"plain{number}"
         inside = net.gateway_inside(number)
-        self.text = f"  hard-stop-after {SPREAD}s\n" + TIMES + "".join(
+        self.text = GLOBAL + f"  hard-stop-after {SPREAD}s\n" + DEFAULTS + "".join(
             f"listen p{port}\n  bind {inside}:{port}\n  server s {node.address}:9042\n" for port, node in zip(PORTS, ring.nodes))
 
     def start(self):
-        self.process = spawn(self.namespace, self.home, self.text)
-        listens = ["ip", "netns", "exec", self.namespace, "ss", "-Hltn", f"sport = :{FIRST_PORT}"]
-        until("HAProxy listens", lambda: subprocess.run(listens, capture_output=True).stdout, 10)
+        self.process = HAProxy(self.namespace, self.home, self.text, f"sport = :{FIRST_PORT}").process
         return self
 
     def stop(self):
@@ -91,17 +79,16 @@ class Plain:
             self.process.wait(timeout=SPREAD + 30)
 
 
-class Balancer:
+class Balancer(HAProxy):
     """In the first one's namespace, at the address that clients dial; it knows of each server whether it is to be used."""
 
     def __init__(self, servers, ports):
         self.home = cache.RUN / "balancer"
-        self.home.mkdir(parents=True, exist_ok=True)
         self.socket = self.home / "stats"
         listen = "".join(
             f"listen p{port}\n  bind {net.GATEWAY}:{port}\n  balance roundrobin\n  {servers[0].check}\n  default-server inter 500ms fall 2 rise 1\n"
             + "".join(f"  server s{s.number} {net.gateway_inside(s.number)}:{port} {s.send}\n" for s in servers) for port in ports)
-        self.process = spawn(servers[0].namespace, self.home, f"  stats socket {self.socket}\n" + TIMES + listen)
+        super().__init__(servers[0].namespace, self.home, GLOBAL + f"  stats socket {self.socket}\n" + DEFAULTS + listen)
         for server in servers:
             self.until_up(server)
 
@@ -115,10 +102,6 @@ class Balancer:
                     states = [line.split(",")[17] for line in said if f",s{server.number}," in line]
             return states and all(state.startswith("UP") for state in states)
         until(f"the load balancer uses server {server.number}", up, 30)
-
-    def stop(self):
-        self.process.kill()
-        self.process.wait()
 
 
 def roll(balancer, servers):

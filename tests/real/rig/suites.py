@@ -269,11 +269,12 @@ def leak(report, direct=False, which=("5.0", "4.1"), seconds=600.0):
 def flood(report, direct=False, seconds=120.0):
     """Strangers by the thousand, plain and with TLS, `seconds` each; in a file of its own."""
     from . import flood as flooding
+    from . import haproxy
 
     drivers.DRIVERS["python"].command()
     build(release=True)
     report.details = True
-    flooding.haproxy()
+    haproxy.program()
     ring = ring_with_schema(count=1)
     flooding.run(report, ring, seconds)
     ring.kill()
