@@ -224,3 +224,20 @@ fn describe(settled: &Settled, node: &Node, family: std::net::IpAddr, settings: 
         logged_in: !settled.authenticates,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes of the future that a function of seven arguments returns.
+    fn size_of_future<A, B, C, D, E, F, G, Returned>(_: impl FnOnce(A, B, C, D, E, F, G) -> Returned) -> usize {
+        size_of::<Returned>()
+    }
+
+    #[test]
+    fn whoever_has_said_little_costs_little() {
+        let size = size_of_future(spoken);
+        // Not the handshake of TLS, nor the dial: with either in it, it is twice that.
+        assert!(size <= 3072, "{size} bytes");
+    }
+}

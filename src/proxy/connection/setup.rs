@@ -119,7 +119,7 @@ impl Setup<'_> {
         self.place.could_be_established().map_err(|full| NotEstablished::no_place(full, self.shared))?;
         let certificate = shown.as_ref().map(|shown| shown.name().into_boxed_str());
         let face = self.face(shown, &first).await?;
-        let mut node = Side::new(self.dial(face).await?);
+        let mut node = Side::new(Box::pin(self.dial(face)).await?);
         node.write(&first)
             .await
             .map_err(|error| NotEstablished::reset(Refused::DialFailed, Closed::node(ending(&error))))?;
@@ -144,7 +144,8 @@ impl Setup<'_> {
             return Ok((Stream::Plain(client), None));
         }
         self.move_to(Stage::Tls)?;
-        match acceptor.accept(client, &shared.handshakes).await {
+        // What a handshake takes, whoever speaks no TLS, or has spoken it, does not keep.
+        match Box::pin(acceptor.accept(client, &shared.handshakes)).await {
             Ok(tls) => {
                 let shown = client_of(&tls);
                 Ok((Stream::Tls(Box::new(tls.into())), shown))

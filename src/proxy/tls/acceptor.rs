@@ -56,11 +56,13 @@ impl ClientAcceptor {
     /// `InvalidData` when the client speaks no TLS, refuses ours or shows no certificate that is accepted, else the socket's own. The
     /// socket comes with it, so that the alert is not lost to a reset.
     pub async fn accept(&self, tcp: TcpStream, turns: &Arc<Semaphore>) -> Result<server::TlsStream<TcpStream>, Failed> {
-        let lazy = LazyConfigAcceptor::new(Acceptor::default(), tcp);
-        tokio::pin!(lazy);
-        let hello = match lazy.as_mut().await {
-            Ok(hello) => hello,
-            Err(error) => return Err(Failed { error, tcp: lazy.take_io() }),
+        let hello = {
+            let lazy = LazyConfigAcceptor::new(Acceptor::default(), tcp);
+            tokio::pin!(lazy);
+            match lazy.as_mut().await {
+                Ok(hello) => hello,
+                Err(error) => return Err(Failed { error, tcp: lazy.take_io() }),
+            }
         };
         let offered: Vec<CipherSuite> = hello.client_hello().cipher_suites().to_vec();
         let limited = |tls: &mut rustls::ServerConnection| tls.set_buffer_limit(Some(RECORDS));
