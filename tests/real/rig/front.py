@@ -5,10 +5,11 @@ import json
 import subprocess
 
 from . import assertions as a
-from . import cache, certificates, drivers, net, reloads
+from . import cache, certificates, drivers, graceful, net, reloads
 from .gateway import FIRST_PORT, Gateway
 from .haproxy import DEFAULTS, HAProxy
 from .program import Died
+from .speaker import Closed
 from .suites import Suite, ring_with_schema
 from .wait import Late, until
 
@@ -111,7 +112,7 @@ def run(report, names=("java", "python", "node", "gocql", "scylla")):
     def add(cell, assertion, check):
         try:
             report.add("front", "gateway", cell, assertion, "ok", check())
-        except (a.Failed, Died, Late, OSError) as failed:
+        except (a.Failed, Died, Late, OSError, Closed) as failed:
             report.add("front", "gateway", cell, assertion, "failed", failed)
     for tls in (None, keys):
         cell = "PROXY v2" + (" tls" if tls else "")
@@ -126,4 +127,5 @@ def run(report, names=("java", "python", "node", "gocql", "scylla")):
             add(cell, "renewed", lambda: renewed(suite, keys))
             suite.cell("front", "java", ca=keys / "ca.pem", note=f" {cell} renewed")
         suite.gateway.stop()
+    graceful.run(ring, add)
     ring.kill()
