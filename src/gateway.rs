@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::config::{Config, Drain};
+use crate::disk::Disk;
 use crate::label::{LabelSet, label_set};
 use crate::metrics::Metrics;
 use crate::proxy::came::Seldom;
@@ -157,12 +158,13 @@ pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -
             }
         });
     }
+    let disk = Disk::start().context("no thread to look at files")?;
     let apart = control.handle();
     let (tell_files, other_files) = mpsc::channel(1);
     tasks.spawn("topology follower", apart, follow_topology(Arc::clone(&shared)));
     tasks.spawn("ages", apart, ages::end_old(Arc::clone(&shared)));
     tasks.spawn("dead peers", apart, dead_peer::watch(Arc::clone(&shared)));
-    tasks.spawn("certificates", apart, files::follow(files, other_files, Arc::clone(&metrics)));
+    tasks.spawn("certificates", apart, files::follow(files, other_files, disk.clone(), Arc::clone(&metrics)));
     tasks.spawn("gauges", apart, set_gauges(Arc::clone(&shared), readiness.clone()));
     tasks.spawn("discovery", apart, async move { drop(running.await) });
     let liveness = Arc::new(Liveness::default());
@@ -194,6 +196,7 @@ pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -
         memory,
         changes: Arc::new(found.changes),
         control: apart.clone(),
+        disk,
         files: tell_files,
         log_level,
         metrics: Arc::clone(&metrics),

@@ -39,8 +39,8 @@
 //! # Threads
 //!
 //! Relays run on the runtime's workers, which [`gateway::watchdog`] watches; discovery, probes, the writer of the topology and
-//! those who look after all this on a thread of their own ([`gateway::control`]); the admin address, the log and the look at memory
-//! each on one. Tasks that must not end are owned by [`gateway::tasks`]: the end of one ends the gateway.
+//! those who look after all this on a thread of their own ([`gateway::control`]); the admin address, the log, the look at memory and
+//! the looks at files ([`disk`]) each on one. Tasks that must not end are owned by [`gateway::tasks`]: the end of one ends the gateway.
 //!
 //! # A pod moves, as the news travel
 //!
@@ -66,7 +66,7 @@
 //!  3  discovery   proxy   admin              the outside world: tokio, kube, rustls, hyper
 //!  2  rewrite                                meaning: cql × topology; bytes in, decision out; no I/O
 //!  1  cql        topology                    words of the protocol │ facts about the cluster
-//!  0  config   metrics   readiness   telemetry   shutdown   label
+//!  0  config   metrics   readiness   telemetry   shutdown   label   disk
 //! ```
 //!
 //! `cql`, `topology` and `rewrite` have no async, no socket, no clock; of floor 0 they know `config` and `label`. A word that
@@ -79,6 +79,7 @@ pub mod config;
 pub mod cql;
 pub mod demo;
 pub mod discovery;
+pub mod disk;
 pub mod gateway;
 pub mod label;
 pub mod metrics;

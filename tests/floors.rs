@@ -10,7 +10,7 @@ use std::path::Path;
 /// The modules of each floor, the lowest first. A module may import floors below its own, and on its own floor only what
 /// [`BESIDE`] says.
 const FLOORS: [&[&str]; 5] = [
-    &["config", "label", "metrics", "readiness", "shutdown", "telemetry"],
+    &["config", "disk", "label", "metrics", "readiness", "shutdown", "telemetry"],
     &["cql", "topology"],
     &["rewrite"],
     &["admin", "discovery", "proxy"],

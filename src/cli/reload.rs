@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::signal::unix::Signal;
-use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
 use crate::config::{Config, Overlay, Resolved};
@@ -98,7 +97,7 @@ impl Following {
 
     async fn content(&self) -> Content {
         let path = self.path.clone();
-        let read = spawn_blocking(move || std::fs::read(path).map_err(|error| error.kind()));
+        let read = self.reloads.disk().run(move || std::fs::read(path).map_err(|error| error.kind()));
         read.await.unwrap_or(Err(std::io::ErrorKind::Other))
     }
 
@@ -144,6 +143,6 @@ impl Following {
         let base = path.parent().map(Path::to_owned).unwrap_or_default();
         // It looks for the files that are named.
         let read = move || Config::read(&path.display().to_string(), &text, &base, &Overlay::of_process());
-        Ok(spawn_blocking(read).await??)
+        Ok(self.reloads.disk().run(read).await??)
     }
 }

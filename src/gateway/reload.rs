@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::Context;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio::task::spawn_blocking;
 
 use super::settings::Making;
 use crate::config::difference::Change;
 use crate::config::{ClientTls, Config, NodeTls};
 use crate::discovery::Changes;
+use crate::disk::Disk;
 use crate::metrics::Metrics;
 use crate::proxy::descriptors;
 use crate::proxy::memory::{Follower, Watched};
@@ -33,6 +33,7 @@ pub struct Reloads {
     pub(super) changes: Arc<Changes>,
     /// Where discovery runs.
     pub(super) control: Handle,
+    pub(super) disk: Disk,
     pub(super) files: mpsc::Sender<Files>,
     pub(super) log_level: LogLevel,
     pub(super) metrics: Arc<Metrics>,
@@ -98,6 +99,11 @@ impl Reloads {
         self.in_force.lock().await.config == *config
     }
 
+    /// Where files are looked at.
+    pub fn disk(&self) -> &Disk {
+        &self.disk
+    }
+
     /// How far replicas are apart that are told the same.
     pub async fn jitter(&self) -> std::time::Duration {
         self.in_force.lock().await.config.reload.jitter
@@ -107,11 +113,17 @@ impl Reloads {
         let before = &in_force.config;
         let clients = match (&config.tls.clients, &before.tls.clients) {
             (to, from) if to == from => None,
-            (to, _) => Some(opened(to.clone(), |tls: &ClientTls| Followed::clients(tls)).await.context("tls.clients")?),
+            (to, _) => Some(
+                opened(&self.disk, to.clone(), |tls: &ClientTls| Followed::clients(tls))
+                    .await
+                    .context("tls.clients")?,
+            ),
         };
         let nodes = match (&config.tls.nodes, &before.tls.nodes) {
             (to, from) if to == from => None,
-            (to, _) => Some(opened(to.clone(), |tls: &NodeTls| Followed::nodes(tls)).await.context("tls.nodes")?),
+            (to, _) => {
+                Some(opened(&self.disk, to.clone(), |tls: &NodeTls| Followed::nodes(tls)).await.context("tls.nodes")?)
+            }
         };
         self.discovery(before, &config, in_force.node_tls.clone(), nodes.as_ref().map(|(_, tls)| tls.clone())).await?;
         // From here on nothing fails.
@@ -178,6 +190,7 @@ impl Reloads {
 
 /// Reads a side's files, if it has any; where reading may block.
 async fn opened<Of, Tls>(
+    disk: &Disk,
     tls: Option<Of>,
     open: impl Fn(&Of) -> Result<(Followed, Tls), crate::proxy::tls::TlsError> + Send + 'static,
 ) -> anyhow::Result<(Option<Followed>, Option<Tls>)>
@@ -185,6 +198,6 @@ where
     Of: Send + 'static,
     Tls: Send + 'static,
 {
-    let opened = spawn_blocking(move || tls.as_ref().map(open).transpose()).await??;
+    let opened = disk.run(move || tls.as_ref().map(open).transpose()).await??;
     Ok(opened.unzip())
 }

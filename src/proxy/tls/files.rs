@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
-use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
@@ -21,6 +20,7 @@ use super::pem::{self, TlsError};
 use super::shown::Shown;
 use super::{ClientAcceptor, NodeConnector};
 use crate::config::{ClientTls, NodeTls};
+use crate::disk::Disk;
 use crate::label::{Label, label_set};
 use crate::metrics::Metrics;
 
@@ -204,6 +204,7 @@ fn hours_until(end: i64) -> Option<i64> {
 pub async fn follow(
     mut all: Vec<Followed>,
     mut others: mpsc::Receiver<(Side, Option<Followed>)>,
+    disk: Disk,
     metrics: Arc<Metrics>,
 ) {
     loop {
@@ -216,7 +217,7 @@ pub async fn follow(
             }
             else => return pending().await,
         }
-        let looked = spawn_blocking(move || {
+        let looked = disk.run(move || {
             let looks: Vec<_> = all.iter_mut().map(Followed::look).collect();
             (all, looks)
         });
