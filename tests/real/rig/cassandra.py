@@ -22,6 +22,8 @@ FAST = """-Dcassandra.ring_delay_ms=1000 -Dcassandra.skip_wait_for_gossip_to_set
 # After FAST, whose flags it takes back: on a busy machine a second is too short to reach a seed and for all to learn of the newcomer's share.
 JOINING = ["-Dcassandra.auto_bootstrap=true", "-Dcassandra.skip_schema_check=false", "-Dcassandra.ring_delay_ms=5000"]
 CREDENTIALS = ("cassandra", "cassandra")
+# A role that may as much, whose password is nothing else: where it is not to be, it can be looked for.
+PLANTED = ("app", "planted-Hd7Kq2Vw")
 
 
 def modules():

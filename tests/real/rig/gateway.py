@@ -7,6 +7,7 @@ import subprocess
 import urllib.request
 
 from . import cache, net
+from .secrets import SEARCHED
 from .wait import until
 
 FIRST_PORT = 9042
@@ -31,8 +32,8 @@ class Gateway:
 
     direct = False
 
-    def __init__(self, ring, discovery="nodes", credentials=None, tls=None, rewriting=True, number=1, release=False):
-        self.ring, self.discovery, self.tls, self.rewriting, self.number = ring, discovery, tls, rewriting, number
+    def __init__(self, ring, discovery="nodes", credentials=None, tls=None, rewriting=True, number=1, release=False, level=None):
+        self.ring, self.discovery, self.tls, self.rewriting, self.number, self.level = ring, discovery, tls, rewriting, number, level
         self.home = cache.RUN / ("gateway" if number == 1 else f"gateway{number}")
         shutil.rmtree(self.home, ignore_errors=True)
         self.home.mkdir(parents=True)
@@ -53,10 +54,13 @@ class Gateway:
             lines += [f"  contact_points: [{points}]", "  state_file: ports.json"]
         if credentials:
             (self.home / "password").write_text(credentials[1])
+            SEARCHED.passwords.add(credentials[1])
             lines += ["probe:", f"  username: {credentials[0]}", "  password_file: password"]
         if self.tls:
             lines += ["tls:", f"  clients: {{certificate: {self.tls}/gateway.pem, key: {self.tls}/gateway.key}}",
                       f"  nodes: {{ca: {self.tls}/ca.pem, verify: full}}"]
+        if self.level:
+            lines.append(f"log: {{level: {self.level}}}")
         return "\n".join(lines) + "\n"
 
     def command(self):
@@ -111,9 +115,12 @@ class Gateway:
         return {host_id: found.get(n["number"]) for host_id, n in self.ring.truth().items()}
 
     def stop(self, how=signal.SIGTERM):
-        if self.process and self.process.poll() is None:
-            self.process.send_signal(how)
-            self.process.wait(timeout=90)
+        if self.process:
+            pages = SEARCHED.pages(self) if how == signal.SIGTERM and self.process.poll() is None else {}
+            if self.process.poll() is None:
+                self.process.send_signal(how)
+                self.process.wait(timeout=90)
+            SEARCHED.search(self, pages)
 
 
 class Direct:

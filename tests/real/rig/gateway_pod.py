@@ -4,6 +4,7 @@ and the two variables that every container has. No kubeconfig, no home, no other
 import os
 
 from .gateway import Gateway
+from .secrets import SEARCHED
 
 # `ip netns exec` gives the process mounts of its own: what is mounted here is seen by nobody else.
 MOUNT = """mount -t tmpfs tmpfs /run && mkdir -p /run/secrets/kubernetes.io &&
@@ -31,6 +32,8 @@ class GatewayPod(Gateway):
             self.write(name, text)
 
     def write(self, name, text):
+        if name == "token":
+            SEARCHED.tokens.add(text)
         fresh = self.account / f".{name}"
         fresh.write_text(text)
         fresh.rename(self.account / name)

@@ -1,6 +1,8 @@
 """What the rig puts into a ring: k1.t with one replica of each row (who answers is who owns), k3.t with three."""
 import bisect
 
+from .cassandra import PLANTED
+from .secrets import SEARCHED
 from .wait import until
 
 KEYS = 300
@@ -18,6 +20,9 @@ def create(ring, replication=None):
         strategy = {"class": "NetworkTopologyStrategy", **replication[name]} if replication else {"class": "SimpleStrategy", "replication_factor": factor}
         first.query(f"CREATE KEYSPACE {name} WITH replication = {strategy}")
         first.query(f"CREATE TABLE {name}.t (k int PRIMARY KEY, v text)")
+    if ring.auth:
+        first.query(f"CREATE ROLE {PLANTED[0]} WITH PASSWORD = '{PLANTED[1]}' AND LOGIN = true AND SUPERUSER = true")
+        SEARCHED.passwords.add(PLANTED[1])
     until("the nodes agree on the schema", lambda: agreed(ring), 60)
     with first.connect() as connection:
         for k in range(KEYS):

@@ -4,14 +4,17 @@ import time
 
 from . import assertions as a
 from . import cache, certificates, cqlsh, drivers, leak as hunting, life, net, schema
-from .cassandra import CREDENTIALS, Ring
+from .cassandra import PLANTED, Ring
 from .drivers import DRIVERS
 from .gateway import FIRST_PORT, Direct, Gateway, build
 from .program import Died, Program
 from .report import Report
+from .secrets import SEARCHED
 
 # For everything in which nodes join or move; `cluster.nodes` is what `matrix` and `secured` use first.
 DISCOVERY = os.environ.get("CQLGATE_DISCOVERY", "contact_points")
+# No role's password.
+WRONG = "planted-Wm3Zt8"
 
 
 class Suite:
@@ -150,18 +153,19 @@ def ci(report, direct=False):
 
 
 def secured_ci(report, direct):
-    """Two nodes: what is asked is whether passwords, TLS on both sides and a client's certificate work at all."""
+    """Two nodes: what is asked is whether passwords, TLS on both sides and a client's certificate work at all; and that a gateway which says all
+    that it can say tells none of them."""
     from .certified import Certified, clients
 
     keys = certificates.mutual(cache.RUN / "certificates")
     ring = ring_with_schema(count=2, auth=True, tls=keys)
-    suite = Suite(report, ring, stand(ring, direct, discovery=DISCOVERY, credentials=CREDENTIALS, tls=keys), direct)
-    suite.cell("ci", "python", credentials=CREDENTIALS, ca=keys / "ca.pem", note=" password tls")
+    suite = Suite(report, ring, stand(ring, direct, discovery=DISCOVERY, credentials=PLANTED, tls=keys, level="trace"), direct)
+    suite.cell("ci", "python", credentials=PLANTED, ca=keys / "ca.pem", note=" password tls")
     suite.gateway.stop()
     if not direct:
-        gateway = Certified(ring, clients(keys, f", client_auth: {{mode: required, ca: {keys}/clients.pem}}"))
+        gateway = Certified(ring, clients(keys, f", client_auth: {{mode: required, ca: {keys}/clients.pem}}") + "log: {level: trace}\n")
         suite = Suite(report, ring, gateway.start())
-        suite.cell("ci", "python", credentials=CREDENTIALS, ca=keys / "ca.pem", pair=certificates.pair(keys, "app"), note=" password mtls")
+        suite.cell("ci", "python", credentials=PLANTED, ca=keys / "ca.pem", pair=certificates.pair(keys, "app"), note=" password mtls")
         suite.gateway.stop()
     ring.kill()
 
@@ -186,21 +190,21 @@ def secured(report, direct=False, names=tuple(DRIVERS)):
     ring = ring_with_schema(auth=True, tls=keys)
     suite = Suite(report, ring, stand(ring, direct), direct)
     for name in names:
-        suite.cell("auth", name, credentials=CREDENTIALS)
-    suite.shell("auth", CREDENTIALS)
+        suite.cell("auth", name, credentials=PLANTED)
+    suite.shell("auth", PLANTED)
     suite.gateway.stop()
     if not direct:
         refused(report, ring, [name for name in names if name in ("java", "python")])
-    suite = Suite(report, ring, stand(ring, direct, discovery=DISCOVERY, credentials=CREDENTIALS, tls=keys), direct)
+    suite = Suite(report, ring, stand(ring, direct, discovery=DISCOVERY, credentials=PLANTED, tls=keys), direct)
     for name in names:
-        suite.cell("tls", name, credentials=CREDENTIALS, ca=keys / "ca.pem")
+        suite.cell("tls", name, credentials=PLANTED, ca=keys / "ca.pem")
     suite.gateway.stop()
     ring.kill()
 
 
 def refused(report, ring, names):
     """Nodes refuse the gateway's own login: clients log in as themselves, and it is said."""
-    suite = Suite(report, ring, stand(ring, False, credentials=(CREDENTIALS[0], "not the password")))
+    suite = Suite(report, ring, stand(ring, False, credentials=(PLANTED[0], WRONG)))
 
     def ready():
         text = suite.gateway.admin("/readyz").strip()
@@ -208,7 +212,7 @@ def refused(report, ring, names):
             raise a.Failed(f"/readyz says {text}")
         return text
     for name in names:
-        suite.cell("refused", name, credentials=CREDENTIALS)
+        suite.cell("refused", name, credentials=PLANTED)
     try:
         report.add("refused", "gateway", "a wrong password", "degraded", "ok", ready().replace("\n", "; "))
     except (a.Failed, OSError) as failed:
@@ -361,6 +365,8 @@ def run(name, direct=False, **more):
     try:
         SUITES[name](report, direct, **more)
     finally:
+        if SEARCHED.gateways:
+            report.add(name, "gateway", "all that was said", "secrets", SEARCHED.outcome(), SEARCHED.told())
         if report.results:
             print(f"\n{report.table()}\n\nas JSON: {report.write()}")
     return report
