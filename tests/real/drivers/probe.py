@@ -9,7 +9,8 @@ from collections import Counter
 from cassandra import ConsistencyLevel
 from cassandra.auth import PlainTextAuthProvider
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile
-from cassandra.policies import ConstantReconnectionPolicy, DCAwareRoundRobinPolicy, HostFilterPolicy, TokenAwarePolicy
+from cassandra.policies import (ConstantReconnectionPolicy, DCAwareRoundRobinPolicy, FallthroughRetryPolicy, HostFilterPolicy, RetryPolicy,
+                                TokenAwarePolicy)
 
 options = json.loads(sys.argv[1])
 printing = threading.Lock()
@@ -48,9 +49,11 @@ policy = TokenAwarePolicy(DCAwareRoundRobinPolicy("dc1"), shuffle_replicas=False
 if options.get("only"):
     # Other nodes are neither asked nor dialled.
     policy = HostFilterPolicy(policy, lambda host: address(host) in options["contacts"])
+profile = ExecutionProfile(load_balancing_policy=policy, consistency_level=ConsistencyLevel.ONE,
+                           retry_policy=RetryPolicy() if options.get("retries", True) else FallthroughRetryPolicy())
 cluster = Cluster(
     [(c.split(":")[0], int(c.split(":")[1])) for c in options["contacts"]],
-    execution_profiles={EXEC_PROFILE_DEFAULT: ExecutionProfile(load_balancing_policy=policy, consistency_level=ConsistencyLevel.ONE)},
+    execution_profiles={EXEC_PROFILE_DEFAULT: profile},
     compression=False if options["compression"] == "none" else options["compression"],
     reconnection_policy=ConstantReconnectionPolicy(1.0), **more)
 cluster.register_listener(Listener())

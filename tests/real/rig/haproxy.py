@@ -1,6 +1,7 @@
 """HAProxy, Debian's: as the load balancer in front of gateways, and in a gateway's place to compare."""
 import os
 import shutil
+import socket
 import subprocess
 
 from . import cache
@@ -16,6 +17,15 @@ def program():
     if not shutil.which("haproxy", path=path):
         cache.run("apt-get", "install", "-y", "--no-install-recommends", "haproxy")
     return shutil.which("haproxy", path=path)
+
+
+def ask(where, command):
+    """What is answered at a stats socket."""
+    with socket.socket(socket.AF_UNIX) as stats:
+        stats.connect(str(where))
+        stats.sendall(command.encode() + b"\n")
+        with stats.makefile() as said:
+            return said.read()
 
 
 class HAProxy:

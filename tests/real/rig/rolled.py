@@ -1,16 +1,17 @@
 """Two gateways behind one load balancer, HAProxy with PROXY v2, rolled one after the other under drivers that read all the time: no read may
-fail, and no client loses its connections all at once. Then the same with a plain HAProxy in the place of each gateway, to compare.
+fail that can be tried elsewhere, and where nothing is tried again none but those that a capture shows to have left before the end was there;
+no client loses its connections all at once. Then the same with a plain HAProxy in the place of each gateway, to compare.
 """
 import json
-import signal
-import socket
+import time
 from datetime import datetime
 
 from . import assertions as a
-from . import cache, drivers, net
+from . import cache, capture, cql, drivers, net
+from .capture import Capture
 from .certified import adder
 from .gateway import FIRST_PORT, Gateway
-from .haproxy import DEFAULTS, HAProxy
+from .haproxy import DEFAULTS, HAProxy, ask
 from .program import Program
 from .suites import ring_with_schema
 from .wait import until
@@ -18,8 +19,10 @@ from .wait import until
 PORTS = range(FIRST_PORT, FIRST_PORT + 10)
 NAMES = ("java", "python", "node", "scylla")
 # Whose retry goes to the next host and to no other connection of the same one, where it knows but one host: a read that is on its way
-# when its connection is closed fails. At most one for each that was closed, as these read one after the other.
-ONE_HOST = ("node",)
+# when its connection is closed fails, with its own policy too. At most one for each that was closed, as all read one after the other.
+ONE_HOST = ("node", "scylla")
+# Milliseconds in which a driver reads on a busy machine that a connection has ended.
+UNREAD = 100
 # Who reads through a plain proxy at all: nodes' rows lead to where no client comes, and scylla's driver dials them and nothing else.
 BEHIND_PLAIN = ("java", "python", "node")
 # Seconds: not ready and still accepting, two of the load balancer's checks and more; and over how long connections are closed.
@@ -57,26 +60,46 @@ class Replica(Gateway):
 
 
 class Plain:
-    """HAProxy in a gateway's place: each port leads to a node, and nothing else is done. Told to stop it closes what is left after a while."""
+    """HAProxy in a gateway's place: each port leads to a node. It leaves as a gateway does, as far as it can: not ready and still accepting for
+    as long, then its connections are closed one by one over as long, of each client as far apart as they can be. What is asked on them it
+    does not know."""
 
-    check, send = "", "check"
+    check, send = Replica.check, Replica.send
 
     def __init__(self, ring, number):
         self.number, self.ring = number, ring
         self.namespace = net.gateway_namespace(number)
         self.home = cache.RUN / f"plain{number}"
+        self.socket = self.home / "stats"
         inside = net.gateway_inside(number)
-        self.text = GLOBAL + f"  hard-stop-after {SPREAD}s\n" + DEFAULTS + "".join(
-            f"listen p{port}\n  bind {inside}:{port}\n  server s {node.address}:9042\n" for port, node in zip(PORTS, ring.nodes))
+        self.text = (GLOBAL + f"  stats socket {self.socket} level admin\n" + DEFAULTS + f"frontend ready\n  mode http\n  bind {inside}:9180\n  monitor-uri /readyz\n"
+                     + "".join(f"listen p{port}\n  bind {inside}:{port} accept-proxy\n  server s {node.address}:9042\n" for port, node in zip(PORTS, ring.nodes)))
 
     def start(self):
         self.process = HAProxy(self.namespace, self.home, self.text, f"sport = :{FIRST_PORT}").process
         return self
 
+    def turns(self):
+        """(when, its name) of every client's connection, from the begin of the closings."""
+        clients = {}
+        for line in ask(self.socket, "show sess").splitlines():
+            if " fe=p" in line:
+                clients.setdefault(line.split("src=")[1].split(":")[0], []).append(line.split(":")[0])
+        return sorted((SPREAD * index / len(names), name) for names in clients.values() for index, name in enumerate(names))
+
     def stop(self):
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGUSR1)
-            self.process.wait(timeout=SPREAD + 30)
+        if self.process.poll() is not None:
+            return
+        ask(self.socket, "disable frontend ready")
+        time.sleep(DELAY)
+        for port, _ in zip(PORTS, self.ring.nodes):
+            ask(self.socket, f"disable frontend p{port}")
+        begun = time.monotonic()
+        for when, name in self.turns():
+            time.sleep(max(0, begun + when - time.monotonic()))
+            ask(self.socket, f"shutdown session {name}")
+        self.process.terminate()
+        self.process.wait(timeout=30)
 
 
 class Balancer(HAProxy):
@@ -95,11 +118,7 @@ class Balancer(HAProxy):
     def until_up(self, server):
         """Every port's server of this number is used."""
         def up():
-            with socket.socket(socket.AF_UNIX) as ask:
-                ask.connect(str(self.socket))
-                ask.sendall(b"show stat\n")
-                with ask.makefile() as said:
-                    states = [line.split(",")[17] for line in said if f",s{server.number}," in line]
+            states = [line.split(",")[17] for line in ask(self.socket, "show stat").splitlines() if f",s{server.number}," in line]
             return states and all(state.startswith("UP") for state in states)
         until(f"the load balancer uses server {server.number}", up, 30)
 
@@ -136,44 +155,95 @@ class Rolled(Replica):
         self.closed_before = self.closed_before or self.closed()
 
 
-def under_load(names, servers, ports, contacts, only=False):
-    """Every driver reads while the servers are rolled; (driver, what it said at the end) of each."""
+def under_load(names, servers, ports, contacts, **more):
+    """Every driver reads while the servers are rolled; (driver, what it said at the end, the capture in its namespace) of each."""
     balancer = Balancer(servers, ports)
+    programs, captures = [], []
     try:
-        programs = []
         for number, name in enumerate(names, 1):
             client = net.Client(name, number)
-            programs.append(Program(drivers.DRIVERS[name], client, contacts[:drivers.DRIVERS[name].contacts], pool=POOL, only=only))
+            captures.append(Capture(client.full, "eth0", net.GATEWAY, ports, cache.RUN / "capture"))
+            programs.append(Program(drivers.DRIVERS[name], client, contacts[:drivers.DRIVERS[name].contacts], pool=POOL, **more))
         for program in programs:
             program.ask("start")
         roll(balancer, servers)
-        said = [(program.driver.name, program.ask("stop")) for program in programs]
+        said = [(program.driver.name, program.ask("stop"), captured) for program, captured in zip(programs, captures)]
         for program in programs:
             program.quit()
         return said
     finally:
         balancer.stop()
+        for captured in captures:
+            captured.stop()
+
+
+def on_the_wire(captured):
+    """Of the connections that were closed towards a client: how many; of their reads that nobody answered, those that had left before the FIN
+    came, and how late the others were, in ms: the FIN was there, and the driver had not read it."""
+    closed = [connection for connection in captured.connections() if connection.ended_first]
+    left = [(when, connection.ended_first) for connection in closed for when, opcode in connection.unanswered() if opcode == cql.EXECUTE]
+    return len(closed), sum(when < fin for when, fin in left), [round((when - fin) * 1000, 1) for when, fin in left if when >= fin]
+
+
+def overlooked(captured):
+    """Requests that had come to the gateway before it said that it is over, and were not answered."""
+    closed = [connection for connection in captured.connections() if connection.ended_first]
+    left = [(opcode, connection.ended_first - when) for connection in closed for when, opcode in connection.unanswered() if when < connection.ended_first]
+    if left:
+        raise a.Failed(f"of {len(closed)} connections: {left}")
+    return f"none, of {len(closed)} connections that it closed"
+
+
+def gateways(report, add, ring, names, contacts, retries):
+    """What fails is what no server can help: a read that was on its way when the gateway, to which nothing was owed, said that it is over."""
+    cell = "two gateways" if retries else "two gateways, no retries"
+    servers = [Rolled(ring, number=number).start() for number in (1, 2)]
+    # The load balancer is where the first one is.
+    captures = [Capture(server.namespace, "lo" if server.number == 1 else "eth0", net.gateway_inside(server.number), PORTS, cache.RUN / "capture")
+                for server in servers]
+    try:
+        loads = under_load(names, servers, PORTS, contacts, retries=retries)
+    finally:
+        for captured in captures:
+            captured.stop()
+    failed = {}
+    for name, said, captured in loads:
+        closed, crossed, late = on_the_wire(captured)
+        unsent = said.get("unsent", 0)
+        allowed = min(crossed + sum(ms < UNREAD for ms in late) + unsent, closed) if name in ONE_HOST or not retries else 0
+        holds = said["ok"] and closed and said["errors"] <= allowed
+        failed[name] = said["errors"]
+        lost = f"{crossed} crossed the end, {len(late)} sent before the driver had read it{f' ({late} ms)' if late else ''}, {unsent} never sent"
+        report.add("rolled", name, cell, "reads", "ok" if holds else "failed",
+                   f"{said['ok']} reads, {closed} connections closed; not answered: {lost}; {said['errors']} failed {said['first'] or ''}")
+    for server, captured in zip(servers, captures):
+        cell = f"gateway {server.number}{'' if retries else ', no retries'}"
+        add(cell, "apart", lambda: apart(server))
+        add(cell, "overlooked", lambda: overlooked(captured))
+        server.stop()
+    return failed
 
 
 def run(report, names=NAMES):
     drivers.prepare(names)
+    capture.program()
     report.details = True
     ring = ring_with_schema()
     contacts = [f"{net.GATEWAY}:{FIRST_PORT + number}" for number in range(len(ring.nodes))]
     add = adder(report, "rolled")
-    gateways = [Rolled(ring, number=number).start() for number in (1, 2)]
-    for number, (name, said) in enumerate(under_load(names, gateways, PORTS, contacts), 1):
-        closed = sum(peer == f"{net.CLIENTS}.{10 + number}" for gateway in gateways for peer, _ in gateway.closed_before)
-        holds = said["ok"] and said["errors"] <= (closed if name in ONE_HOST else 0)
-        report.add("rolled", name, "two gateways", "reads", "ok" if holds else "failed",
-                   f"{said['ok']} reads, {closed} connections closed, {said['errors']} failed {said['first'] or ''}")
-    for gateway in gateways:
-        add(f"gateway {gateway.number}", "apart", lambda: apart(gateway))
-        gateway.stop()
-    plain = [Plain(ring, number).start() for number in (1, 2)]
-    # What fails here is told, and nothing is asked of it.
-    for name, said in under_load([name for name in names if name in BEHIND_PLAIN], plain, PORTS[:len(ring.nodes)], contacts, only=True):
-        report.add("rolled", name, "two HAProxies", "reads", "-", f"{said['ok']} reads, {said['errors']} failed {said['first'] or ''}")
-    for server in plain:
-        server.stop()
+    failed = {retries: gateways(report, add, ring, names, contacts, retries) for retries in (True, False)}
+    for retries in (True, False):
+        behind = [name for name in names if name in BEHIND_PLAIN]
+        plain = [Plain(ring, number).start() for number in (1, 2)]
+        cell = "two HAProxies" if retries else "two HAProxies, no retries"
+        lost = 0
+        # What fails here of one driver is told, and nothing is asked of it.
+        for name, said, _ in under_load(behind, plain, PORTS[:len(ring.nodes)], contacts, retries=retries, only=True):
+            lost += said["errors"]
+            report.add("rolled", name, cell, "reads", "-", f"{said['ok']} reads, {said['errors']} failed {said['first'] or ''}")
+        for server in plain:
+            server.stop()
+        ours = sum(failed[retries][name] for name in behind)
+        report.add("rolled", "gateway", cell, "fewer", "ok" if ours < lost or ours == lost == 0 else "failed",
+                   f"{ours} failed with gateways, {lost} with HAProxies, of {', '.join(behind)}")
     ring.kill()

@@ -118,7 +118,8 @@ public class Probe {
   public static void main(String[] args) throws Exception {
     JsonNode options = JSON.readTree(args[0]);
     ProgrammaticDriverConfigLoaderBuilder config = DriverConfigLoader.programmaticBuilder()
-        .withBoolean(DefaultDriverOption.REQUEST_DEFAULT_IDEMPOTENCE, true)
+        // Of what is not idempotent it tries nothing again that may have been sent, whatever its policy is.
+        .withBoolean(DefaultDriverOption.REQUEST_DEFAULT_IDEMPOTENCE, options.path("retries").asBoolean(true))
         .withString(DefaultDriverOption.REQUEST_CONSISTENCY, "ONE")
         .withString(DefaultDriverOption.PROTOCOL_COMPRESSION, text(options, "compression"))
         .withDuration(DefaultDriverOption.REQUEST_TIMEOUT, Duration.ofSeconds(10))

@@ -16,6 +16,7 @@ const settings = {
   },
 };
 if (options.pool) settings.pooling = { coreConnectionsPerHost: { [cassandra.types.distance.local]: options.pool } };
+if (options.retries === false) settings.policies.retry = new cassandra.policies.retry.FallthroughRetryPolicy();
 if (options.username) settings.credentials = { username: options.username, password: options.password };
 if (options.ca) settings.sslOptions = {
   ca: [fs.readFileSync(options.ca)], rejectUnauthorized: true,

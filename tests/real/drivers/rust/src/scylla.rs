@@ -7,7 +7,9 @@ use scylla::client::execution_profile::ExecutionProfile;
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
 use scylla::client::{Compression, PoolSize};
+use scylla::errors::{BrokenConnectionErrorKind, ExecutionError, RequestAttemptError};
 use scylla::policies::load_balancing::{DefaultPolicy, NodeIdentifier, SingleTargetLoadBalancingPolicy};
+use scylla::policies::retry::FallthroughRetryPolicy;
 use scylla::statement::prepared::PreparedStatement;
 use scylla::statement::{Consistency, Statement};
 use serde_json::json;
@@ -20,8 +22,11 @@ use std::time::Duration;
 async fn main() {
     let options = lines::options();
     let policy = DefaultPolicy::builder().prefer_datacenter("dc1".into()).token_aware(true).enable_shuffling_replicas(false).build();
-    let profile = ExecutionProfile::builder().load_balancing_policy(policy).consistency(Consistency::One).build();
-    let mut builder = SessionBuilder::new().known_nodes(lines::contacts(&options)).default_execution_profile_handle(profile.into_handle());
+    let mut profile = ExecutionProfile::builder().load_balancing_policy(policy).consistency(Consistency::One);
+    if options["retries"] == false {
+        profile = profile.retry_policy(Arc::new(FallthroughRetryPolicy::new()));
+    }
+    let mut builder = SessionBuilder::new().known_nodes(lines::contacts(&options)).default_execution_profile_handle(profile.build().into_handle());
     builder = match options["compression"].as_str() {
         Some("lz4") => builder.compression(Some(Compression::Lz4)),
         Some("snappy") => builder.compression(Some(Compression::Snappy)),
@@ -125,8 +130,14 @@ async fn watch(session: Arc<Session>) {
     }
 }
 
+/// It was given to a connection of which the driver knew already that it had ended: what was written has that connection's own error.
+fn is_unsent(error: &ExecutionError) -> bool {
+    let ExecutionError::LastAttemptError(RequestAttemptError::BrokenConnectionError(broken)) = error else { return false };
+    matches!(broken.downcast_ref(), Some(BrokenConnectionErrorKind::ChannelError))
+}
+
 async fn read(session: Arc<Session>, three: PreparedStatement, going: Arc<AtomicBool>) -> serde_json::Value {
-    let (mut ok, mut errors, mut first, mut coordinators) = (0u64, 0u64, None, BTreeMap::<String, u64>::new());
+    let (mut ok, mut errors, mut unsent, mut first, mut coordinators) = (0u64, 0u64, 0u64, None, BTreeMap::<String, u64>::new());
     let mut k = 0i32;
     while going.load(Ordering::SeqCst) {
         k = (k + 1) % 300;
@@ -137,10 +148,11 @@ async fn read(session: Arc<Session>, three: PreparedStatement, going: Arc<Atomic
             }
             Err(error) => {
                 errors += 1;
+                unsent += u64::from(is_unsent(&error));
                 first.get_or_insert(error.to_string());
             }
         }
         tokio::time::sleep(Duration::from_millis(3)).await;
     }
-    json!({"reply": "stop", "ok": ok, "errors": errors, "first": first, "coordinators": coordinators})
+    json!({"reply": "stop", "ok": ok, "errors": errors, "unsent": unsent, "first": first, "coordinators": coordinators})
 }
