@@ -95,6 +95,8 @@ impl<'a> Looking<'a> {
         let contradicts = |node: &&Node| matches!((host_id, node.host_id), (Some(row), Some(known)) if row != known);
         match by_host_id.or_else(|| by_address().filter(|node| !contradicts(node))) {
             Some(node) if node.state == NodeState::Pending => Ok(hide(LeftOut::Hidden(HiddenReason::NotAnnounced))),
+            // Nothing answers at its port any more: it was taken out of the list, or its row stays behind in the cluster.
+            Some(node) if node.state == NodeState::Gone => Ok(hide(LeftOut::Hidden(HiddenReason::Ghost))),
             Some(node) => Ok(Owner::Node(node)),
             None if !roles.has_endpoint() && host_id.is_none() => Ok(Owner::Nobody),
             None if host_id.is_none() && native.is_none() && !roles.has_address() => Ok(Owner::Unknown),
