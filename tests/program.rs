@@ -15,7 +15,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, yield_now};
@@ -56,14 +57,19 @@ struct Gateway {
 impl Gateway {
     /// On ports 9042 to 9044 of a loopback address that no other process has, in front of nodes that refuse.
     fn start(test: u8) -> Self {
+        Self::start_with(test, "", |folder, text| fs::write(folder.join("gateway.yaml"), text).unwrap())
+    }
+
+    /// The same with further keys, and the file put there by another way.
+    fn start_with(test: u8, keys: &str, put: impl FnOnce(&Path, &str)) -> Self {
         let address = own_address(test);
         let folder = tempfile::tempdir().unwrap();
         let file: PathBuf = folder.path().join("gateway.yaml");
         let text = format!(
             "listen: {address}:9042-9044\nadvertise: {address}\nadmin: {address}:9180\n\
-             discovery: {{nodes: [{{name: a, address: '{address}:1'}}, {{name: b, address: '{address}:2'}}]}}\n"
+             discovery: {{nodes: [{{name: a, address: '{address}:1'}}, {{name: b, address: '{address}:2'}}]}}\n{keys}"
         );
-        fs::write(&file, text).unwrap();
+        put(folder.path(), &text);
         let mut command = Command::new(env!("CARGO_BIN_EXE_cqlgate"));
         let child = command.arg("run").arg("--config").arg(&file).stderr(Stdio::null()).spawn().unwrap();
         Self { child, address, folder }
@@ -234,6 +240,54 @@ fn the_file_is_read_again_when_it_changes_and_on_sighup_and_what_is_wrong_is_tol
     gateway.write(&format!("{text}access: {{deny: [127.0.0.0/8]}}\n"));
     until(|| (gateway.get("/readyz").1 == "ready\n").then_some(()));
     assert!(gateway.child.try_wait().unwrap().is_none());
+}
+
+/// kubelet's `..data`: a link to a folder, replaced by renaming another link over it; the folder of before goes.
+fn mount(volume: &Path, version: &str, text: &str) {
+    let at = |name: &str| volume.join(name);
+    fs::create_dir(at(version)).unwrap();
+    fs::write(at(version).join("gateway.yaml"), text).unwrap();
+    symlink(version, at("..data_tmp")).unwrap();
+    let before = fs::canonicalize(at("..data"));
+    fs::rename(at("..data_tmp"), at("..data")).unwrap();
+    match before {
+        Ok(before) => fs::remove_dir_all(before).unwrap(),
+        Err(_) => symlink("..data/gateway.yaml", at("gateway.yaml")).unwrap(),
+    }
+}
+
+#[test]
+fn the_links_of_a_mounted_config_map_are_followed() {
+    let gateway = Gateway::start_with(10, "", |volume, text| mount(volume, "..2026_01_01", text));
+    until(|| (gateway.get("/readyz").0 == 200).then_some(()));
+    let text = fs::read_to_string(gateway.file()).unwrap();
+    for (taken, version) in [(1, "..2026_01_02"), (2, "..2026_01_03")] {
+        mount(gateway.folder.path(), version, &format!("{text}access: {{deny: [192.0.2.{taken}]}}\n"));
+        gateway.until_said("/metrics", &format!("cqlgate_config_reloads_total{{outcome=\"taken\"}} {taken}\n"));
+    }
+    assert_eq!(gateway.get("/readyz").1, "ready\n");
+}
+
+#[test]
+fn a_file_that_has_changed_waits_for_a_time_of_the_gateways_own_choice_and_sighup_does_not() {
+    // The least that it may choose is minutes.
+    let jitter = "reload: {jitter: 24h}\n";
+    let waits = Gateway::start_with(11, jitter, |folder, text| fs::write(folder.join("gateway.yaml"), text).unwrap());
+    let follows = Gateway::start(12);
+    let taken = |count: u32| format!("cqlgate_config_reloads_total{{outcome=\"taken\"}} {count}\n");
+    let texts = [&waits, &follows].map(|gateway| {
+        until(|| (gateway.get("/readyz").0 == 200).then_some(()));
+        fs::read_to_string(gateway.file()).unwrap()
+    });
+    waits.write(&format!("{}access: {{deny: [192.0.2.1]}}\n", texts[0]));
+    // Another one has looked and taken twice meanwhile.
+    for count in 1..=2 {
+        follows.write(&format!("{}access: {{deny: [192.0.2.{count}]}}\n", texts[1]));
+        follows.until_said("/metrics", &taken(count));
+    }
+    assert!(!waits.get("/metrics").1.contains(&taken(1)));
+    waits.signal("HUP");
+    waits.until_said("/metrics", &taken(1));
 }
 
 #[test]
