@@ -177,7 +177,7 @@ impl NodeTls {
             ),
             (None, None) if !self.identities.is_empty() => found.warnings.push(
                 "tls.nodes.certificate is absent beside tls.nodes.identities: the gateway itself shows nodes none, and those that \
-                 require one (require_client_auth: true) count as dead"
+                 require one (require_client_auth: true) do not tell it who they are"
                     .to_owned(),
             ),
             _ => {}

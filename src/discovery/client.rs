@@ -107,6 +107,11 @@ impl ClientError {
         matches!(self, Self::LoginRefused { .. } | Self::PasswordFile { .. } | Self::Refused { doing: LOGIN, .. })
     }
 
+    /// The node is there, and does not take the certificate that it was shown, or requires one.
+    pub fn is_refused_certificate(&self) -> bool {
+        matches!(self, Self::Certificate { .. } | Self::Dial(DialError::Certificate { .. }))
+    }
+
     pub fn failure(&self) -> DialFailure {
         match self {
             Self::Dial(error) => error.failure(),

@@ -28,6 +28,7 @@ use super::identity::read_local;
 use super::own_login::{Login, OwnLogin, Terms};
 use crate::proxy::current::Current;
 use crate::proxy::dial::{DialError, Dialer, Target};
+use crate::proxy::tls::NodeConnector;
 
 /// Dials are given up after this when a connection was lost (where the address went with the node, nobody refuses) and while a
 /// node is down, so that the next one finds a port that has just opened: the system itself repeats a lost SYN only after 1, 3
@@ -114,7 +115,18 @@ impl Probe {
                         Box::pin(self.tell_dead(error, &mut memory)).await;
                     }
                 }
+                // It cannot be asked anything; clients that are somebody there are served all the same.
+                Err(error) if error.is_refused_certificate() && self.shows_others() => {
+                    self.login_failed(&error, &mut memory);
+                    memory.dead = None;
+                    self.tell_alive(Identity::default()).await;
+                    backoff.reset();
+                    sleep(LOGIN_AGAIN).await;
+                }
                 Err(error) => {
+                    if error.is_refused_certificate() {
+                        self.degrade(&error, &mut memory);
+                    }
                     let wait = if error.is_login() { LOGIN_AGAIN } else { Duration::ZERO };
                     Box::pin(self.tell_dead(error, &mut memory)).await;
                     sleep(wait).await;
@@ -180,11 +192,20 @@ impl Probe {
         }
     }
 
+    /// Whether clients show nodes other certificates than the gateway's own.
+    fn shows_others(&self) -> bool {
+        self.dialer.get().tls.as_ref().is_some_and(NodeConnector::has_identities)
+    }
+
     fn login_failed(&self, error: &ClientError, memory: &mut Memory) {
-        self.metrics.dial_failed(error.failure());
         if memory.degraded.is_none() {
             warn!(node = %self.id, %error, "the node answers, and does not say who it is");
         }
+        self.degrade(error, memory);
+    }
+
+    fn degrade(&self, error: &ClientError, memory: &mut Memory) {
+        self.metrics.dial_failed(error.failure());
         memory.degraded = Some(self.readiness.degraded(&error.to_string()));
     }
 
@@ -277,7 +298,9 @@ impl Probe {
 
     async fn tell_dead(&self, error: ClientError, memory: &mut Memory) {
         if let ClientError::Dial(error) = &error {
-            self.metrics.dial_failed(error.failure());
+            if !matches!(error, DialError::Certificate { .. }) {
+                self.metrics.dial_failed(error.failure());
+            }
             if let Some(lookup) = self.wakes.get().get(&self.id) {
                 lookup.notify_one();
             }
@@ -312,7 +335,9 @@ fn dead_reason(error: &ClientError) -> DeadReason {
             _ => DeadReason::Unreachable,
         },
         ClientError::Dial(DialError::Timeout { .. }) => DeadReason::Unreachable,
-        ClientError::Dial(DialError::Tls { .. }) | ClientError::Certificate { .. } => DeadReason::Tls,
+        ClientError::Dial(DialError::Tls { .. } | DialError::Certificate { .. }) | ClientError::Certificate { .. } => {
+            DeadReason::Tls
+        }
         ClientError::Lost { .. } => DeadReason::Reset,
         ClientError::Silent { .. } => DeadReason::Silent,
         ClientError::Malformed { .. } | ClientError::Unexpected { .. } | ClientError::Refused { .. } => {

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::stream::{Stream, set_node_options};
 use super::tls::NodeConnector;
-use super::tls::connector::Face;
+use super::tls::connector::{Face, refuses_certificate};
 use crate::label::label_set;
 
 /// Whom to dial.
@@ -45,6 +45,8 @@ pub enum DialError {
     Timeout { address: SocketAddr, after: Duration },
     #[error("{address}: TLS: {text}")]
     Tls { address: SocketAddr, text: String },
+    #[error("{address}: TLS: {text}: the node was shown tls.nodes.certificate, or none where that is absent")]
+    Certificate { address: SocketAddr, text: String },
 }
 
 impl DialError {
@@ -52,7 +54,7 @@ impl DialError {
         match self {
             Self::Connect { kind, .. } => DialFailure::of(&io::Error::from(*kind)),
             Self::Timeout { .. } => DialFailure::Timeout,
-            Self::Tls { .. } => DialFailure::Tls,
+            Self::Tls { .. } | Self::Certificate { .. } => DialFailure::Tls,
         }
     }
 }
@@ -124,6 +126,7 @@ async fn connect(target: &Target, face: Option<Face>) -> Result<Stream, DialErro
     let Some(face) = face else { return Ok(Stream::Plain(stream)) };
     match face.connect(stream, &target.host).await {
         Ok(stream) => Ok(Stream::Tls(Box::new(stream.into()))),
+        Err(error) if refuses_certificate(&error) => Err(DialError::Certificate { address, text: error.to_string() }),
         Err(error) => Err(DialError::Tls { address, text: error.to_string() }),
     }
 }

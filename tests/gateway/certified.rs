@@ -93,8 +93,13 @@ async fn with_plain_allowed_both_are_served_at_one_port_and_what_is_neither_is_n
 /// A node that knows the gateway and one role by their certificates, behind a gateway that maps `app` to that role, `other` to one
 /// that the node does not know, and nobody else.
 async fn mapped(servers: &Authority, ours: &Authority, nodes: &Authority, auth: &str) -> Gate {
+    mapped_where(&["CN:gateway", "CN:role"], servers, ours, nodes, auth).await
+}
+
+/// The same, where the node knows these.
+async fn mapped_where(known: &[&str], servers: &Authority, ours: &Authority, nodes: &Authority, auth: &str) -> Gate {
     let mut tls = nodes.server(&["127.0.0.11"]);
-    let known = ["CN:gateway", "CN:role"].map(|name| name.parse().unwrap()).to_vec();
+    let known = known.iter().map(|name| name.parse().unwrap()).collect();
     tls.client_auth =
         ClientAuth { mode: AuthMode::Required, ca: Some(nodes.ca()), allow: Some(known), ..ClientAuth::default() };
     let (own, role, unknown) = (nodes.client("gateway"), nodes.client("role"), nodes.client("unknown"));
@@ -135,6 +140,34 @@ async fn a_client_is_at_the_nodes_who_its_certificate_says_and_nobody_without_on
     // Whom the node does not know, it refuses, though it knows the gateway.
     assert!(!is_served(&gate, &servers, Some(&ours.client("other"))).await);
     assert!(is_served(&gate, &servers, Some(&ours.client("app"))).await);
+}
+
+#[tokio::test]
+async fn a_node_that_refuses_the_gateways_own_certificate_serves_clients_that_have_theirs_and_is_named() {
+    let (servers, ours, nodes) = (Authority::new(), Authority::new(), Authority::new());
+    let gate = mapped_where(&["CN:role"], &servers, &ours, &nodes, "mode: optional}").await;
+    assert_eq!(gate.state(0), NodeState::Up);
+    let why = "the node was shown tls.nodes.certificate, or none where that is absent";
+    gate.until_said("/readyz", 200, why).await;
+    gate.until_counted("cqlgate_dial_failures_total{node=\"node-0\",reason=\"tls\"}", 1).await;
+    assert!(is_served(&gate, &servers, Some(&ours.client("app"))).await);
+    assert!(!is_served(&gate, &servers, Some(&ours.client("other"))).await);
+    // One that is there no more is dead, though the last that it said is that.
+    gate.cluster.stop(0).await;
+    gate.until_state(0, NodeState::Down).await;
+}
+
+#[tokio::test]
+async fn a_node_that_takes_nobody_without_a_certificate_is_not_up_where_there_is_none_and_why_is_said() {
+    let nodes = Authority::new();
+    let mut tls = nodes.server(&["127.0.0.11"]);
+    tls.client_auth = ClientAuth { mode: AuthMode::Required, ca: Some(nodes.ca()), ..ClientAuth::default() };
+    let options = Options { tls: Some(tls), ..Options::loopback(1, 0) };
+    let gate = Gate::start_in_vain(options, &format!("tls: {{nodes: {{ca: {:?}}}}}\n", nodes.ca())).await;
+    gate.until_said("/readyz", 200, "ready\ndegraded, by 1 nodes: OPTIONS: received fatal alert: CertificateRequired")
+        .await;
+    gate.until_counted("cqlgate_dial_failures_total{node=\"node-0\",reason=\"tls\"}", 1).await;
+    assert_eq!(gate.state(0), NodeState::Pending, "a dial through its port would not succeed");
 }
 
 #[tokio::test]

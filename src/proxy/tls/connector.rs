@@ -55,6 +55,11 @@ impl NodeConnector {
         self.0.get().own.clone()
     }
 
+    /// Whether nodes are shown something else in the name of clients.
+    pub fn has_identities(&self) -> bool {
+        !self.0.get().of_clients.is_empty()
+    }
+
     /// What nodes are shown in the name of a client that has shown this; None where it has no identity there and all have to have one.
     pub fn of_client(&self, shown: Option<&Shown>) -> Option<Face> {
         let faces = self.0.get();
