@@ -58,6 +58,10 @@ class Connection:
         fin = self.answers.fin
         return fin if fin is not None and all(fin < end for end in ends) else None
 
+    def asked(self, opcode):
+        """How many requests of this kind."""
+        return sum(head[3] == opcode for _, head in frames(self.asks, cql.STARTUP))
+
     def unanswered(self):
         """(when, opcode) of the requests that have no answer."""
         left = {}

@@ -68,7 +68,7 @@ class Report:
             lines.append(f"| {suite} | {driver} | {cell} | {cells} |")
         if self.details:
             lines += ["", "What each said:", ""]
-            lines += [f"* {r.suite}, {r.driver} {r.cell}, {r.assertion}: {r.detail[:600]}" for r in self.results if r.outcome == "ok" and r.detail]
+            lines += [f"* {r.suite}, {r.driver} {r.cell}, {r.assertion}: {r.detail[:600]}" for r in self.results if r.outcome != "failed" and r.detail]
         if self.failures():
             lines += ["", "What failed said:", ""]
             lines += [f"* {r.suite}, {r.driver} {r.cell}, {r.assertion}: {r.detail[:300]}" for r in self.failures()]
