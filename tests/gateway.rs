@@ -32,6 +32,8 @@ mod limits;
 mod odd;
 #[path = "gateway/paging.rs"]
 mod paging;
+#[path = "gateway/reloaded.rs"]
+mod reloaded;
 #[path = "gateway/reloads.rs"]
 mod reloads;
 #[path = "gateway/rolled.rs"]
