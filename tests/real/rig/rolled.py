@@ -23,6 +23,8 @@ NAMES = ("java", "python", "node", "scylla")
 ONE_HOST = ("node", "scylla")
 # Milliseconds in which a driver reads on a busy machine that a connection has ended.
 UNREAD = 100
+# Seconds from a gateway's interface to its socket, and back.
+ON_ITS_WAY = 0.00005
 # Who reads through a plain proxy at all: nodes' rows lead to where no client comes, and scylla's driver dials them and nothing else.
 BEHIND_PLAIN = ("java", "python", "node")
 # Seconds: not ready and still accepting, two of the load balancer's checks and more; and over how long connections are closed.
@@ -190,7 +192,8 @@ def on_the_wire(captured):
 def overlooked(captured):
     """Requests that had come to the gateway before it said that it is over, and were not answered."""
     closed = [connection for connection in captured.connections() if connection.ended_first]
-    left = [(opcode, connection.ended_first - when) for connection in closed for when, opcode in connection.unanswered() if when < connection.ended_first]
+    early = [(opcode, connection.ended_first - when) for connection in closed for when, opcode in connection.unanswered()]
+    left = [f"{opcode:#04x} {seconds * 1e6:.0f} µs before" for opcode, seconds in early if seconds > ON_ITS_WAY]
     if left:
         raise a.Failed(f"of {len(closed)} connections: {left}")
     return f"none, of {len(closed)} connections that it closed"
