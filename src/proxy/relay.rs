@@ -9,9 +9,9 @@
 //!    discarded for a moment (closing with unread input would make the kernel send a reset that destroys the last frame),
 //!    then it is closed. If the node ended within a frame the client gets a reset: a clean end would be a lie.
 //! 4. A write to the client fails, or it resets: the node's side is closed at once.
-//! 5. An order to drain: for a moment it is seen whether nothing is in flight by itself; then no more requests are taken,
-//!    from a boundary between two of them on, the answers in flight come, and the client's side ends as in rule 3. A client that asked to
-//!    be told (`rewrite::graceful_disconnect`) is, and has the time until a second order to go by itself.
+//! 5. An order to drain: for a moment it is seen whether nothing is in flight by itself, best right behind an answer; then no more
+//!    requests are taken, from a boundary between two of them on, the answers in flight come, and the client's side ends as in rule 3.
+//!    A client that asked to be told (`rewrite::graceful_disconnect`) is, and has the time until a second order to go by itself.
 //!
 //! Nobody waits for ever: whenever a side has ended, cannot be reached or is not read any more, `clock` has a moment for it.
 
@@ -27,6 +27,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::io::AsyncWrite;
 use tokio::sync::watch;
 
 use super::connections::{Order, Place};
@@ -51,6 +52,8 @@ use sides::Turn;
 const SCRATCH: usize = 256 * 1024;
 /// An order to drain waits so long for a moment with nothing in flight: it costs no request.
 const IDLE: Duration = Duration::from_secs(1);
+/// And so long, with nothing in flight, for one right behind an answer.
+const ANSWER: Duration = Duration::from_millis(250);
 
 thread_local! {
     /// For a read, and for one decompressed segment.
@@ -76,6 +79,8 @@ pub struct Relay {
     announces: bool,
     /// The client was told to leave.
     told_farewell: bool,
+    /// It is to end, and nobody has asked anything for a while.
+    is_quiet: bool,
     /// Whose turn it is when the work of one poll is not enough for both.
     responses_first: bool,
     place: Place,
@@ -126,6 +131,7 @@ impl Relay {
             changes: None,
             announces: false,
             told_farewell: false,
+            is_quiet: false,
             responses_first: false,
             place,
             port,
@@ -166,7 +172,7 @@ impl Relay {
         let end = self
             .poll_announcements(cx)
             .or_else(|| self.say_farewell(cx))
-            .or_else(|| self.drain())
+            .or_else(|| self.drain(cx))
             .or_else(|| self.poll_clock(cx, turn.waits));
         match end {
             Some(end) => self.last(end, cx),
@@ -193,6 +199,10 @@ impl Relay {
                 Due::Hold => return Some(End::reset(Closed::gateway(Why::HoldBudget))),
                 Due::LetIn => self.let_in(cx),
                 Due::Login => return Some(self.login_is_late()),
+                Due::Answer => {
+                    self.is_quiet = true;
+                    cx.waker().wake_by_ref();
+                }
                 Due::Idle if self.phase != Phase::Open => {}
                 Due::Idle => {
                     self.phase = Phase::Draining;
@@ -261,7 +271,7 @@ impl Relay {
     }
 
     /// Rule 5.
-    fn drain(&mut self) -> Option<End> {
+    fn drain(&mut self, cx: &mut Context<'_>) -> Option<End> {
         let why = match self.place.handle().order() {
             Order::Age => Why::MaxAge,
             // It leaves by itself.
@@ -279,13 +289,24 @@ impl Relay {
             && self.conversation.requests_at_boundary()
             && self.conversation.responses_at_boundary()
             && self.responses.is_idle();
-        if nothing_is_out {
-            return Some(End::clean(Closed::gateway(why)));
+        if self.phase == Phase::Draining {
+            return nothing_is_out.then(|| End::clean(Closed::gateway(why)));
         }
-        if self.phase == Phase::Open {
-            self.clock.start(Due::Idle, IDLE);
+        self.clock.start(Due::Idle, IDLE);
+        if !nothing_is_out {
+            return None;
         }
-        None
+        // Whoever asks one thing after the other is least likely to have a request on its way right behind an answer.
+        if !self.is_quiet && self.responses.written() == 0 {
+            self.clock.start(Due::Answer, ANSWER);
+            return None;
+        }
+        if self.client.has_unread() {
+            return None;
+        }
+        // At once: whatever is done between the look and this, what comes meanwhile is lost.
+        let _ = Pin::new(&mut self.client).poll_shutdown(cx);
+        Some(End::clean(Closed::gateway(why)))
     }
 
     /// Adds to the node's sums what this poll did, once for all of it.

@@ -1,6 +1,7 @@
 //! Plain TCP or TLS, as one type: an enum, so that the relay is one shape and pays no virtual call per read.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -30,6 +31,11 @@ impl Stream {
             Self::Plain(tcp) => tcp,
             Self::Tls(tls) => tls.get_ref().0,
         }
+    }
+
+    /// Bytes have come that nobody has read: the runtime hears of them some time later, on a machine with much to do by milliseconds.
+    pub fn has_unread(&self) -> bool {
+        SockRef::from(self.tcp()).peek(&mut [MaybeUninit::uninit()]).is_ok_and(|bytes| bytes > 0)
     }
 
     /// Makes the close that follows a reset: the peer sees at once that nothing more is to be expected.

@@ -260,6 +260,29 @@ async fn a_drain_with_nothing_in_flight_is_a_clean_end_at_once() {
     assert!(began.elapsed() < IDLE);
 }
 
+#[tokio::test]
+async fn what_was_asked_before_the_end_was_said_is_answered_also_where_the_runtime_has_not_heard_of_it() {
+    let Ends { mut relay, mut client, mut node, orders, .. } = relay().await;
+    let once = |relay: &mut Relay| Pin::new(relay).poll(&mut Context::from_waker(std::task::Waker::noop()));
+    assert!(once(&mut relay).is_pending());
+    orders.give(Order::Drain);
+    assert!(once(&mut relay).is_pending());
+    assert_eq!(relay.phase, Phase::Open, "an answer may be the better moment");
+    relay.is_quiet = true;
+    // Between two polls of this task the runtime asks the kernel for nothing.
+    assert_eq!(client.try_write(&request(1)).unwrap(), request(1).len());
+    assert!(once(&mut relay).is_pending());
+    assert_eq!(relay.phase, Phase::Open);
+    let relay = tokio::spawn(relay);
+    node.read_exact(&mut vec![0; request(1).len()]).await.unwrap();
+    node.write_all(&answer(1)).await.unwrap();
+    let mut answered = Vec::new();
+    client.read_to_end(&mut answered).await.unwrap();
+    assert_eq!(answered, answer(1), "and the end right behind it");
+    drop(client);
+    assert_eq!(ended(relay).await.unwrap(), Closed::gateway(Why::Drain));
+}
+
 /// A client that asked to be told, and its node.
 async fn told_when_to_leave() -> Ends {
     let Ends { mut relay, mut client, mut node, shared, orders } = relay_of(Version::V5, true).await;
