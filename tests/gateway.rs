@@ -627,6 +627,8 @@ async fn a_driver_without_ports_sees_one_node() {
         let (own, peers) = told(&mut client).await;
         assert_eq!((own, peers), (gate.port(1), BTreeSet::new()), "{name}");
         assert_eq!(client.rows("SELECT * FROM system.peers").await.len(), 0);
+        // What tells of nobody is the cluster's.
+        assert_eq!(client.rows("SELECT schema_version FROM system.peers").await.len(), 2);
     }
 }
 

@@ -20,7 +20,7 @@ pub trait View: Debug + Send + Sync {
     /// What a client dials to reach `node`, where `advertised` is the external address for this client.
     fn endpoint(&self, node: &Node, advertised: IpAddr) -> SocketAddr;
 
-    /// Whether `system.peers` and `peers_v2` show anybody at all.
+    /// Whether `system.peers` and `peers_v2` show anybody at all; rows that tell of nobody pass all the same.
     fn shows_peers(&self) -> bool;
 
     /// Whether a client on the port `attached` is told of `node` in events.

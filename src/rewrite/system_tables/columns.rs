@@ -82,6 +82,13 @@ impl Roles {
         self.iter().any(|role| role == Role::Address)
     }
 
+    /// True when an answer's columns neither say whose a row is nor are dialled, be it under another name: such a row is the cluster's,
+    /// as a count of its nodes is.
+    pub fn are_nobodys(&self) -> bool {
+        let tells = |role| matches!(role, Role::Address | Role::Port | Role::OtherInet);
+        self.host_id.is_none() && self.peer.is_none() && !self.iter().any(tells)
+    }
+
     pub fn host_id(&self, row: &[Value<'_>]) -> Option<HostId> {
         let bytes = cell(row, self.host_id)?;
         uuid::Uuid::from_slice(bytes).ok().map(HostId)

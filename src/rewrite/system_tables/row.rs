@@ -17,7 +17,7 @@ pub enum Owner<'a> {
     Hidden(HiddenRow),
     /// Of a node that this gateway does not serve: it passes as it is.
     Kept(KeptRow),
-    /// Says nothing of whose it is, and carries nothing that a client dials.
+    /// Says nothing of whose it is, and carries nothing that a client dials: it passes, in every View.
     Nobody,
     /// Carries something that a client dials, and says nothing of whose it is.
     Unknown,
@@ -76,7 +76,7 @@ impl<'a> Looking<'a> {
             Owner::Hidden(HiddenRow { host_id, address, reason })
         };
         if !self.perspective.view.shows_peers() {
-            return Ok(hide(LeftOut::View));
+            return Ok(if roles.are_nobodys() { Owner::Nobody } else { hide(LeftOut::View) });
         }
         let by_address = || {
             let (address, port) = native.or_else(|| roles.peer(row).map(|peer| (peer, None)))?;

@@ -1,3 +1,4 @@
+mod nobody;
 mod unserved;
 
 use uuid::Uuid;
