@@ -5,6 +5,7 @@ mod graceful_disconnect;
 mod hostile;
 mod long;
 mod segments;
+mod single_node;
 mod strangers;
 mod unserved;
 
@@ -15,8 +16,8 @@ use crate::cql::message::{self, NodeChange, encode_register, request};
 use crate::cql::primitives::Writer;
 use crate::cql::segment::{MAX_PAYLOAD, SegmentHeader};
 use crate::rewrite::handshake::{Handshake, Next, Settled};
-use crate::rewrite::view::NodePorts;
 use crate::rewrite::view::drivers::Injection;
+use crate::rewrite::view::{NodePorts, View};
 use crate::rewrite::{Then, Why};
 use crate::topology::{Advertised, Node};
 
@@ -56,9 +57,13 @@ struct Talk {
 
 impl Talk {
     fn with(session: Session, around: &Arc<Surroundings>) -> Self {
+        Self::seeing(&NodePorts, session, around)
+    }
+
+    fn seeing(view: &'static dyn View, session: Session, around: &Arc<Surroundings>) -> Self {
         let client = Client {
             session,
-            view: &NodePorts,
+            view,
             attached: 9042,
             family: "127.0.0.1".parse().unwrap(),
             injection: Injection::default(),
