@@ -14,6 +14,7 @@ pub mod marked;
 pub mod resolve;
 pub mod text;
 pub mod tls;
+pub mod view_rules;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -28,6 +29,7 @@ pub use file::{File, Log, Probe, Unserved, Views};
 pub use marked::ConfigError;
 pub use resolve::Resolved;
 pub use tls::{AuthMode, ClientAuth, ClientTls, CrlExpired, Identity, NodeTls, PlainClients, Tls};
+pub use view_rules::{ViewName, ViewRule};
 
 /// Everything the gateway needs to start.
 #[derive(Clone, Debug, PartialEq)]
@@ -119,23 +121,6 @@ pub struct ContactPoints {
     pub addresses: Vec<HostPort>,
     /// Keeps host_id → port across restarts.
     pub state_file: Option<PathBuf>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ViewRule {
-    /// Matches a DRIVER_NAME that contains it, ASCII case ignored.
-    pub driver: String,
-    pub view: ViewName,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ViewName {
-    /// Each node is a port of the advertised address.
-    NodePorts,
-    /// The node behind the dialled port is all there is.
-    SingleNode,
 }
 
 /// What becomes of the row of a node that this gateway does not serve.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use cqlgate::config::{Advertise, Config, Discovery, Fate, File, Resolved, ViewName};
+use cqlgate::config::{Advertise, Config, Discovery, Fate, File, Resolved, ViewName, ViewRule};
 use serde_json::Value;
 
 const HEAD: &str = "advertise: 203.0.113.10\n";
@@ -389,12 +389,48 @@ fn odd_settings_are_allowed_with_a_warning() {
     assert_eq!(warnings(&format!("{HEAD}{NODES}{verified}{}", login(", plain_password: never"))), "");
 }
 
+/// Each line of rules with what is wrong in it, and the key that is said to be so.
+#[test]
+fn rules_of_views_have_conditions_that_can_hold() {
+    let with =
+        |rule: &str| format!("{HEAD}{NODES}views:\n  rules:\n    - {{driver: x, view: node_ports}}\n    - {rule}\n");
+    for rule in [
+        "{unnamed: true, view: single_node}",
+        "{driver: java, driver_version: '4.', application_name: shop, ports: 9042-9043, view: single_node}",
+        "{driver_version: 4.19.0, view: single_node}",
+        "{ports: 9042, view: single_node}",
+    ] {
+        parse(&with(rule)).unwrap_or_else(|error| panic!("{rule}: {error}"));
+    }
+    let rule = "views.rules[1]";
+    for (text, key, words) in [
+        ("{view: single_node}", rule, "has no condition: driver, unnamed, driver_version, application_name or ports"),
+        ("{unnamed: false, view: single_node}", rule, "has no condition"),
+        ("{driver: '', view: single_node}", "views.rules[1].driver", "is empty, and would hold for all"),
+        ("{driver: x, application_name: '', view: single_node}", "views.rules[1].application_name", "is empty"),
+        ("{driver: x, unnamed: true, view: single_node}", "views.rules[1].unnamed", "excludes driver"),
+        (
+            "{ports: 9042-9062, view: single_node}",
+            "views.rules[1].ports",
+            "9042-9062 is outside listen 0.0.0.0:9042-9061",
+        ),
+        // As a number it would not be what is written here.
+        ("{driver_version: 1.10, view: single_node}", "views.rules[1].driver_version", "write it in quotes"),
+        ("{application_name: true, view: single_node}", "views.rules[1].application_name", "write it in quotes"),
+        ("{driver: x}", rule, "missing field `view`"),
+    ] {
+        refused(&with(text), &format!(" {key}: "), 6);
+        refused(&with(text), words, 6);
+    }
+}
+
 #[test]
 fn views_are_configurable() {
     let views = "views: {default: single_node, rules: [{driver: My Driver, view: node_ports}]}\n";
     let config = parse(&format!("{HEAD}{NODES}{views}")).unwrap().config;
     assert_eq!(config.views.default, ViewName::SingleNode);
-    assert_eq!(config.views.rules[0].view, ViewName::NodePorts);
+    let rule = ViewRule { driver: Some("My Driver".to_owned()), ..ViewRule::of(ViewName::NodePorts) };
+    assert_eq!(config.views.rules, [rule]);
 }
 
 #[test]

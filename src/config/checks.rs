@@ -12,11 +12,7 @@ const LONGEST_FRAME: u64 = 256 * 1024 * 1024;
 
 impl File {
     pub(super) fn check_views(&self, found: &mut Findings) {
-        for (index, rule) in self.views.rules.iter().enumerate() {
-            if rule.driver.is_empty() {
-                found.problem(format!("views.rules[{index}].driver"), "is empty: set views.default instead");
-            }
-        }
+        self.views.check(self.listen, |key, what| found.problem(key, what));
     }
 
     pub(super) fn check_entry(&self, found: &mut Findings) {

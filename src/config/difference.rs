@@ -160,6 +160,12 @@ mod tests {
             &[],
         );
         check(
+            &format!("{HEAD}views: {{rules: [{{driver: x, view: node_ports}}]}}\n"),
+            &format!("{HEAD}views: {{rules: [{{ports: 9042-9043, unnamed: true, view: single_node}}]}}\n"),
+            &["views.rules: [{driver: x, view: node_ports}] → [{ports: 9042-9043, unnamed: true, view: single_node}]"],
+            &[],
+        );
+        check(
             &format!("{HEAD}logins: {{keep_out: {{after: 3, lasts: 1m}}}}\n"),
             "advertise: {ipv4: 10.0.0.1, ipv6: '2001:db8::1'}\ndiscovery: {nodes: [{name: b, address: h, port: 9050}]}\n",
             &[

@@ -224,6 +224,17 @@ mod tests {
     }
 
     #[test]
+    fn rules_of_views_are_the_same_beside_the_file_and_in_it() {
+        let rules = "[{unnamed: true, view: single_node}, {driver: Java, driver_version: '4.10', view: node_ports}, \
+                     {application_name: shop, ports: 9042-9044, view: single_node}]";
+        let file = format!("{HEAD}views: {{rules: {rules}}}\n");
+        check(HEAD, &[("CQLGATE__VIEWS__RULES", rules)], &file);
+        check(&file, &[("CQLGATE__VIEWS__DEFAULT", "node_ports")], &file);
+        let error = read(HEAD, &[("CQLGATE__VIEWS__RULES", "[{view: single_node}]")]).unwrap_err();
+        assert!(error.starts_with("CQLGATE__VIEWS__RULES: views.rules[0]: has no condition"), "{error}");
+    }
+
+    #[test]
     fn what_the_file_lacks_a_variable_may_say() {
         let nodes = "discovery: {nodes: [{name: a, address: 10.0.0.1}]}\n";
         check(nodes, &[("CQLGATE__ADVERTISE", "203.0.113.10")], HEAD);

@@ -27,7 +27,7 @@ use super::{Closed, ClosedBy, Refused, Why};
 use crate::label::Label;
 use crate::metrics::{DriverMetrics, NodeMetrics};
 use crate::rewrite::handshake::Settled;
-use crate::rewrite::view::{self, DriverFamily};
+use crate::rewrite::view::{self, DriverFamily, Newcomer};
 use crate::rewrite::{Client, Conversation};
 use crate::topology::Node;
 use setup::{NotEstablished, Ready, Setup, Side};
@@ -214,13 +214,18 @@ impl Ready {
 
 /// Who is talking, from what the handshake settled.
 fn describe(settled: &Settled, node: &Node, family: std::net::IpAddr, settings: &Settings) -> Client {
-    let driver_name = settled.driver_name.as_deref();
+    let newcomer = Newcomer {
+        driver_name: settled.driver_name.as_deref(),
+        driver_version: settled.driver_version.as_deref(),
+        application_name: settled.application_name.as_deref(),
+        port: node.port,
+    };
     Client {
         session: settled.session,
-        view: view::select(driver_name, &settings.views),
+        view: view::select(newcomer, &settings.views),
         attached: node.port,
         family,
-        injection: DriverFamily::of(driver_name).injection(),
+        injection: DriverFamily::of(newcomer.driver_name).injection(),
         logged_in: !settled.authenticates,
     }
 }

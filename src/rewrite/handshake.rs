@@ -45,6 +45,7 @@ pub struct Settled {
     pub session: Session,
     pub driver_name: Option<String>,
     pub driver_version: Option<String>,
+    pub application_name: Option<String>,
     /// The node asks for a login first.
     pub authenticates: bool,
     /// Whether the client may ask to be told when it is to leave.
@@ -94,6 +95,7 @@ struct Pending {
     compression: Option<String>,
     driver_name: Option<String>,
     driver_version: Option<String>,
+    application_name: Option<String>,
 }
 
 impl Pending {
@@ -104,6 +106,7 @@ impl Pending {
             compression: option("COMPRESSION").filter(|name| !name.is_empty()),
             driver_name: option("DRIVER_NAME"),
             driver_version: option("DRIVER_VERSION"),
+            application_name: option("APPLICATION_NAME"),
         }
     }
 }
@@ -223,10 +226,11 @@ impl Handshake {
         match (version, compression) {
             (Some(version), Some(compression)) => {
                 let session = Session { version, compression };
-                let Pending { driver_name, driver_version, .. } = startup;
+                let Pending { driver_name, driver_version, application_name, .. } = startup;
                 let authenticates = header.opcode == Opcode::AUTHENTICATE;
                 let offer = Offer::new(self.offers, version, self.node_tells);
-                Next::Established(len, Settled { session, driver_name, driver_version, authenticates, offer })
+                let settled = Settled { session, driver_name, driver_version, application_name, authenticates, offer };
+                Next::Established(len, settled)
             }
             _ => {
                 let number = header.version & 0x7f;

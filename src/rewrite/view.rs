@@ -2,6 +2,7 @@
 //! in events. Rewriting asks the View; it never asks which View it is.
 
 pub mod drivers;
+mod newcomer;
 mod node_ports;
 mod single_node;
 
@@ -12,6 +13,7 @@ use crate::config::{ViewName, Views};
 use crate::topology::Node;
 
 pub use drivers::DriverFamily;
+pub use newcomer::Newcomer;
 pub use node_ports::NodePorts;
 pub use single_node::SingleNode;
 
@@ -30,14 +32,13 @@ pub trait View: Debug + Send + Sync {
     fn injects(&self) -> bool;
 }
 
-/// The View for a client, by the DRIVER_NAME of its STARTUP: the user's rules first, then what the driver's family is known
-/// to need, then the default.
-pub fn select(driver_name: Option<&str>, views: &Views) -> &'static dyn View {
-    let lower = driver_name.unwrap_or_default().to_ascii_lowercase();
-    let by_rule = views.rules.iter().find(|rule| lower.contains(&rule.driver.to_ascii_lowercase()));
+/// The View for a client, by what it says of itself and where it came in: the user's rules first, then what the driver's family is
+/// known to need, then the default.
+pub fn select(newcomer: Newcomer<'_>, views: &Views) -> &'static dyn View {
+    let by_rule = views.rules.iter().find(|rule| newcomer.meets(rule));
     let name = match by_rule {
         Some(rule) => rule.view,
-        None if !DriverFamily::of(driver_name).reads_ports() => ViewName::SingleNode,
+        None if !DriverFamily::of(newcomer.driver_name).reads_ports() => ViewName::SingleNode,
         None => views.default,
     };
     named(name)
@@ -56,8 +57,10 @@ mod tests {
     use crate::config::ViewRule;
 
     fn check(driver_name: Option<&str>, rules: &[(&str, ViewName)], shows_peers: bool) {
-        let rules = rules.iter().map(|(driver, view)| ViewRule { driver: (*driver).to_owned(), view: *view }).collect();
-        let view = select(driver_name, &Views { default: ViewName::NodePorts, rules });
+        let rule = |&(driver, view): &(&str, _)| ViewRule { driver: Some(driver.to_owned()), ..ViewRule::of(view) };
+        let rules = rules.iter().map(rule).collect();
+        let view =
+            select(Newcomer { driver_name, ..Newcomer::default() }, &Views { default: ViewName::NodePorts, rules });
         assert_eq!(view.shows_peers(), shows_peers, "{driver_name:?}");
     }
 
@@ -82,5 +85,10 @@ mod tests {
     fn a_rule_of_the_user_comes_first() {
         check(Some("Apache Cassandra Node.js Driver"), &[("node.js", ViewName::NodePorts)], true);
         check(Some("Apache Cassandra Java Driver"), &[("JAVA", ViewName::SingleNode)], false);
+    }
+
+    #[test]
+    fn an_empty_name_is_gocqls() {
+        check(Some(""), &[], false);
     }
 }

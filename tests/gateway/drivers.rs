@@ -10,7 +10,7 @@ use cqlgate::cql::message::request::flag;
 use cqlgate::cql::primitives::{Value, Writer, inet_cell, inet_cell_bytes};
 
 use cqlgate::config::{ViewName, Views};
-use cqlgate::rewrite::view::{self, DriverFamily};
+use cqlgate::rewrite::view::{self, DriverFamily, Newcomer};
 
 use crate::client::{Client, DIALECTS, Dialect, Row, rows};
 use crate::gate::Gate;
@@ -301,12 +301,15 @@ fn each_drivers_name_has_its_view_and_its_injection() {
         ("ScyllaDB Rust Driver", ONE, false, false),
         ("scylladb-nodejs-rs-driver", ONE, false, false),
         ("ScyllaDB Cpp-RS Driver", ONE, false, false),
+        // gocql without the module's information.
+        ("", ONE, false, false),
         ("something new", ALL, false, false),
     ] {
         // Names are cased as somebody felt on the day.
         for name in [name.to_owned(), name.to_lowercase(), name.to_uppercase()] {
             let injection = DriverFamily::of(Some(&name)).injection();
-            let found = (format!("{:?}", view::select(Some(&name), &views)), injection.local, injection.peers);
+            let newcomer = Newcomer { driver_name: Some(&name), ..Newcomer::default() };
+            let found = (format!("{:?}", view::select(newcomer, &views)), injection.local, injection.peers);
             assert_eq!(found, (shown.to_owned(), local, peers), "{name}");
         }
     }

@@ -61,7 +61,7 @@ fn surroundings_with(topology: impl Fn() -> Arc<Topology> + Send + Sync + 'stati
 fn client_of(version: Version, logged_in: bool) -> Client {
     Client {
         session: Session { version, compression: None },
-        view: view::select(None, &config::Views::default()),
+        view: view::select(view::Newcomer::default(), &config::Views::default()),
         attached: 9042,
         family: [127, 0, 0, 1].into(),
         injection: DriverFamily::of(None).injection(),

@@ -562,6 +562,7 @@ fn an_authentication_of_several_rounds_passes_byte_for_byte() {
             session,
             driver_name: None,
             driver_version: None,
+            application_name: None,
             authenticates: true,
             offer: Default::default(),
         };

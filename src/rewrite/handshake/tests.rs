@@ -45,13 +45,15 @@ fn a_version_that_is_not_parsed_is_never_established() {
 #[test]
 fn the_session_is_what_startup_asked_for_and_the_node_agreed_to() {
     let mut handshake = Handshake::default();
-    handshake.client(&startup(5, &[("CQL_VERSION", "3.0.0"), ("COMPRESSION", "LZ4"), ("DRIVER_NAME", "x")]));
+    let said = [("COMPRESSION", "LZ4"), ("DRIVER_NAME", "x"), ("DRIVER_VERSION", "1.2"), ("APPLICATION_NAME", "shop")];
+    handshake.client(&startup(5, &[&[("CQL_VERSION", "3.0.0")], &said[..]].concat()));
     assert!(!handshake.reads_client(), "the answer says how the next bytes are to be read");
     let ready = frame(0x85, Opcode::READY, &[]);
     let Next::Established(len, settled) = handshake.node(&ready) else { panic!() };
     assert_eq!(len, ready.len());
     assert_eq!(settled.session, Session { version: Version::V5, compression: Some(Compression::Lz4) });
-    assert_eq!(settled.driver_name.as_deref(), Some("x"));
+    let texts = [&settled.driver_name, &settled.driver_version, &settled.application_name];
+    assert_eq!(texts.map(Option::as_deref), [Some("x"), Some("1.2"), Some("shop")]);
 }
 
 #[test]

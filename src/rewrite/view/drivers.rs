@@ -22,7 +22,8 @@ label_set! {
         ScyllaGocql = "scylla-gocql",
         Csharp = "csharp",
         CdrsTokio = "cdrs-tokio",
-        /// Knows a node by its address alone (`host_source.go`, HostInfo.Equal).
+        /// Knows a node by its address alone (`host_source.go`, HostInfo.Equal). Its name is empty where it was built without the
+        /// module's information (`version.go`), as in its own tests; no other sends such a one.
         Gocql = "gocql",
         /// One port for all nodes (`lib/control-connection.js`).
         NodeJs = "nodejs",
@@ -77,6 +78,9 @@ impl DriverFamily {
     /// The family of a DRIVER_NAME, of any content.
     pub fn of(driver_name: Option<&str>) -> Self {
         let Some(name) = driver_name.map(str::to_ascii_lowercase) else { return Self::Nameless };
+        if name.is_empty() {
+            return Self::Gocql;
+        }
         FAMILIES
             .iter()
             .find(|(parts, _)| parts.iter().all(|part| name.contains(part)))
@@ -120,6 +124,7 @@ mod tests {
             ("DataStax C/C++ Driver for Apache Cassandra and DataStax Products", DriverFamily::Cpp),
             ("github.com/gocql/gocql", DriverFamily::Gocql),
             ("github.com/apache/cassandra-gocql-driver/v2", DriverFamily::Gocql),
+            ("", DriverFamily::Gocql),
             ("ScyllaDB GoCQL Driver", DriverFamily::ScyllaGocql),
             ("ScyllaDB Rust Driver", DriverFamily::ScyllaRust),
             ("ScyllaDB Cpp-RS Driver", DriverFamily::ScyllaRust),
