@@ -2,15 +2,19 @@
 //!
 //! Only what a client dials is replaced; the internode identity (`peer`, `broadcast_address`, `host_id`, `tokens` …) stays,
 //! because drivers use it in WHERE clauses and as keys. What is decided is decided by the answer's own metadata, so any
-//! projection, any paging and any spelling of the query is right. No internal native address leaves in any form: what
+//! projection, any paging and any spelling of the query is right; columns in JSON are columns ([`json`]). No internal native address leaves in any form: what
 //! cannot be replaced is refused with a CQL error, and what cannot be understood ends the connection. Rows of nodes that are not
-//! served here are left out, or pass as they are where the configuration says so: then nothing in them is a served node's.
+//! served here are left out, or pass as they are where the configuration says so: then nothing in them is a served node's. Rows that
+//! tell of no node are the cluster's, and pass.
 
 mod addresses;
 mod columns;
 mod disclosure;
+mod json;
+mod refusal;
 mod report;
 mod row;
+mod said;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -27,6 +31,7 @@ use crate::cql::rows::{self, ColumnType, NewColumn, RowsHead, RowsWriter, Types}
 use crate::label::{Label, LabelSet, label_set};
 use crate::topology::{Node, Topology};
 use columns::{Role, Roles};
+use refusal::Refusal;
 pub use report::{HiddenRow, KeptRow, LeftOut, LocalRow, RefusedRequest, Report, Rewritten};
 use row::{Cell, Owner};
 
@@ -81,6 +86,14 @@ impl Perspective {
     fn endpoint(&self, node: &Node) -> SocketAddr {
         self.view.endpoint(node, self.advertised)
     }
+
+    /// The port that clients dial whichever node they mean, where there is one.
+    fn only_port(&self) -> Option<u16> {
+        let mut ports =
+            self.topology.nodes.iter().filter(|node| node.is_announced()).map(|node| self.endpoint(node).port());
+        let first = ports.next()?;
+        ports.all(|port| port == first).then_some(first)
+    }
 }
 
 /// What goes out in an answer's place.
@@ -110,6 +123,7 @@ pub enum Unrewritable {
 #[derive(Debug)]
 pub struct RowsRewrite {
     perspective: Perspective,
+    only_port: Option<u16>,
     report: Report,
     header: Header,
     columns: Columns,
@@ -119,7 +133,7 @@ pub struct RowsRewrite {
     at: usize,
     rows_left: usize,
     changed: bool,
-    refused: Option<String>,
+    refused: Option<Refusal>,
 }
 
 /// The columns of an answer.
@@ -154,10 +168,10 @@ impl RowsRewrite {
         let header = Header { flags: header.flags.without(Flags::COMPRESSION), ..header };
         let mut out = header.encode().to_vec();
         out.extend_from_slice(prefix);
-        let refused = (head.column_count > MAX_COLUMNS)
-            .then(|| format!("cqlgate: more than {MAX_COLUMNS} columns of a system table are asked for"));
+        let refused = (head.column_count > MAX_COLUMNS).then_some(Refusal::TooManyColumns);
         Ok(Self {
             report: Report::of(table),
+            only_port: perspective.only_port(),
             perspective,
             header,
             columns,
@@ -193,8 +207,8 @@ impl RowsRewrite {
             cells.clear();
             self.row(&values, &mut cells)?;
         }
-        if let Some(text) = self.refused.take() {
-            return Ok(Some(Made::Refused(text)));
+        if let Some(refusal) = self.refused.take() {
+            return Ok(Some(Made::Refused(refusal.text(self.report.table, &self.columns.names))));
         }
         if !self.changed {
             return Ok(Some(Made::Unchanged));
@@ -212,8 +226,9 @@ impl RowsRewrite {
         if self.report.table == SystemTable::Local {
             self.report.local = Some(self.columns.roles.local_row(row));
         }
-        let looking = row::Looking::new(&self.perspective, &self.columns, self.report.table);
-        let node = match looking.owner(row)? {
+        let looking = row::Looking::new(&self.perspective, &self.columns, self.report.table, self.only_port);
+        let json = said::json(&self.columns.roles, &self.columns.names, row);
+        let node = match looking.owner(row, &json)? {
             Owner::Hidden(row) => {
                 self.changed = true;
                 self.report.hide(row);
@@ -228,16 +243,15 @@ impl RowsRewrite {
             }
             Owner::Node(node) => Some(node),
             Owner::Nobody => None,
-            Owner::Unknown => {
-                let text = "cqlgate: select host_id too: without it this row's address cannot be told apart";
-                self.refused = Some(text.to_owned());
+            Owner::Unknown { has_peer } => {
+                self.refused = Some(Refusal::WhosePort { has_peer });
                 return Ok(());
             }
         };
-        match looking.cells(row, node, cells) {
+        match looking.cells(row, &json, node, cells) {
             Ok(changed) => self.changed |= changed,
-            Err(column) => {
-                self.refused = Some(refusal(self.report.table, self.columns.names.get(column)));
+            Err(refusal) => {
+                self.refused = Some(refusal);
                 return Ok(());
             }
         }
@@ -249,7 +263,7 @@ impl RowsRewrite {
     /// The cells of the injected columns.
     fn add(&self, endpoint: Option<SocketAddr>, cells: &mut Vec<Cell<'_>>) {
         match endpoint.filter(|_| !self.added.is_empty()) {
-            Some(endpoint) => cells.extend([Cell::address(endpoint), Cell::port(endpoint)]),
+            Some(endpoint) => cells.extend([Cell::address(endpoint), Cell::port(endpoint.port())]),
             None => cells.extend(self.added.iter().map(|_| Cell::Same(Value::Null))),
         }
     }
@@ -309,15 +323,6 @@ fn added(perspective: &Perspective, table: SystemTable, head: &RowsHead<'_>) -> 
     } else {
         &[]
     }
-}
-
-fn refusal(table: SystemTable, column: Option<&String>) -> String {
-    let column = column.map_or("", String::as_str);
-    format!(
-        "cqlgate: {}.{column} would show the internal address of a node; select the columns rpc_address, rpc_port, \
-         native_address or native_port by their own names",
-        table.label()
-    )
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::LocalRow;
+use super::{LocalRow, json};
 use crate::cql::primitives::{Value, inet_cell};
 use crate::cql::rows::{Column, TypeKind, Types};
 use crate::topology::HostId;
@@ -25,6 +25,8 @@ pub enum Role {
     Text,
     OtherInet,
     OtherInt,
+    /// A text that has columns in it ([`json::form`]).
+    Json,
     /// Of another type or under another name: looked into.
     Other,
 }
@@ -128,7 +130,7 @@ fn cell<'a>(row: &[Value<'a>], at: Option<usize>) -> Option<&'a [u8]> {
     at.and_then(|at| row.get(at)).and_then(|value| value.bytes())
 }
 
-fn role(name: &str, kind: TypeKind, of_elements: Option<TypeKind>) -> Role {
+pub(super) fn role(name: &str, kind: TypeKind, of_elements: Option<TypeKind>) -> Role {
     match (name, kind) {
         ("rpc_address" | "native_address" | "native_transport_address", TypeKind::Inet) => Role::Address,
         ("rpc_port" | "native_port" | "native_transport_port" | "native_transport_port_ssl", TypeKind::Int) => {
@@ -153,6 +155,7 @@ fn role(name: &str, kind: TypeKind, of_elements: Option<TypeKind>) -> Role {
         ("tokens", TypeKind::Elements) if of_elements == Some(TypeKind::Text) => Role::Text,
         (_, TypeKind::Inet) => Role::OtherInet,
         (_, TypeKind::Int) => Role::OtherInt,
+        (_, TypeKind::Text) if json::form(name).is_some() => Role::Json,
         _ => Role::Other,
     }
 }

@@ -5,6 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::addresses;
+use super::json::Scalar;
 use crate::cql::cost;
 use crate::cql::primitives::{DecodeError, Reader, inet_cell};
 use crate::cql::rows::{TypeKind, Types};
@@ -78,6 +79,32 @@ impl<'a> Internal<'a> {
                 }
                 false
             }
+        })
+    }
+
+    /// The same for a value in JSON, which says little of its type: a blob is written as 0x and its bytes (`db/marshal/BytesType.java`).
+    pub fn is_in_json(&self, text: &str, value: &Scalar, forbidden: Forbidden) -> bool {
+        if self.is_in_text(text.as_bytes(), forbidden) || (text.contains("0x") && self.is_in_blobs(text)) {
+            return true;
+        }
+        match value {
+            Scalar::Text(text) => forbidden == Forbidden::Any && self.is_raw_address(text.as_bytes()),
+            Scalar::Other => {
+                let mut numbers =
+                    text.split(|c: char| !c.is_ascii_digit() && c != '-').filter_map(|n| n.parse::<i32>().ok());
+                forbidden == Forbidden::Any && numbers.any(|number| self.is_raw_address(&number.to_be_bytes()))
+            }
+            Scalar::Null | Scalar::Inet(_) | Scalar::Uuid(_) | Scalar::Int(_) => false,
+        }
+    }
+
+    fn is_in_blobs(&self, text: &str) -> bool {
+        cost::steps(text.len());
+        text.split("0x").skip(1).any(|rest| {
+            let digits: Vec<u8> = rest.chars().map_while(|c| c.to_digit(16)).map(|digit| digit as u8).collect();
+            let bytes: Vec<u8> =
+                digits.chunks_exact(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect();
+            self.is_raw_address(&bytes) || self.is_in_text(&bytes, Forbidden::Known)
         })
     }
 

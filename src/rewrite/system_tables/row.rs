@@ -4,7 +4,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::disclosure::{Forbidden, Internal};
-use super::{Columns, HiddenRow, KeptRow, LeftOut, MAX_LOOKED_AT, Perspective, Role, SystemTable, Unrewritable};
+use super::json::{self, Member, Scalar};
+use super::said::{Json, Said};
+use super::{
+    Columns, HiddenRow, KeptRow, LeftOut, MAX_LOOKED_AT, Perspective, Refusal, Role, SystemTable, Unrewritable,
+};
 use crate::config::Fate;
 use crate::cql::primitives::{InetBytes, Value, inet_cell, inet_cell_bytes};
 use crate::cql::rows::TypeKind;
@@ -17,10 +21,12 @@ pub enum Owner<'a> {
     Hidden(HiddenRow),
     /// Of a node that this gateway does not serve: it passes as it is.
     Kept(KeptRow),
-    /// Says nothing of whose it is, and carries nothing that a client dials: it passes, in every View.
+    /// Says nothing of whose it is, and carries nothing that a client dials but a port that all nodes have: it passes, in every View.
     Nobody,
-    /// Carries something that a client dials, and says nothing of whose it is.
-    Unknown,
+    /// Carries a port, and does not say whose it is, or by a peer alone of whom nothing is known.
+    Unknown {
+        has_peer: bool,
+    },
 }
 
 /// A cell to write, borrowed from the answer or made here.
@@ -28,6 +34,7 @@ pub enum Cell<'a> {
     Same(Value<'a>),
     Inet(InetBytes),
     Int([u8; 4]),
+    Text(Vec<u8>),
 }
 
 impl Cell<'_> {
@@ -36,6 +43,7 @@ impl Cell<'_> {
             Self::Same(value) => *value,
             Self::Inet(octets) => Value::Bytes(octets.as_ref()),
             Self::Int(octets) => Value::Bytes(octets),
+            Self::Text(text) => Value::Bytes(text),
         }
     }
 
@@ -43,8 +51,8 @@ impl Cell<'_> {
         Self::Inet(inet_cell_bytes(endpoint.ip()))
     }
 
-    pub fn port(endpoint: SocketAddr) -> Self {
-        Self::Int(i32::from(endpoint.port()).to_be_bytes())
+    pub fn port(port: u16) -> Self {
+        Self::Int(i32::from(port).to_be_bytes())
     }
 }
 
@@ -54,32 +62,33 @@ pub struct Looking<'a> {
     columns: &'a Columns,
     table: SystemTable,
     internal: Internal<'a>,
+    only_port: Option<u16>,
 }
 
 impl<'a> Looking<'a> {
-    pub fn new(perspective: &'a Perspective, columns: &'a Columns, table: SystemTable) -> Self {
+    /// `only_port`: [`Perspective::only_port`].
+    pub fn new(perspective: &'a Perspective, columns: &'a Columns, table: SystemTable, only_port: Option<u16>) -> Self {
         let internal = Internal::of(&perspective.topology, perspective.advertised);
-        Self { perspective, columns, table, internal }
+        Self { perspective, columns, table, internal, only_port }
     }
 
-    pub fn owner(&self, row: &[Value<'_>]) -> Result<Owner<'a>, Unrewritable> {
+    pub fn owner(&self, row: &[Value<'_>], json: &Json) -> Result<Owner<'a>, Unrewritable> {
         let topology = &self.perspective.topology;
         if self.table == SystemTable::Local {
             let port = self.perspective.attached;
             return topology.node_at_port(port).map(|node| Owner::Node(node)).ok_or(Unrewritable::NoNode(port));
         }
-        let roles = &self.columns.roles;
-        let host_id = roles.host_id(row);
-        let native = roles.native(row);
+        let said = Said::of(&self.columns.roles, row, json);
+        let Said { host_id, native, .. } = said;
         let hide = |reason| {
             let address = native.map(|(address, port)| SocketAddr::new(address, port.unwrap_or(0)));
             Owner::Hidden(HiddenRow { host_id, address, reason })
         };
         if !self.perspective.view.shows_peers() {
-            return Ok(if roles.are_nobodys() { Owner::Nobody } else { hide(LeftOut::View) });
+            return Ok(if said.is_nobodys { Owner::Nobody } else { hide(LeftOut::View) });
         }
         let by_address = || {
-            let (address, port) = native.or_else(|| roles.peer(row).map(|peer| (peer, None)))?;
+            let (address, port) = native.or_else(|| said.peer.map(|peer| (peer, None)))?;
             let mapped = match port {
                 Some(port) => topology.map_native(SocketAddr::new(address, port)),
                 None => topology.map_native_ip(address),
@@ -98,11 +107,14 @@ impl<'a> Looking<'a> {
             // Nothing answers at its port any more: it was taken out of the list, or its row stays behind in the cluster.
             Some(node) if node.state == NodeState::Gone => Ok(hide(LeftOut::Hidden(HiddenReason::Ghost))),
             Some(node) => Ok(Owner::Node(node)),
-            None if !roles.has_endpoint() && host_id.is_none() => Ok(Owner::Nobody),
-            None if host_id.is_none() && native.is_none() && !roles.has_address() => Ok(Owner::Unknown),
+            None if !said.has_endpoint && host_id.is_none() => Ok(Owner::Nobody),
+            None if host_id.is_none() && native.is_none() && !said.has_address => {
+                let has_peer = said.peer.is_some();
+                Ok(if self.only_port.is_some() { Owner::Nobody } else { Owner::Unknown { has_peer } })
+            }
             None => match host_id.and_then(|host_id| self.unserved(row, host_id)) {
                 Some(node) if self.fate_of(node) == Fate::Keep => {
-                    let address = native.or_else(|| roles.peer(row).map(|peer| (peer, None)));
+                    let address = native.or_else(|| said.peer.map(|peer| (peer, None)));
                     let address = address.map(|(address, port)| SocketAddr::new(address, port.unwrap_or(0)));
                     Ok(Owner::Kept(KeptRow { host_id, address, node }))
                 }
@@ -138,64 +150,97 @@ impl<'a> Looking<'a> {
         }
     }
 
-    /// The cells of one row; true when one differs from the node's. `Err` is the column that cannot be shown.
-    pub fn cells<'r>(&self, row: &[Value<'r>], node: Option<&Node>, cells: &mut Vec<Cell<'r>>) -> Result<bool, usize> {
-        let endpoint = node.map(|node| self.perspective.endpoint(node));
+    /// The cells of one row; true when one differs from the node's.
+    ///
+    /// # Errors
+    /// The row cannot be shown.
+    pub fn cells<'r>(
+        &self,
+        row: &[Value<'r>],
+        json: &Json,
+        node: Option<&Node>,
+        cells: &mut Vec<Cell<'r>>,
+    ) -> Result<bool, Refusal> {
+        let shown = Shown::new(self, row, json, node);
         let mut left = MAX_LOOKED_AT;
-        let mut aliased = false;
         let mut changed = false;
         for (index, (&value, role)) in row.iter().zip(self.columns.roles.iter()).enumerate() {
-            let cell = match (role, endpoint) {
+            let cell = match (role, shown.endpoint) {
                 (Role::Address, Some(endpoint)) => Cell::address(endpoint),
-                (Role::Port, Some(endpoint)) => Cell::port(endpoint),
-                (Role::Address | Role::Port | Role::Preferred, _) => Cell::Same(Value::Null),
-                (Role::Identity | Role::OtherInt, _) => Cell::Same(value),
+                (Role::Port, _) => shown.port.map_or(Cell::Same(Value::Null), Cell::port),
+                (Role::Address | Role::Preferred, _) => Cell::Same(Value::Null),
+                (Role::Identity, _) => Cell::Same(value),
                 (Role::OtherInet, _) => match value.bytes().and_then(inet_cell) {
                     None => Cell::Same(value),
-                    Some(address) => {
-                        aliased = true;
-                        Cell::address(self.alias(address, node).ok_or(index)?)
-                    }
+                    Some(address) => Cell::address(self.alias(address, node).ok_or_else(|| Refusal::of_column(index))?),
                 },
-                (Role::Text | Role::Other, _) => {
-                    left = left.checked_sub(value.bytes().map_or(0, <[u8]>::len)).ok_or(index)?;
-                    if self.discloses(role, index, value, node) {
-                        return Err(index);
+                (Role::OtherInt, _) => {
+                    let bytes = value.bytes().unwrap_or_default();
+                    let number = <[u8; 4]>::try_from(bytes).map(i32::from_be_bytes).ok();
+                    match number.and_then(|number| shown.port_for(number)) {
+                        Some(port) => Cell::port(port),
+                        None if self.internal.is_raw_address(bytes) => return Err(Refusal::of_column(index)),
+                        None => Cell::Same(value),
                     }
-                    Cell::Same(value)
+                }
+                (Role::Json | Role::Text | Role::Other, _) => {
+                    let length = value.bytes().map_or(0, <[u8]>::len);
+                    left = left.checked_sub(length).ok_or(Refusal::TooLong { column: index })?;
+                    match (json.get(index).and_then(Option::as_ref), value.bytes()) {
+                        (Some(members), Some(text)) => {
+                            let member = |member: &Member| Some(member.name.clone());
+                            let refused = |of| Refusal::Shows { column: index, member: member(of) };
+                            self.json(text, members, &shown).map_err(refused)?.map_or(Cell::Same(value), Cell::Text)
+                        }
+                        _ if self.discloses(role, index, value, node) => return Err(Refusal::of_column(index)),
+                        _ => Cell::Same(value),
+                    }
                 }
             };
             changed |= !matches!(cell, Cell::Same(same) if same == value);
             cells.push(cell);
         }
-        if let Some((node, endpoint)) = node.zip(endpoint).filter(|_| aliased) {
-            changed |= self.replace_aliased_ports(row, node, endpoint, cells);
-        }
-        for (index, (role, value)) in self.columns.roles.iter().zip(row).enumerate() {
-            if role == Role::OtherInt && self.internal.is_raw_address(value.bytes().unwrap_or_default()) {
-                return Err(index);
-            }
-        }
         Ok(changed)
     }
 
-    /// An int under another name, in a row where the node's address was seen under another name too.
-    fn replace_aliased_ports(
-        &self,
-        row: &[Value<'_>],
-        node: &Node,
-        endpoint: SocketAddr,
-        cells: &mut [Cell<'_>],
-    ) -> bool {
-        let native_port = i32::from(node.native_address().port()).to_be_bytes();
-        let mut changed = false;
-        for ((cell, role), value) in cells.iter_mut().zip(self.columns.roles.iter()).zip(row) {
-            if role == Role::OtherInt && value.bytes() == Some(&native_port) {
-                *cell = Cell::port(endpoint);
-                changed = true;
+    /// A text that has columns in it, with these as a client may see them; `None` when nothing has to change.
+    ///
+    /// # Errors
+    /// The one that cannot be shown.
+    fn json<'m>(&self, text: &[u8], members: &'m [Member], shown: &Shown<'_>) -> Result<Option<Vec<u8>>, &'m Member> {
+        let mut values = Vec::new();
+        for member in members {
+            let is = std::str::from_utf8(text.get(member.at.clone()).unwrap_or_default()).unwrap_or_default();
+            let value = match (member.role, shown.endpoint) {
+                (Role::Address, Some(endpoint)) => json::address(endpoint.ip()),
+                (Role::Port, _) => shown.port.map_or_else(|| "null".to_owned(), |port| port.to_string()),
+                (Role::Address | Role::Preferred, _) => "null".to_owned(),
+                (Role::Identity, _) => continue,
+                (Role::OtherInet, _) => {
+                    let Scalar::Inet(address) = member.value else { return Err(member) };
+                    json::address(self.alias(address, shown.node).ok_or(member)?.ip())
+                }
+                (Role::OtherInt, _) => {
+                    let Scalar::Int(number) = member.value else { return Err(member) };
+                    match shown.port_for(number) {
+                        Some(port) => port.to_string(),
+                        None if self.internal.is_raw_address(&number.to_be_bytes()) => return Err(member),
+                        None => continue,
+                    }
+                }
+                (Role::Text | Role::Json | Role::Other, _) => {
+                    let forbidden = if member.role == Role::Text { Forbidden::Known } else { Forbidden::Any };
+                    if !shown.is_place_of_node(member) && self.internal.is_in_json(is, &member.value, forbidden) {
+                        return Err(member);
+                    }
+                    continue;
+                }
+            };
+            if value != is {
+                values.push((&member.at, value));
             }
         }
-        changed
+        Ok((!values.is_empty()).then(|| json::write(text, values.into_iter())))
     }
 
     /// An address under a name that is not a column's: whose it is, and so what stands for it. `None`: it must not be shown.
@@ -219,6 +264,47 @@ impl<'a> Looking<'a> {
             return false;
         }
         let forbidden = if role == Role::Text { Forbidden::Known } else { Forbidden::Any };
-        self.internal.is_in_value(&self.columns.types, root, bytes, forbidden).unwrap_or(true)
+        let is_in_json = |text| self.internal.is_in_json(text, &Scalar::Other, forbidden);
+        // JSON that is not read is looked through for what JSON may have in it.
+        (role == Role::Json && std::str::from_utf8(bytes).is_ok_and(is_in_json))
+            || self.internal.is_in_value(&self.columns.types, root, bytes, forbidden).unwrap_or(true)
+    }
+}
+
+/// What stands for a row's node, in all of its cells.
+struct Shown<'n> {
+    node: Option<&'n Node>,
+    endpoint: Option<SocketAddr>,
+    /// Its port, or that of all nodes.
+    port: Option<u16>,
+    /// An address was seen under another name than a column's: then an int like the node's port is a port, too.
+    is_aliased: bool,
+}
+
+impl<'n> Shown<'n> {
+    fn new(looking: &Looking<'_>, row: &[Value<'_>], json: &Json, node: Option<&'n Node>) -> Self {
+        let mut cells = looking.columns.roles.iter().zip(row);
+        let is_aliased = cells
+            .any(|(role, value)| role == Role::OtherInet && value.bytes().and_then(inet_cell).is_some())
+            || json.iter().flatten().flatten().any(|member| member.role == Role::OtherInet);
+        let endpoint = node.map(|node| looking.perspective.endpoint(node));
+        Self { node, endpoint, port: endpoint.map(|endpoint| endpoint.port()).or(looking.only_port), is_aliased }
+    }
+
+    /// What stands for an int under another name, where it is the node's port.
+    fn port_for(&self, number: i32) -> Option<u16> {
+        let is_native = |node: &&Node| i32::from(node.native_address().port()) == number;
+        self.node.filter(|_| self.is_aliased).filter(is_native).and(self.port)
+    }
+
+    /// True for the name of the data center or rack that the node is known to be in, which may be called like an address.
+    fn is_place_of_node(&self, member: &Member) -> bool {
+        let name = match &member.value {
+            Scalar::Text(text) => text.clone(),
+            Scalar::Inet(address) => address.to_string(),
+            _ => return false,
+        };
+        let is_it = |known: &Option<Arc<str>>| known.as_deref() == Some(name.as_str());
+        member.role == Role::Text && self.node.is_some_and(|node| is_it(&node.data_center) || is_it(&node.rack))
     }
 }

@@ -1,3 +1,4 @@
+mod json;
 mod nobody;
 mod unserved;
 
@@ -280,8 +281,6 @@ fn aliases_are_replaced_where_they_are_the_nodes_own() {
 #[test]
 fn addresses_in_other_values_are_refused() {
     let refused = |name, cell| check_refused("local", &[name], vec![cell], &format!("local.{name}"));
-    refused("[json]", text(r#"{"rpc_address": "10.77.0.11", "rpc_port": 9042}"#));
-    refused("system.tojson(rpc_address)", text("\"10.77.0.12\""));
     refused("cast(rpc_address as text)", text("10.77.0.50"));
     refused("rack", text("10.77.0.12"));
     refused("x", text("fd00:0:0:0:0:0:0:14"));
@@ -424,7 +423,22 @@ fn a_rack_named_like_an_address_passes_when_it_is_known() {
 
 #[test]
 fn a_port_alone_belongs_to_nobody_and_is_refused() {
-    check_refused("peers_v2", &["native_port"], vec![Int(9042)], "select host_id too");
+    check_refused("peers_v2", &["native_port"], vec![Int(9042)], "select host_id or peer with native_port");
+    check_refused(
+        "peers_v2",
+        &["[json]"],
+        vec![text("{\"native_port\": 9042}")],
+        "select host_id or peer with native_port",
+    );
+    check_refused(
+        "peers_v2",
+        &["system.tojson(native_port)"],
+        vec![text("9042")],
+        "select host_id or peer with native_port",
+    );
+    // Nodes that know each other by other addresses than clients do.
+    let row = vec![Inet("192.168.0.12"), Int(9042)];
+    check_refused("peers_v2", &["peer", "native_port"], row, "select host_id with native_port");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use libfuzzer_sys::fuzz_target;
 
 const TEXT: &str = "214.231.214.232";
 /// All but the names that keep their addresses on purpose.
-const NAMES: [&str; 20] = [
+const NAMES: [&str; 21] = [
     "rpc_address",
     "rpc_port",
     "native_address",
@@ -35,6 +35,7 @@ const NAMES: [&str; 20] = [
     "schema_version",
     "a",
     "[json]",
+    "system.tojson(native_address)",
     "",
 ];
 /// Types by their bytes: inet, int, text, ascii, blob, uuid, list<inet>, set<text>, map<text, inet>, tuple<int, inet>,

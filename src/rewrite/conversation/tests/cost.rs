@@ -117,9 +117,13 @@ fn on_a_wire(
 
 /// A system table's rows: one column of this type, and its values.
 fn of_type(column: &[u8], values: &[Vec<u8>]) -> Vec<u8> {
+    named("a", column, values)
+}
+
+fn named(name: &str, column: &[u8], values: &[Vec<u8>]) -> Vec<u8> {
     let mut body = Vec::new();
     let mut writer = Writer::new(&mut body);
-    writer.i32(2).i32(1).i32(1).string("system").string("local").string("a").raw(column).i32(values.len() as i32);
+    writer.i32(2).i32(1).i32(1).string("system").string("local").string(name).raw(column).i32(values.len() as i32);
     values.iter().for_each(|value| _ = writer.value(Value::Bytes(value)));
     body
 }
@@ -146,6 +150,21 @@ fn answers() -> Vec<(&'static str, u8, Opcode, Vec<u8>)> {
         found.push((text, 0, Opcode::RESULT, of_type(&type_id::VARCHAR.to_be_bytes(), &texts)));
         found.push(("the same as a blob", 0, Opcode::RESULT, of_type(&type_id::BLOB.to_be_bytes(), &texts)));
     }
+    for json in [
+        format!("{{{}\"a\": 1}}", "\"a\": \"10.77.0.1\", ".repeat(250)),
+        format!("{{{}\"a\": 1}}", "\"\":1,".repeat(10_000)),
+        format!("{{\"a\": {}", "[".repeat(60_000)),
+        format!("{{\"a\": \"{}\"}}", "0x".repeat(30_000)),
+        format!("{{\"a\": [{}0]}}", "0,".repeat(30_000)),
+    ] {
+        found.push(("JSON", 0, Opcode::RESULT, named("[json]", &type_id::VARCHAR.to_be_bytes(), &[json.into_bytes()])));
+    }
+    found.push((
+        "rows of JSON",
+        0,
+        Opcode::RESULT,
+        named("[json]", &type_id::VARCHAR.to_be_bytes(), &vec![b"{}".to_vec(); 10_000]),
+    ));
     let mut custom = vec![0, 0];
     Writer::new(&mut custom).string("org.apache.cassandra.db.marshal.VectorType");
     found.push(("a custom value", 0, Opcode::RESULT, of_type(&custom, &[vec![10; 60_000]])));

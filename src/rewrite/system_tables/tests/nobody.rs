@@ -49,6 +49,62 @@ fn are_searched_in_every_view() {
     }
 }
 
+/// Each node is an address of its own, and all have one port.
+#[derive(Debug)]
+struct AddressEach;
+
+impl View for AddressEach {
+    fn endpoint(&self, node: &Node, _advertised: std::net::IpAddr) -> SocketAddr {
+        SocketAddr::new([192, 0, 2, node.port as u8].into(), 9142)
+    }
+
+    fn shows_peers(&self) -> bool {
+        true
+    }
+
+    fn tells_of(&self, _node: &Node, _attached: u16) -> bool {
+        true
+    }
+
+    fn injects(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn are_those_of_a_port_that_all_nodes_have() {
+    for (name, was, is) in [
+        ("native_port", Int(9042), Int(9142)),
+        ("[json]", text("{\"native_port\": 9042}"), text("{\"native_port\": 9142}")),
+        ("system.tojson(native_port)", text("9042"), text("9142")),
+    ] {
+        let rows = |cell: C| {
+            frame(
+                4,
+                0,
+                &message(
+                    "peers_v2",
+                    &["schema_version", name],
+                    &[vec![Id(1), cell.clone()], vec![Id(1), cell]],
+                    &[Id(1), was.clone()],
+                ),
+            )
+        };
+        let before = rows(was.clone());
+        let report = seen_by(&AddressEach, Injection::default(), &before).unwrap();
+        assert_eq!(rewritten(report, &before), rows(is));
+    }
+    // One node alone has one port, whatever the View.
+    let one = Topology::new(
+        1,
+        topology().advertised,
+        [Node { state: NodeState::Up, ..Node::example("a", 9043, "10.77.0.12:9042") }],
+    );
+    let rows = |port| frame(4, 0, &message("peers_v2", &["native_port"], &[vec![Int(port)]], &[Int(port)]));
+    let (made, _) = rewrite_rows(&rows(9042), perspective(one)).unwrap();
+    assert_eq!(made, Made::Frame(rows(9043)));
+}
+
 /// Whoever sees one node is told of no other by a row that says whose it is, or where somebody is, under whatever name.
 #[test]
 fn are_not_those_that_say_whose_they_are() {
