@@ -632,6 +632,28 @@ async fn a_driver_without_ports_sees_one_node() {
     }
 }
 
+/// What STARTUP says reaches the rules: each client of the node at port 1, and how many peers it sees.
+#[tokio::test]
+async fn rules_choose_by_what_a_client_says_of_itself() {
+    let rules = "views:\n  rules:\n    - {unnamed: true, view: single_node}\n    - {driver: gocql, view: node_ports}\n    \
+                 - {driver_version: '9.9', application_name: shop, view: single_node}\n";
+    let gate = Gate::start_with(Options::loopback(3, 0), rules).await;
+    let java = ("DRIVER_NAME", "Apache Cassandra Java Driver");
+    let (version, shop) = (("DRIVER_VERSION", "9.9.1"), ("APPLICATION_NAME", "The Shop"));
+    for (said, peers) in [
+        (&[][..], 0),
+        // gocql without the module's information: no rule names it.
+        (&[("DRIVER_NAME", "")], 0),
+        (&[("DRIVER_NAME", "github.com/gocql/gocql")], 2),
+        (&[java, version, shop], 0),
+        (&[java, version], 2),
+        (&[java, shop], 2),
+    ] {
+        let mut client = Client::connect_as(gate.port(1), V4, said).await;
+        assert_eq!(client.rows("SELECT * FROM system.peers_v2").await.len(), peers, "{said:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_client_over_ipv6_is_told_ipv6() {
     if let Err(error) = tokio::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).await {
