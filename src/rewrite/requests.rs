@@ -248,7 +248,11 @@ impl RequestJudge<'_> {
         let control = self.exchange.control.get_or_insert_default();
         control.announcer.begin(&topology);
         if !control.registration.ask(header.stream, types) {
-            return self.refused(header, Why::Malformed, "cqlgate: too many REGISTERs without an answer");
+            return self.refused(
+                header,
+                Why::Malformed,
+                "cqlgate: too many REGISTERs without an answer; one names all types",
+            );
         }
         if types.graceful_disconnect && offer == Offer::Gateway {
             self.exchange.ask(header, Note::Plain);
@@ -324,7 +328,7 @@ impl Judge for RequestJudge<'_> {
     fn too_long_to_hold(&self, header: Header) -> Failure {
         let text = format!(
             "cqlgate: a frame body of {} bytes must change before it is sent on, and is longer than the maximum of {} bytes, or \
-             will be when it is decompressed (limits.held_frame)",
+             will be when it is decompressed (limits.held_frame); without Skip_metadata it passes as it is",
             header.length, self.exchange.around.held_frame
         );
         self.failure(header, Why::HeldFrameTooLong, &text)

@@ -11,10 +11,12 @@ mod addresses;
 mod columns;
 mod disclosure;
 mod json;
+mod json_parts;
 mod refusal;
 mod report;
 mod row;
 mod said;
+mod shown;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

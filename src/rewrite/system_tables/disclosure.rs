@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::addresses;
-use super::json::Scalar;
+use super::json_parts::{self, Part};
 use crate::cql::cost;
 use crate::cql::primitives::{DecodeError, Reader, inet_cell};
 use crate::cql::rows::{TypeKind, Types};
@@ -83,19 +83,16 @@ impl<'a> Internal<'a> {
     }
 
     /// The same for a value in JSON, which says little of its type: a blob is written as 0x and its bytes (`db/marshal/BytesType.java`).
-    pub fn is_in_json(&self, text: &str, value: &Scalar, forbidden: Forbidden) -> bool {
+    /// Where it is none, it cannot be looked into.
+    pub fn is_in_json(&self, text: &str, forbidden: Forbidden) -> bool {
         if self.is_in_text(text.as_bytes(), forbidden) || (text.contains("0x") && self.is_in_blobs(text)) {
             return true;
         }
-        match value {
-            Scalar::Text(text) => forbidden == Forbidden::Any && self.is_raw_address(text.as_bytes()),
-            Scalar::Other => {
-                let mut numbers =
-                    text.split(|c: char| !c.is_ascii_digit() && c != '-').filter_map(|n| n.parse::<i32>().ok());
-                forbidden == Forbidden::Any && numbers.any(|number| self.is_raw_address(&number.to_be_bytes()))
-            }
-            Scalar::Null | Scalar::Inet(_) | Scalar::Uuid(_) | Scalar::Int(_) => false,
-        }
+        let is_address = |part: Part<'_>| match part {
+            Part::Text(text) => self.is_raw_address(text.as_bytes()),
+            Part::Int(number) => self.is_raw_address(&number.to_be_bytes()),
+        };
+        forbidden == Forbidden::Any && json_parts::any(text, is_address).unwrap_or(true)
     }
 
     fn is_in_blobs(&self, text: &str) -> bool {

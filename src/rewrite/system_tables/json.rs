@@ -59,6 +59,8 @@ pub enum Scalar {
     Int(i32),
     /// Another string, without what was escaped.
     Text(String),
+    /// Nothing but strings, as tokens are.
+    Texts,
     Other,
 }
 
@@ -175,6 +177,7 @@ impl Scalar {
         match text.parse() {
             Ok(number) => Self::Int(number),
             Err(_) if text == "null" => Self::Null,
+            Err(_) if text.starts_with('[') && serde_json::from_str::<Vec<&str>>(text).is_ok() => Self::Texts,
             Err(_) => Self::Other,
         }
     }
@@ -190,12 +193,13 @@ impl Scalar {
             Self::Uuid(_) => &[TypeKind::Text, TypeKind::Uuid],
             Self::Int(_) => &[TypeKind::Int],
             Self::Text(_) => &[TypeKind::Text],
-            Self::Other => &[TypeKind::Elements],
+            Self::Texts => &[TypeKind::Elements],
+            Self::Other => &[],
         };
         kinds.iter().copied().map(of).find(is_named).unwrap_or(match self {
             Self::Inet(_) => Role::OtherInet,
             Self::Int(_) => Role::OtherInt,
-            Self::Null | Self::Uuid(_) | Self::Text(_) | Self::Other => Role::Other,
+            Self::Null | Self::Uuid(_) | Self::Text(_) | Self::Texts | Self::Other => Role::Other,
         })
     }
 }

@@ -36,7 +36,7 @@ impl Refusal {
                 let within = member.as_ref().map(|member| format!(" ({member})")).unwrap_or_default();
                 format!(
                     "cqlgate: {table}.{}{within} would show the internal address of a node; select the columns rpc_address, \
-                     rpc_port, native_address or native_port by their own names, or as JSON",
+                     rpc_port, native_address or native_port by their own names, as in SELECT JSON and toJson(), too",
                     name(column)
                 )
             }

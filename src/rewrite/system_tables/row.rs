@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::disclosure::{Forbidden, Internal};
 use super::json::{self, Member, Scalar};
 use super::said::{Json, Said};
+use super::shown::Shown;
 use super::{
     Columns, HiddenRow, KeptRow, LeftOut, MAX_LOOKED_AT, Perspective, Refusal, Role, SystemTable, Unrewritable,
 };
@@ -161,7 +162,7 @@ impl<'a> Looking<'a> {
         node: Option<&Node>,
         cells: &mut Vec<Cell<'r>>,
     ) -> Result<bool, Refusal> {
-        let shown = Shown::new(self, row, json, node);
+        let shown = Shown::new((self.perspective, self.columns, self.only_port), row, json, node);
         let mut left = MAX_LOOKED_AT;
         let mut changed = false;
         for (index, (&value, role)) in row.iter().zip(self.columns.roles.iter()).enumerate() {
@@ -230,7 +231,7 @@ impl<'a> Looking<'a> {
                 }
                 (Role::Text | Role::Json | Role::Other, _) => {
                     let forbidden = if member.role == Role::Text { Forbidden::Known } else { Forbidden::Any };
-                    if !shown.is_place_of_node(member) && self.internal.is_in_json(is, &member.value, forbidden) {
+                    if !shown.is_place_of_node(member) && self.internal.is_in_json(is, forbidden) {
                         return Err(member);
                     }
                     continue;
@@ -264,47 +265,8 @@ impl<'a> Looking<'a> {
             return false;
         }
         let forbidden = if role == Role::Text { Forbidden::Known } else { Forbidden::Any };
-        let is_in_json = |text| self.internal.is_in_json(text, &Scalar::Other, forbidden);
-        // JSON that is not read is looked through for what JSON may have in it.
+        let is_in_json = |text| self.internal.is_in_json(text, forbidden);
         (role == Role::Json && std::str::from_utf8(bytes).is_ok_and(is_in_json))
             || self.internal.is_in_value(&self.columns.types, root, bytes, forbidden).unwrap_or(true)
-    }
-}
-
-/// What stands for a row's node, in all of its cells.
-struct Shown<'n> {
-    node: Option<&'n Node>,
-    endpoint: Option<SocketAddr>,
-    /// Its port, or that of all nodes.
-    port: Option<u16>,
-    /// An address was seen under another name than a column's: then an int like the node's port is a port, too.
-    is_aliased: bool,
-}
-
-impl<'n> Shown<'n> {
-    fn new(looking: &Looking<'_>, row: &[Value<'_>], json: &Json, node: Option<&'n Node>) -> Self {
-        let mut cells = looking.columns.roles.iter().zip(row);
-        let is_aliased = cells
-            .any(|(role, value)| role == Role::OtherInet && value.bytes().and_then(inet_cell).is_some())
-            || json.iter().flatten().flatten().any(|member| member.role == Role::OtherInet);
-        let endpoint = node.map(|node| looking.perspective.endpoint(node));
-        Self { node, endpoint, port: endpoint.map(|endpoint| endpoint.port()).or(looking.only_port), is_aliased }
-    }
-
-    /// What stands for an int under another name, where it is the node's port.
-    fn port_for(&self, number: i32) -> Option<u16> {
-        let is_native = |node: &&Node| i32::from(node.native_address().port()) == number;
-        self.node.filter(|_| self.is_aliased).filter(is_native).and(self.port)
-    }
-
-    /// True for the name of the data center or rack that the node is known to be in, which may be called like an address.
-    fn is_place_of_node(&self, member: &Member) -> bool {
-        let name = match &member.value {
-            Scalar::Text(text) => text.clone(),
-            Scalar::Inet(address) => address.to_string(),
-            _ => return false,
-        };
-        let is_it = |known: &Option<Arc<str>>| known.as_deref() == Some(name.as_str());
-        member.role == Role::Text && self.node.is_some_and(|node| is_it(&node.data_center) || is_it(&node.rack))
     }
 }

@@ -272,6 +272,7 @@ fn aliases_are_replaced_where_they_are_the_nodes_own() {
         &[vec![Id(9043), Inet(G), Int(9043), Int(7000)]],
     );
     check("peers", &["a"], &[vec![Inet("10.77.0.12")]], &[vec![Inet(G)]]);
+    check("peers_v2", &["p", "a"], &[vec![Int(9042), Inet("10.77.0.12")]], &[vec![Int(9043), Inet(G)]]);
     // Without an address in the row a port says nothing.
     check("local", &["p"], &[vec![Int(9042)]], &[vec![Int(9042)]]);
     check_refused("peers", &["a"], vec![Inet("10.77.0.50")], "peers.a");

@@ -97,6 +97,12 @@ fn aliases_are_replaced_where_they_are_the_nodes_own() {
         |address: &str, port| format!(r#"{{"host_id": "{}", "a": "{address}", "p": {port}, "other": 7000}}"#, id(9043));
     json("peers_v2", &row("10.77.0.12", 9042), &row(G, 9043));
     json("peers_v2", r#"{"a": "10.77.0.12"}"#, r#"{"a": "203.0.113.10"}"#);
+    json("peers_v2", r#"{"p": 9042, "a": "10.77.0.12"}"#, r#"{"p": 9043, "a": "203.0.113.10"}"#);
+    json(
+        "peers_v2",
+        r#"{"cast(native_address as text)": "10.77.0.12"}"#,
+        r#"{"cast(native_address as text)": "203.0.113.10"}"#,
+    );
     json("local", r#"{"a": "10.77.0.11", "p": 9042}"#, r#"{"a": "203.0.113.10", "p": 9042}"#);
     // Beside an alias that is no JSON.
     let names = ["host_id", "a", "[json]"];
@@ -119,6 +125,8 @@ fn what_would_show_an_address_in_another_form_is_refused_by_its_name() {
         (r#""l": ["x", "10.77.0.12"]"#, "l"),
         (r#""m": {"10.77.0.12": 1}"#, "m"),
         (r#""u": [1, 172818444]"#, "u"),
+        (r#""s": ["x", "\nM\u0000\f"]"#, "s"),
+        (r#""tokens": [[172818444]]"#, "tokens"),
         (r#""tokens": ["-1", "10.77.0.12"]"#, "tokens"),
         (r#""system.tojson(native_address)": "\"10.77.0.12\"""#, "system.tojson(native_address)"),
     ] {
@@ -126,7 +134,7 @@ fn what_would_show_an_address_in_another_form_is_refused_by_its_name() {
     }
     check_refused("peers", &["system.tojson(rack)"], vec![text("\"10.77.0.12\"")], "peers.system.tojson(rack) (rack)");
     // A name does not make JSON of it.
-    for not_json in ["10.77.0.12", "{\"rpc_address\": \"10.77.0.12\"", "[\"10.77.0.12\"]"] {
+    for not_json in ["10.77.0.12", "{\"rpc_address\": \"10.77.0.12\"", "[\"10.77.0.12\"]", "{\"i\": 172818444"] {
         check_refused("peers", &["[json]"], vec![text(not_json)], "peers.[json] would show");
     }
     let long = format!("{{\"a\": \"{}\"}}", "x".repeat(MAX_LOOKED_AT));
