@@ -2,10 +2,10 @@
 //!
 //! Only what a client dials is replaced; the internode identity (`peer`, `broadcast_address`, `host_id`, `tokens` …) stays,
 //! because drivers use it in WHERE clauses and as keys. What is decided is decided by the answer's own metadata, so any
-//! projection, any paging and any spelling of the query is right; columns in JSON are columns ([`json`]). No internal native address leaves in any form: what
-//! cannot be replaced is refused with a CQL error, and what cannot be understood ends the connection. Rows of nodes that are not
-//! served here are left out, or pass as they are where the configuration says so: then nothing in them is a served node's. Rows that
-//! tell of no node are the cluster's, and pass.
+//! projection, any paging and any spelling of the query is right; columns in JSON are columns. No internal native address leaves in
+//! any form: what cannot be replaced is refused with a CQL error, and what cannot be understood ends the connection. Rows of nodes
+//! that are not served here are left out, or pass as they are where the configuration says so: then nothing in them is a served
+//! node's. Rows that tell of no node are the cluster's, and pass.
 
 mod addresses;
 mod columns;
