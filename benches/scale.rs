@@ -12,6 +12,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use conversations::{CpuTime, Criterion, V4, V5_LZ4, conversation, drive, frame, long_on_wire, node, peers, topology};
+use cqlgate::config::External;
+use cqlgate::config::advertise::Path;
 use cqlgate::cql::frame::Opcode;
 use cqlgate::cql::message::encode_register;
 use cqlgate::discovery::{Endpoint, Fold, Origin, Seen, Slice};
@@ -19,7 +21,7 @@ use cqlgate::topology::diff::diff;
 use cqlgate::topology::input::{DeadReason, Found, Identity, Input, Listed, Placement};
 use cqlgate::topology::ports::{PortMap, PortRange};
 use cqlgate::topology::state::{Options, State};
-use cqlgate::topology::{Advertised, Node, NodeState, Topology};
+use cqlgate::topology::{Node, NodeState, Topology};
 use criterion::{BatchSize, criterion_group, criterion_main};
 
 const NODES: u16 = 1000;
@@ -120,7 +122,8 @@ fn range() -> PortRange {
 /// Every node found, and its first probe answered.
 fn start(now: SystemTime, may_ask: bool) -> State {
     let mut state = State::new(range(), Options::default());
-    state.apply(Input::Advertised(Advertised { ipv4: Some([203, 0, 113, 10].into()), ipv6: None }), now);
+    let advertised = External::Addresses { ipv4: Some([203, 0, 113, 10].into()), ipv6: None };
+    state.apply(Input::Paths(Path::everywhere(advertised).into()), now);
     state.apply(Input::Nodes(found()), now);
     nodes().iter().for_each(|node| _ = state.apply(alive(node, may_ask), now));
     state

@@ -1,6 +1,7 @@
 //! What the gateway was told to do. `File` (config/file.rs) is the YAML shape; [`Config`] is the same when there is nothing left
 //! to validate: what clients dial and where nodes come from have become what they mean, paths count from the file.
 
+pub mod advertise;
 pub mod bounds;
 mod checks;
 pub mod difference;
@@ -22,6 +23,7 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use advertise::External;
 pub use bounds::{Drain, KeepOut, Limits, Logins, MemoryLimit, Reload, Stage, Stages, Timeouts};
 pub use entry::{Access, PortAccess, ProxyMode, ProxyProtocol};
 pub use environment::Overlay;
@@ -35,7 +37,8 @@ pub use view_rules::{ViewName, ViewRule};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     pub listen: Listen,
-    pub advertise: Advertise,
+    /// What clients are told to dial, by where they come from; the last one has no condition.
+    pub paths: Vec<advertise::Path>,
     /// Where `/metrics`, `/livez`, `/readyz` and `/topology` are served.
     pub admin: SocketAddr,
     pub discovery: Discovery,
@@ -69,19 +72,6 @@ impl Listen {
     pub fn ports(&self) -> usize {
         usize::from(self.last.saturating_sub(self.first)) + 1
     }
-}
-
-/// What rows and events carry in place of a node's own address.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Advertise {
-    Addresses {
-        ipv4: Option<std::net::Ipv4Addr>,
-        ipv6: Option<std::net::Ipv6Addr>,
-    },
-    /// A DNS name, resolved and kept fresh.
-    Name(String),
-    /// What the status of this Service of type LoadBalancer, in the gateway's own namespace, says.
-    Service(String),
 }
 
 /// Where nodes come from.
@@ -171,6 +161,12 @@ pub enum LogFormat {
 }
 
 impl Config {
+    /// Whether clients are told what the status of a Service says.
+    pub fn asks_kubernetes_of_addresses(&self) -> bool {
+        let mut parts = self.paths.iter().flat_map(advertise::Path::parts);
+        parts.any(|part| matches!(part.external, External::Service(_)))
+    }
+
     /// Reads and checks a file; relative paths in it count from its directory.
     pub fn load(path: &Path) -> Result<Resolved, ConfigError> {
         Self::load_under(path, &Overlay::default())

@@ -4,7 +4,7 @@
 //! ```text
 //!   fixed / contact_points / dns / kubernetes ┐ Input::Nodes
 //!   probe (one for each node) ── Alive, Dead ┤
-//!   advertised ── Input::Advertised ─────────┼──▶ writer: topology::state ──▶ watch<Arc<Topology>>
+//!   advertised ── Input::{Paths, External} ──┼──▶ writer: topology::state ──▶ watch<Arc<Topology>>
 //!   relays ── Observed, heard last ──────────┘        └─ starts and ends the probes
 //! ```
 //!
@@ -51,7 +51,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::config::{Advertise, Config, Discovery};
+use crate::config::{Config, Discovery};
 use crate::metrics::Metrics;
 use crate::proxy::tls::NodeConnector;
 use crate::readiness::Readiness;
@@ -117,8 +117,7 @@ pub async fn spawn(
     node_tls: Option<NodeConnector>,
     readiness: &Readiness,
 ) -> Result<Handle, DiscoveryError> {
-    let in_kubernetes =
-        matches!(config.discovery, Discovery::Kubernetes(_)) || matches!(config.advertise, Advertise::Service(_));
+    let in_kubernetes = matches!(config.discovery, Discovery::Kubernetes(_)) || config.asks_kubernetes_of_addresses();
     let cluster = if in_kubernetes { Some(Cluster::connect().await?) } else { None };
     spawn_with(Names::system(), cluster, config, ports, metrics, node_tls, readiness)
 }
@@ -173,7 +172,7 @@ fn spawn_with(
         topology: topology.clone(),
         metrics: Arc::clone(&metrics),
     };
-    sources.begin(ADVERTISED, advertised::source(&common, &config.advertise, cluster.as_ref(), readiness.clone()));
+    sources.begin(ADVERTISED, advertised::source(&common, &config.paths, cluster.as_ref(), readiness.clone()));
     let positions = config.listen.first == 0;
     match &config.discovery {
         Discovery::Nodes(nodes) => {

@@ -10,12 +10,13 @@ mod stagger;
 pub mod tasks;
 pub mod watchdog;
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::runtime::Handle;
+use tokio::runtime;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -26,7 +27,7 @@ use crate::disk::Disk;
 use crate::label::{LabelSet, label_set};
 use crate::metrics::Metrics;
 use crate::proxy::came::Seldom;
-use crate::proxy::connections::{Connections, Order};
+use crate::proxy::connections::{Connections, Handle, Order};
 use crate::proxy::current::Current;
 use crate::proxy::dead_peer;
 use crate::proxy::descriptors::Reserve;
@@ -39,9 +40,9 @@ use crate::proxy::stages::Stage;
 use crate::proxy::tls::files::{self, Followed};
 use crate::readiness::Readiness;
 use crate::telemetry::LogLevel;
-use crate::topology::Topology;
 use crate::topology::cordons::Cordons;
 use crate::topology::ports::PortRange;
+use crate::topology::{Path, Topology};
 use crate::{admin, discovery};
 use control::Control;
 use leaving::Leaving;
@@ -150,7 +151,7 @@ pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -
         addresses.push(listener.local_addr()?);
         let listens = listening.track_future(listener.run(Arc::clone(&shared), accepting.clone()));
         let stops = accepting.clone();
-        tasks.spawn("listener", &Handle::current(), async move {
+        tasks.spawn("listener", &runtime::Handle::current(), async move {
             listens.await;
             // When it was told to stop, its end is none of the gateway's.
             if stops.is_cancelled() {
@@ -168,8 +169,12 @@ pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -
     tasks.spawn("gauges", apart, set_gauges(Arc::clone(&shared), readiness.clone()));
     tasks.spawn("discovery", apart, async move { drop(running.await) });
     let liveness = Arc::new(Liveness::default());
-    let watched =
-        watchdog::watch(Handle::current(), watchdog::Limits::default(), Arc::clone(&liveness), Arc::clone(&metrics));
+    let watched = watchdog::watch(
+        runtime::Handle::current(),
+        watchdog::Limits::default(),
+        Arc::clone(&liveness),
+        Arc::clone(&metrics),
+    );
     tasks.spawn("watchdog", apart, watched);
     tasks.spawn("memory", apart, memory.ended().cancelled_owned());
     let parts = admin::Parts {
@@ -203,6 +208,7 @@ pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -
         readiness: readiness.clone(),
         in_force: tokio::sync::Mutex::new(InForce { config, client_tls, node_tls }),
         refused: Mutex::default(),
+        leading: Mutex::default(),
     });
     metrics.config_in_force();
     metrics.set_lifecycle(Lifecycle::Running);
@@ -289,7 +295,7 @@ impl Drop for Running {
 /// address changes.
 async fn follow_topology(shared: Arc<Shared>) {
     let mut changes = shared.topology.clone();
-    let mut advertised = changes.borrow().advertised;
+    let mut paths = Arc::clone(&changes.borrow().paths);
     // A newer change tells everybody that an older one would still have told.
     let mut _telling = None;
     let mut leaving = Leaving::default();
@@ -301,17 +307,24 @@ async fn follow_topology(shared: Arc<Shared>) {
         for (port, life) in topology.lives() {
             shared.connections.close_before(port, life);
         }
-        if advertised != topology.advertised {
-            let was_known = advertised.ipv4.is_some() || advertised.ipv6.is_some();
-            advertised = topology.advertised;
-            if was_known {
-                let all = shared.connections.all();
-                let spread = shared.settings.get().drain.spread;
-                let control = all.into_iter().filter(|handle| handle.is_control()).collect();
-                _telling = Some(AbortOnDropHandle::new(tokio::spawn(stagger(control, spread, Order::Readdress))));
-            }
+        let before = std::mem::replace(&mut paths, Arc::clone(&topology.paths));
+        if Arc::ptr_eq(&before, &paths) {
+            continue;
+        }
+        let has_moved = |path: &&Arc<Path>| paths.named(&path.name).is_none_or(|now| now.has_moved(path));
+        let moved: HashSet<_> = before.iter().filter(has_moved).map(|path| Arc::clone(&path.name)).collect();
+        if !moved.is_empty() {
+            let is_led_over = |handle: &Handle| handle.control().is_some_and(|path| moved.contains(path));
+            _telling = Some(lead_over(&shared, is_led_over));
         }
     }
+}
+
+/// Control connections that are to read rows again, each in its time; until what is returned is dropped.
+fn lead_over(shared: &Shared, whom: impl Fn(&Handle) -> bool) -> AbortOnDropHandle<()> {
+    let led = shared.connections.all().into_iter().filter(|handle| whom(handle)).collect();
+    let spread = shared.settings.get().drain.spread;
+    AbortOnDropHandle::new(tokio::spawn(stagger(led, spread, Order::Readdress)))
 }
 
 async fn set_gauges(shared: Arc<Shared>, readiness: Readiness) {

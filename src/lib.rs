@@ -1,6 +1,6 @@
 //! cqlgate: the front door for Apache Cassandra.
 //!
-//! One external address in front of a cluster; each node is a port of that address. Unmodified drivers
+//! One gateway in front of a cluster; each node is a port that it listens on, and what clients dial for that port. Unmodified drivers
 //! discover every node, keep token-aware routing, and never see an address they cannot dial.
 //!
 //! # One picture
@@ -49,6 +49,16 @@
 //!   it says something else) ─▶ fold::conclude (both witnesses: what is listed, and is it confirmed?) ─▶ placement: the port
 //!   ─▶ telling: Input::Nodes ─▶ discovery::writer ─▶ topology::state: another life of the node; its connections are closed, a probe
 //!   asks who lives there ─▶ the next Topology ─▶ rewrite::events on each control connection: DOWN, and UP when a dial would succeed
+//! ```
+//!
+//! # What a client dials
+//!
+//! ```text
+//! config::advertise (which address is meant for which ports, on which path) ─▶ Input::Paths ─┐
+//! discovery::advertised (names, Services: what they mean now) ─▶ Input::External ────────────┴▶ topology::paths: from ports to endpoints
+//! proxy::paths (where the client comes from) ─▶ the path's name, kept for the connection's life
+//!   ─▶ each row and event: Path::endpoint(node); `None` hides it, as a node that is not announced
+//!   ─▶ rewrite::view::select: which drivers can tell nodes apart that look like this (Shape)
 //! ```
 //!
 //! # A configuration changes

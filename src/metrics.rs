@@ -17,7 +17,7 @@ use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Regist
 
 use crate::label::{Label, LabelSet};
 use declare::{counter, counters, declared, gauge, gauges, register};
-pub use drivers::DriverMetrics;
+pub use drivers::OpenMetrics;
 pub use node::NodeMetrics;
 
 /// Content type of [`Metrics::render`].
@@ -32,6 +32,8 @@ pub struct Metrics {
     families: node::NodeFamilies,
     nodes: Mutex<HashMap<String, Arc<NodeMetrics>>>,
     drivers: drivers::Drivers,
+    paths_open: IntGaugeVec,
+    paths_opened: IntCounterVec,
     refused: IntCounterVec,
     stage_connections: IntGaugeVec,
     stage_full: IntCounterVec,
@@ -85,6 +87,13 @@ impl Metrics {
             families: node::NodeFamilies::declare(r),
             nodes: Mutex::default(),
             drivers: drivers::Drivers::declare(r),
+            paths_open: gauges(r, "cqlgate_path_connections_open", "Established connections, by path.", &["path"]),
+            paths_opened: counters(
+                r,
+                "cqlgate_path_connections_opened_total",
+                "Connections whose handshake was completed, by path.",
+                &["path"],
+            ),
             refused: counters(
                 r,
                 "cqlgate_connections_refused_total",
@@ -302,8 +311,17 @@ impl Metrics {
     }
 
     /// The counters for a family of drivers and a DRIVER_VERSION of any content.
-    pub fn driver(&self, family: impl Label, driver_version: Option<&str>) -> DriverMetrics {
+    pub fn driver(&self, family: impl Label, driver_version: Option<&str>) -> OpenMetrics {
         self.drivers.of(family.label(), driver_version)
+    }
+
+    /// The counters for a path, by its name in the configuration.
+    pub fn path(&self, name: &str) -> OpenMetrics {
+        let labels = &[name];
+        OpenMetrics {
+            open: self.paths_open.with_label_values(labels),
+            opened: self.paths_opened.with_label_values(labels),
+        }
     }
 
     pub fn connection_refused(&self, reason: impl Label) {

@@ -22,6 +22,7 @@ pub mod hold;
 pub mod listener;
 pub mod logins;
 pub mod memory;
+pub mod paths;
 pub mod relay;
 pub mod report;
 pub mod settings;

@@ -8,6 +8,7 @@ pub mod cordons;
 pub mod diff;
 pub mod input;
 pub mod node;
+pub mod paths;
 pub mod ports;
 mod record;
 pub mod sightings;
@@ -15,11 +16,12 @@ pub mod state;
 mod unserved;
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::label::label_set;
 pub use node::{HostId, Node, NodeId, NodeState};
+pub use paths::{Advertised, Path, Paths};
 use unserved::Membership;
 pub use unserved::Unserved;
 
@@ -33,26 +35,6 @@ pub enum Mapped<'a> {
     /// The last address of a node that is gone: its DOWN and REMOVED_NODE still carry what clients know.
     Gone(&'a Node),
     Unknown,
-}
-
-/// The external address that clients dial; the port is the node's own. At least one family is present.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Advertised {
-    pub ipv4: Option<Ipv4Addr>,
-    pub ipv6: Option<Ipv6Addr>,
-}
-
-impl Advertised {
-    /// The address for a client that came over `family`'s family (the accepted socket's local address), or the only one.
-    pub fn for_family(&self, family: IpAddr) -> Option<IpAddr> {
-        let v4 = self.ipv4.map(IpAddr::V4);
-        let v6 = self.ipv6.map(IpAddr::V6);
-        let wants_v6 = match family {
-            IpAddr::V4(_) => false,
-            IpAddr::V6(address) => address.to_ipv4_mapped().is_none(),
-        };
-        if wants_v6 { v6.or(v4) } else { v4.or(v6) }
-    }
 }
 
 /// A node, or the row of one, that clients are not shown.
@@ -83,6 +65,10 @@ label_set! {
         TooLong = "too_long",
         /// The node is listed by a DNS name that never had an address.
         NotResolved = "not_resolved",
+        /// The address that clients dial for its port is not known yet.
+        NotAdvertised = "not_advertised",
+        /// Clients would dial the same for its port as for an earlier one.
+        SameEndpoint = "same_endpoint",
         /// The row of a node of a data center of which no node is served.
         Remote = "remote",
         /// A row of a data center that is served, of a node that discovery does not know: gone from the cluster, or not listed.
@@ -95,7 +81,8 @@ label_set! {
 pub struct Topology {
     /// Grows by one with every published change.
     pub generation: u64,
-    pub advertised: Advertised,
+    /// What clients dial.
+    pub paths: Arc<Paths>,
     /// Every node that has a port, those in quarantine (`NodeState::Gone`) included; by port.
     pub nodes: Arc<[Arc<Node>]>,
     pub hidden: Vec<Hidden>,
@@ -113,10 +100,10 @@ pub struct Topology {
 impl Topology {
     /// A picture of `nodes`, each with a port, an id and (where known) a host_id of its own; of two that share one, the later
     /// in the list is the one found. No former addresses, nothing hidden.
-    pub fn new(generation: u64, advertised: Advertised, nodes: impl IntoIterator<Item = Node>) -> Self {
+    pub fn new(generation: u64, paths: impl Into<Arc<Paths>>, nodes: impl IntoIterator<Item = Node>) -> Self {
         let mut nodes: Vec<Arc<Node>> = nodes.into_iter().map(Arc::new).collect();
         nodes.sort_by_key(|node| node.port);
-        let mut topology = Self { generation, advertised, ..Self::default() };
+        let mut topology = Self { generation, paths: paths.into(), ..Self::default() };
         for (index, node) in nodes.iter().enumerate() {
             topology.by_port.insert(node.port, index);
             topology.by_id.insert(node.id.clone(), index);
@@ -164,6 +151,12 @@ impl Topology {
         }
         self.former_of_ip = only_of_each_ip(&self.former);
         self
+    }
+
+    /// The same nodes, told otherwise.
+    #[cfg(test)]
+    pub fn with_paths(self, paths: &Arc<Paths>) -> Self {
+        Self { paths: Arc::clone(paths), ..self }
     }
 
     /// The same picture with the rows that clients are not shown.
@@ -245,7 +238,7 @@ impl Topology {
 
     /// True when a reader could tell the two apart, the generation aside.
     pub fn differs_from(&self, other: &Self) -> bool {
-        self.advertised != other.advertised
+        self.paths != other.paths
             || self.nodes != other.nodes
             || self.hidden != other.hidden
             || self.former != other.former
@@ -284,29 +277,6 @@ fn only_of_each_ip(addresses: &HashMap<SocketAddr, usize>) -> HashMap<IpAddr, Op
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_client_is_told_the_family_it_came_by_or_the_only_one() {
-        let (v4, v6) = ("203.0.113.10", "2001:db8::10");
-        for (ipv4, ipv6, came_by, told) in [
-            (Some(v4), Some(v6), "10.0.0.1", Some(v4)),
-            (Some(v4), Some(v6), "2001:db8::99", Some(v6)),
-            (Some(v4), Some(v6), "::1", Some(v6)),
-            // An IPv4 client of a socket for both families.
-            (Some(v4), Some(v6), "::ffff:10.0.0.1", Some(v4)),
-            (Some(v4), None, "2001:db8::99", Some(v4)),
-            (None, Some(v6), "10.0.0.1", Some(v6)),
-            (None, Some(v6), "::ffff:10.0.0.1", Some(v6)),
-            (None, None, "10.0.0.1", None),
-        ] {
-            let advertised = Advertised {
-                ipv4: ipv4.map(|address| address.parse().unwrap()),
-                ipv6: ipv6.map(|address| address.parse().unwrap()),
-            };
-            let told = told.map(|address| address.parse::<IpAddr>().unwrap());
-            assert_eq!(advertised.for_family(came_by.parse().unwrap()), told, "{advertised:?} over {came_by}");
-        }
-    }
 
     #[test]
     fn a_reused_address_belongs_to_the_node_that_lives_there() {

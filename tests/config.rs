@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use cqlgate::config::{Advertise, Config, Discovery, Fate, File, Resolved, ViewName, ViewRule};
+use cqlgate::config::advertise::{DialledPort, Part, Path as Told};
+use cqlgate::config::{Config, Discovery, External, Fate, File, Resolved, ViewName, ViewRule};
 use serde_json::Value;
 
 const HEAD: &str = "advertise: 203.0.113.10\n";
@@ -38,7 +39,7 @@ fn nodes_file_loads() {
 #[test]
 fn contact_points_file_loads() {
     let config = load("contact-points.yaml").config;
-    assert_eq!(config.advertise, Advertise::Name("gateway.example.com".to_owned()));
+    assert_eq!(config.paths, Told::everywhere(External::Name("gateway.example.com".to_owned())));
     let Discovery::ContactPoints(points) = config.discovery else { panic!("no contact points") };
     assert_eq!(points.addresses.len(), 2);
     assert_eq!(points.state_file, Some(folder().join("ports.json")));
@@ -245,7 +246,8 @@ fn values_that_mean_nothing_are_refused_with_the_numbers() {
     refused(&format!("{HEAD}{port}"), "discovery.nodes[1].port: 99042 is no port from 1 to 65535\n 5 |", 5);
     assert_eq!(parse("").unwrap_err(), "gate.yaml: unexpected end of input");
     // No key that is there is to blame.
-    assert_eq!(parse(NODES).unwrap_err(), "gate.yaml: missing field `advertise`");
+    let missing = "gate.yaml: advertise is missing: what clients dial, or paths, where that depends on who dials";
+    assert_eq!(parse(NODES).unwrap_err(), missing);
     let nameless = "discovery:\n  nodes:\n    - {name: a, address: h}\n    - {address: i}\n";
     refused(&format!("{HEAD}{nameless}"), "discovery.nodes[1]: missing field `name`", 5);
     refused(&format!("advertise: 0.0.0.0\n{NODES}"), "0.0.0.0 cannot be dialled", 1);
@@ -339,10 +341,88 @@ fn a_name_of_srv_records_loads_and_an_address_is_none() {
     refused(&format!("{}  state_file: ports.json\n", dns("c")), "with dns a port follows from its ordinal", 4);
 }
 
+/// A list of ten nodes, one for each port, and what clients are told.
+fn ten(told: &str) -> String {
+    let nodes: Vec<_> = (0..10).map(|index| format!("{{name: n{index}, address: h{index}}}")).collect();
+    format!("listen: 0.0.0.0:9042-9051\n{told}discovery: {{nodes: [{}]}}\n", nodes.join(", "))
+}
+
+/// A list of these entries under a key.
+fn list(key: &str, entries: &[&str]) -> String {
+    ten(&format!("{key}:\n{}", entries.iter().map(|entry| format!("  - {{{entry}}}\n")).collect::<String>()))
+}
+
+#[test]
+fn a_map_of_what_clients_dial_covers_each_port_once() {
+    let map = |entries: &[&str]| list("advertise", entries);
+    let good = map(&[
+        "ports: 9042-9044, service: a",
+        "ports: 9045-9046, address: 203.0.113.10, first_port: 30042",
+        "ports: 9047, ipv4: 203.0.113.11, ipv6: '2001:db8::11', port: 9042",
+        "ports: 9048-9049, service: 'each-{index}', port: 9042",
+        "ports: 9050-9051, address: 'n{index}.example.com', first_port: 1",
+    ]);
+    let config = parse(&good).unwrap().config;
+    let said = |part: &Part| (part.ports.unwrap().to_string(), part.external.to_string(), part.port);
+    let parts: Vec<_> = config.paths[0].parts().iter().map(said).collect();
+    let expected = [
+        ("9042-9044", "Service a", DialledPort::OfService),
+        ("9045-9046", "203.0.113.10", DialledPort::From(30042)),
+        ("9047-9047", "203.0.113.11 and 2001:db8::11", DialledPort::Only(9042)),
+        ("9048-9048", "Service each-0", DialledPort::Only(9042)),
+        ("9049-9049", "Service each-1", DialledPort::Only(9042)),
+        ("9050-9050", "n0.example.com", DialledPort::Only(1)),
+        ("9051-9051", "n1.example.com", DialledPort::Only(2)),
+    ];
+    assert_eq!(parts, expected.map(|(ports, external, port)| (ports.to_owned(), external.to_owned(), port)));
+    let printed = serde_saphyr::to_string(&File::from(&config)).unwrap();
+    assert_eq!(parse(&printed).unwrap().config, config, "{printed}");
+
+    let whole = "ports: 9042-9051, address: 203.0.113.10";
+    refused(&map(&["ports: 9042-9050, address: g"]), "no entry for 9051, which listen", 2);
+    refused(&map(&["ports: 9043-9051, address: g"]), "no entry for 9042, which listen", 2);
+    refused(&map(&["ports: 9042-9044, address: g", "ports: 9047-9051, address: g"]), "no entry for 9045-9046", 2);
+    refused(&map(&[whole, "ports: 9051, address: h"]), "another entry has 9051 already", 4);
+    refused(&map(&["ports: 9042-9052, address: g"]), "9042-9052 is outside listen", 3);
+    refused(&map(&["ports: 9042-9051, address: g, port: 9042"]), "would all be told as port 9042 of one address", 3);
+    refused(&map(&["ports: 9042-9051, address: g, first_port: 65530"]), "65530 and 9 more are beyond 65535", 3);
+    refused(&map(&["ports: 9042-9051, address: g, port: 1, first_port: 2"]), "exclude each other", 3);
+    refused(&map(&["ports: 9042-9051, address: g, service: h"]), "needs exactly one of address, service", 3);
+    refused(&map(&["ports: 9042-9051, service: A_b"]), "is no name of a Kubernetes object", 3);
+    refused(&map(&["ports: 9042-9051, address: g, zone: z"]), "unknown field", 3);
+    let twice =
+        ["ports: 9042-9046, address: 203.0.113.10", "ports: 9047-9051, address: 203.0.113.10, first_port: 9046"];
+    refused(&map(&twice), "9047 would be told as port 9046 of 203.0.113.10, as 9046 is", 4);
+    let both = "ports: 9047-9051, ipv4: 203.0.113.10, ipv6: '2001:db8::1', first_port: 9042";
+    let what = "9047 would be told as port 9042 of 203.0.113.10 and 2001:db8::1, as 9042 is";
+    refused(&map(&[twice[0], both]), what, 4);
+}
+
+#[test]
+fn paths_end_with_one_that_everybody_fits() {
+    let paths = |entries: &[&str]| list("paths", entries);
+    let inside = "name: inside, from: [10.0.0.0/8], advertise: pods";
+    let outside = "name: outside, advertise: gateway.example.com";
+    let private = "name: private, proxy: {aws_vpce: vpce-1}, advertise: 10.9.0.10";
+    let config = parse(&paths(&[inside, private, outside])).unwrap().config;
+    let printed = serde_saphyr::to_string(&File::from(&config)).unwrap();
+    assert_eq!(parse(&printed).unwrap().config, config, "{printed}");
+    refused(&paths(&[outside, inside]), "is the last, and has a condition", 4);
+    refused(&paths(&[outside, outside]), "has neither from nor proxy", 3);
+    refused(&paths(&[inside, inside, outside]), "inside is already that of paths[0]", 4);
+    refused(&paths(&["name: a, proxy: {}, advertise: g", outside]), "says nothing: name an endpoint", 3);
+    refused(&paths(&["name: 'a b', advertise: g"]), "is no name of letters", 3);
+    refused(&ten(&format!("advertise: g\npaths: [{{{outside}}}]\n")), "leave out the one beside it", 3);
+    refused(&ten("paths: []\n"), "is empty: nobody would be told anything", 2);
+    // At the top it is a name.
+    let named = parse(&ten("advertise: pods\n")).unwrap().config;
+    assert_eq!(named.paths, Told::everywhere(External::Name("pods".to_owned())));
+}
+
 #[test]
 fn kubernetes_file_loads() {
     let config = load("kubernetes.yaml").config;
-    assert_eq!(config.advertise, Advertise::Service("cqlgate".to_owned()));
+    assert_eq!(config.paths, Told::everywhere(External::Service("cqlgate".to_owned())));
     let Discovery::Kubernetes(kubernetes) = config.discovery else { panic!("no Kubernetes") };
     assert_eq!((kubernetes.service.as_str(), kubernetes.namespace.as_deref()), ("cassandra", Some("db")));
     for (file, racks) in [("kubernetes-racks.yaml", 2), ("k8ssandra.yaml", 3)] {

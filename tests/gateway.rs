@@ -32,6 +32,8 @@ mod limits;
 mod odd;
 #[path = "gateway/paging.rs"]
 mod paging;
+#[path = "gateway/paths.rs"]
+mod paths;
 #[path = "gateway/reloaded.rs"]
 mod reloaded;
 #[path = "gateway/reloads.rs"]
@@ -52,7 +54,8 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use cqlgate::config::Advertise;
+use cqlgate::config::External;
+use cqlgate::config::advertise::Path;
 use cqlgate::cql::frame::{Flags, Header, Opcode, Version};
 use cqlgate::cql::message::event::{Event, NodeChange};
 use cqlgate::cql::message::{encode_plain_auth_response, error_code, request};
@@ -664,7 +667,7 @@ async fn a_client_over_ipv6_is_told_ipv6() {
     // Both families reach one listener; the accepted socket's own decides.
     let gate = Gate::start_changed(Options::loopback(3, 0), "", |config| {
         config.listen.address = Ipv6Addr::UNSPECIFIED.into();
-        config.advertise = Advertise::Addresses { ipv4: Some(ipv4), ipv6: Some(ipv6) };
+        config.paths = Path::everywhere(External::Addresses { ipv4: Some(ipv4), ipv6: Some(ipv6) });
     })
     .await;
     for dialect in DIALECTS {

@@ -177,7 +177,7 @@ fn words_are_what_they_were() {
     check_words::<NodeState>("pending up down gone");
     check_words::<SystemTable>("local peers peers_v2");
     check_words::<HiddenReason>(
-        "no_port not_announced not_allowed not_confirmed not_owned too_long not_resolved remote ghost",
+        "no_port not_announced not_allowed not_confirmed not_owned too_long not_resolved not_advertised same_endpoint remote ghost",
     );
     check_labels(&[LeftOut::View, LeftOut::Hidden(HiddenReason::NoPort)], "view no_port");
     check_words::<Unserved>("remote ghost");

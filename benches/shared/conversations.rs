@@ -83,8 +83,15 @@ pub fn conversation(session: Session, topology: Arc<Topology>) -> Conversation {
     };
     around.statements.learn(&STATEMENT_ID);
     let family = [127, 0, 0, 1].into();
-    let client =
-        Client { session, view: &NodePorts, attached: 9042, family, injection: Injection::default(), logged_in: true };
+    let client = Client {
+        session,
+        view: &NodePorts,
+        attached: 9042,
+        path: "default".into(),
+        family,
+        injection: Injection::default(),
+        logged_in: true,
+    };
     Conversation::new(client, Arc::new(around))
 }
 

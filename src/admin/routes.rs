@@ -2,16 +2,17 @@
 
 use std::error::Error;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Bytes};
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, Uri};
 
 use super::{Parts, cordon, topology};
 use crate::metrics;
-use crate::topology::Topology;
+use crate::topology::{Path, Topology};
 
 /// A log filter is short.
 const BODY: usize = 4 * 1024;
@@ -24,7 +25,7 @@ no such path; there are:
 /metrics    numbers, for Prometheus
 /livez      200 while the process answers
 /readyz     200 when ready; else 503 and what is pending
-/topology   nodes, their ports and states, as JSON
+/topology   nodes, their ports and states, as JSON; ?path=NAME as clients of that path see them
 /log-level  the log filter; PUT changes it
 /nodes/NAME/cordon    PUT: no new connections to this node
 /nodes/NAME/uncordon  PUT: or again
@@ -52,11 +53,16 @@ where
         "/readyz" => readyz(parts),
         "/topology" => {
             let snapshot = parts.topology.borrow().clone();
+            let path = match asked_path(request.uri(), &snapshot) {
+                Ok(path) => path,
+                Err(said) => return text(StatusCode::NOT_FOUND, said),
+            };
             let mut hidden = snapshot.hidden.clone();
             hidden.extend(parts.sightings.beside(&snapshot, Instant::now()));
             let kept = parts.kept.recent(&snapshot, Instant::now());
             let snapshot = Topology::clone(&snapshot).with_hidden(hidden);
-            match serde_json::to_vec(&topology::Shown::new(&snapshot, &kept, &parts.cordons, &parts.connections)) {
+            let shown = topology::Shown::new(&snapshot, path.as_deref(), &kept, &parts.cordons, &parts.connections);
+            match serde_json::to_vec(&shown) {
                 Ok(shown) => response(StatusCode::OK, JSON, shown),
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
             }
@@ -70,6 +76,18 @@ where
             None => text(StatusCode::NOT_FOUND, PATHS),
         },
     }
+}
+
+/// The path of `?path=NAME`, the last where none is named; what to say where there is none of that name.
+fn asked_path(uri: &Uri, topology: &Topology) -> Result<Option<Arc<Path>>, String> {
+    let mut pairs = uri.query().unwrap_or_default().split('&');
+    let Some(name) = pairs.find_map(|pair| pair.strip_prefix("path=")) else {
+        return Ok(topology.paths.last().cloned());
+    };
+    topology.paths.named(name).cloned().map(Some).ok_or_else(|| {
+        let names: Vec<_> = topology.paths.iter().map(|path| &*path.name).collect();
+        format!("no such path; there are: {}\n", names.join(", "))
+    })
 }
 
 /// The answer to a peer elsewhere that wants something changed.

@@ -1,6 +1,6 @@
 //! The JSON of `/topology`. People script on it: keys may be added, none is renamed, removed or given another meaning.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::SystemTime;
 
 use jiff::Timestamp;
@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::label::Label;
 use crate::topology::cordons::Cordons;
-use crate::topology::{Advertised, Hidden, HostId, Mapped, Node, NodeId, Topology};
+use crate::topology::{Hidden, HostId, Mapped, Node, NodeId, Path, Topology};
 
 /// What clients may be told now, and what they are not.
 ///
@@ -44,6 +44,11 @@ use crate::topology::{Advertised, Hidden, HostId, Mapped, Node, NodeId, Topology
 pub struct Shown {
     /// Grows with every change, within the life of one process.
     generation: u64,
+    /// Of which path this is, and which there are (`?path=NAME` shows each); present only where there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    paths: Vec<String>,
     /// Every node that has a port, by port.
     nodes: Vec<ShownNode>,
     /// Nodes that clients are not shown. Not in `nodes`, unless the reason is `not_announced`, or `not_allowed` of one that has moved.
@@ -89,13 +94,19 @@ struct ShownHidden {
     host_id: Option<String>,
     address: Option<SocketAddr>,
     /// `no_port`, `not_announced`, `not_allowed`, `not_confirmed`, `not_owned`, `too_long`, `not_resolved` (listed by a DNS name that
-    /// never had an address), `remote` or `ghost`; of what is kept only the last two.
+    /// never had an address), `not_advertised` or `same_endpoint` (on this path), `remote` or `ghost`; of what is kept only the last two.
     reason: &'static str,
 }
 
 impl Shown {
-    /// `kept` are rows that passed as they were; `connections` says how many client connections a port has.
-    pub fn new(topology: &Topology, kept: &[Hidden], cordons: &Cordons, connections: &dyn Fn(u16) -> usize) -> Self {
+    /// As clients of `path` see it. `kept` are rows that passed as they were; `connections` says how many client connections a port has.
+    pub fn new(
+        topology: &Topology,
+        path: Option<&Path>,
+        kept: &[Hidden],
+        cordons: &Cordons,
+        connections: &dyn Fn(u16) -> usize,
+    ) -> Self {
         let show = |hidden: &Hidden| ShownHidden {
             name: hidden.id.as_ref().or_else(|| known(topology, hidden)).map(NodeId::to_string),
             host_id: hidden.host_id.map(text),
@@ -105,16 +116,29 @@ impl Shown {
         let nodes = topology.nodes.iter().map(|node| ShownNode {
             connections: connections(node.port),
             cordoned: cordons.has(&node.id),
-            ..shown(node, &topology.advertised)
+            ..shown(node, path)
         });
-        let (hidden, kept) = (topology.hidden.iter().map(show).collect(), kept.iter().map(show).collect());
-        Self { generation: topology.generation, nodes: nodes.collect(), hidden, kept }
+        let of_path = topology.nodes.iter().filter(|node| node.is_announced()).filter_map(|node| {
+            let (id, host_id, address) = (Some(node.id.clone()), node.host_id, None);
+            path?.hides(node).map(|reason| Hidden { id, host_id, address, reason })
+        });
+        let hidden = topology.hidden.iter().map(show).chain(of_path.map(|hidden| show(&hidden))).collect();
+        let paths: Vec<String> = topology.paths.iter().map(|path| path.name.to_string()).collect();
+        let several = paths.len() > 1;
+        Self {
+            generation: topology.generation,
+            path: path.filter(|_| several).map(|path| path.name.to_string()),
+            paths: if several { paths } else { Vec::new() },
+            nodes: nodes.collect(),
+            hidden,
+            kept: kept.iter().map(show).collect(),
+        }
     }
 }
 
-fn shown(node: &Node, advertised: &Advertised) -> ShownNode {
-    let (ipv4, ipv6) = (advertised.ipv4.map(IpAddr::V4), advertised.ipv6.map(IpAddr::V6));
-    let with_port = |ip| SocketAddr::new(ip, node.port);
+fn shown(node: &Node, path: Option<&Path>) -> ShownNode {
+    let over = |family: IpAddr| path.and_then(|path| path.endpoint(node, family));
+    let (over_ipv4, over_ipv6) = (over(Ipv4Addr::UNSPECIFIED.into()), over(Ipv6Addr::UNSPECIFIED.into()));
     ShownNode {
         name: node.id.to_string(),
         host_id: node.host_id.map(text),
@@ -122,8 +146,8 @@ fn shown(node: &Node, advertised: &Advertised) -> ShownNode {
         rack: node.rack.as_deref().map(str::to_owned),
         port: node.port,
         port_why: node.port_why.as_deref().map(str::to_owned),
-        advertised: ipv4.or(ipv6).map(with_port),
-        advertised_ipv6: ipv6.map(with_port),
+        advertised: over_ipv4,
+        advertised_ipv6: over_ipv6.filter(SocketAddr::is_ipv6),
         address: node.address,
         state: node.state.label(),
         since: utc(node.since),
@@ -158,7 +182,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::topology::{HiddenReason, NodeState};
+    use crate::topology::{Advertised, HiddenReason, NodeState};
 
     fn hidden(id: Option<&str>, host_id: Option<u128>, address: Option<&str>, reason: HiddenReason) -> Hidden {
         let host_id = host_id.map(|number| HostId(uuid::Uuid::from_u128(number)));
@@ -167,7 +191,10 @@ mod tests {
 
     fn check(topology: &Topology, expected: Value) {
         let kept = [hidden(None, Some(7), Some("10.9.2.3:9042"), HiddenReason::Remote)];
-        let shown = Shown::new(topology, &kept, &Cordons::default(), &|port| usize::from(port - 9040));
+        let shown =
+            Shown::new(topology, topology.paths.last().map(|path| &**path), &kept, &Cordons::default(), &|port| {
+                usize::from(port - 9040)
+            });
         assert_eq!(serde_json::to_value(&shown).unwrap(), expected);
     }
 
@@ -245,10 +272,50 @@ mod tests {
             (advertised(None, None), Value::Null, None),
         ] {
             let node = Node::example("a", 9042, "10.1.2.3:9042");
-            let shown = Shown::new(&Topology::new(1, given, [node]), &[], &Cordons::default(), &|_| 0);
+            let topology = Topology::new(1, given, [node]);
+            let path = topology.paths.last().map(|path| &**path);
+            let shown = Shown::new(&topology, path, &[], &Cordons::default(), &|_| 0);
             let value = serde_json::to_value(&shown).unwrap();
             let node = &value["nodes"][0];
             assert_eq!((&node["advertised"], node.get("advertised_ipv6")), (&ipv4, ipv6.as_ref()));
         }
+    }
+
+    #[test]
+    fn a_node_that_its_path_cannot_tell_is_among_the_hidden() {
+        use crate::config::External;
+        use crate::config::advertise::{self, DialledPort, Part, Told};
+        use crate::config::text::Ports;
+        use crate::topology::Paths;
+
+        let part = |port, external| Part {
+            ports: Some(Ports { first: port, last: port }),
+            external,
+            port: DialledPort::Only(9042),
+        };
+        let at = || External::Addresses { ipv4: Some([203, 0, 113, 10].into()), ipv6: None };
+        let parts = vec![part(9042, at()), part(9043, External::Service("b".to_owned())), part(9044, at())];
+        let path = |name: &str, told| advertise::Path { name: name.to_owned(), from: Vec::new(), proxy: None, told };
+        let plan = [path("inside", Told::Pods), path("outside", Told::Ports(parts))];
+        let nodes = [9042, 9043, 9044]
+            .map(|port| Node::example(&format!("n{port}"), port, &format!("10.1.2.{}:9042", port - 9040)));
+        let paths = Arc::new(Paths::of(&plan, &std::collections::BTreeMap::new(), &Paths::default()));
+        let topology = Topology::new(1, paths, nodes);
+        let shown = |name| {
+            let path = topology.paths.named(name).map(|path| &**path);
+            serde_json::to_value(Shown::new(&topology, path, &[], &Cordons::default(), &|_| 0)).unwrap()
+        };
+        let outside = shown("outside");
+        let reasons = |value: &Value| -> Vec<_> {
+            let hidden = value["hidden"].as_array().unwrap().iter();
+            hidden.map(|hidden| (hidden["name"].to_string(), hidden["reason"].to_string())).collect()
+        };
+        let expected = [("n9043", "not_advertised"), ("n9044", "same_endpoint")];
+        assert_eq!(reasons(&outside), expected.map(|(name, why)| (format!("\"{name}\""), format!("\"{why}\""))));
+        assert_eq!(outside["nodes"][0]["advertised"], json!("203.0.113.10:9042"));
+        assert_eq!(outside["nodes"][1]["advertised"], Value::Null);
+        assert_eq!((&outside["path"], &outside["paths"]), (&json!("outside"), &json!(["inside", "outside"])));
+        let inside = shown("inside");
+        assert_eq!((reasons(&inside), &inside["nodes"][1]["advertised"]), (Vec::new(), &json!("10.1.2.3:9042")));
     }
 }

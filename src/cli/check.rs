@@ -3,19 +3,22 @@
 
 mod nodes;
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use jiff::Timestamp;
 
-use crate::config::{Advertise, Config, Discovery, File, HostPort, Overlay};
+use crate::config::advertise::{DialledPort, Path, Told};
+use crate::config::text::Ports;
+use crate::config::{Config, Discovery, External, File, HostPort, Overlay};
 use crate::proxy::tls::shown::Shown;
 use crate::proxy::tls::{ClientAcceptor, NodeConnector};
 
 /// Prints to standard output; warnings go to standard error.
-pub(super) fn check(path: &Path, nodes: Option<&[HostPort]>) -> anyhow::Result<()> {
+pub(super) fn check(path: &std::path::Path, nodes: Option<&[HostPort]>) -> anyhow::Result<()> {
     let environment = Overlay::of_process();
     let resolved = Config::load_under(path, &environment)?;
     for warning in &resolved.warnings {
@@ -43,7 +46,10 @@ pub(super) fn check(path: &Path, nodes: Option<&[HostPort]>) -> anyhow::Result<(
             eprintln!("warning: {key}: it has ended, {ends:.0}");
         }
         if key == CLIENTS {
-            misnamed(&config.advertise, &shown).iter().for_each(|what| eprintln!("warning: {key}: {what}"));
+            let told: BTreeSet<_> = config.paths.iter().flat_map(Path::parts).map(|part| &part.external).collect();
+            for what in told.into_iter().flat_map(|external| misnamed(external, &shown)) {
+                eprintln!("warning: {key}: {what}");
+            }
         }
     }
     print!("{text}");
@@ -67,20 +73,20 @@ fn certificates(config: &Config) -> Vec<(String, &PathBuf)> {
 }
 
 /// What clients are told to dial, and the certificate is not for. Rows carry addresses, also where a name is advertised.
-fn misnamed(advertise: &Advertise, shown: &Shown) -> Vec<String> {
+fn misnamed(advertise: &External, shown: &Shown) -> Vec<String> {
     let rows = "rows carry addresses, and drivers that verify names refuse it. Give it the address (subjectAltName), or let drivers verify \
                 the name: Java 4, FixedHostNameAddressTranslator with advertised-hostname; Python, check_hostname off";
     match advertise {
-        Advertise::Addresses { ipv4, ipv6 } => {
+        External::Addresses { ipv4, ipv6 } => {
             let told = ipv4.map(IpAddr::V4).into_iter().chain(ipv6.map(IpAddr::V6));
             let other = told.filter(|address| !shown.addresses().any(|shown| shown == *address));
             other.map(|address| format!("it is not for {address}, which clients are told to dial: {rows}")).collect()
         }
-        Advertise::Name(name) if !shown.is_for(name) => vec![format!("it is not for {name}, which is advertised")],
-        Advertise::Name(_) | Advertise::Service(_) if shown.addresses().next().is_none() => {
+        External::Name(name) if !shown.is_for(name) => vec![format!("it is not for {name}, which is advertised")],
+        External::Name(_) | External::Service(_) if shown.addresses().next().is_none() => {
             vec![format!("it is for no address: {rows}")]
         }
-        Advertise::Name(_) | Advertise::Service(_) => Vec::new(),
+        External::Name(_) | External::Service(_) => Vec::new(),
     }
 }
 
@@ -135,7 +141,42 @@ fn describe(config: &Config) -> anyhow::Result<String> {
             }
         }
     }
+    tell(config, &mut text)?;
     Ok(text)
+}
+
+/// Who is told what, where that is more than one address.
+fn tell(config: &Config, text: &mut String) -> std::fmt::Result {
+    if let [path] = config.paths.as_slice()
+        && path.parts().iter().any(|part| part.ports.is_none())
+    {
+        return Ok(());
+    }
+    for path in &config.paths {
+        let from = path.from.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let who = match (from.is_empty(), &path.proxy) {
+            (true, None) => "clients".to_owned(),
+            (false, None) => format!("clients from {from}"),
+            (true, Some(_)) => "clients whose PROXY header says so".to_owned(),
+            (false, Some(_)) => format!("clients from {from} whose PROXY header says so"),
+        };
+        writeln!(text, "\n# Path {}: {who} dial", path.name)?;
+        if path.told == Told::Pods {
+            writeln!(text, "#   the nodes' own addresses")?;
+        }
+        for part in path.parts() {
+            let ports = part.ports.unwrap_or(Ports { first: config.listen.first, last: config.listen.last });
+            let last = |first: u16| first.saturating_add(ports.last - ports.first);
+            let dialled = match part.port {
+                DialledPort::Listened => format!("{ports}"),
+                DialledPort::From(first) => format!("{first}-{}", last(first)),
+                DialledPort::Only(port) => port.to_string(),
+                DialledPort::OfService => "the Service's own ports".to_owned(),
+            };
+            writeln!(text, "#   {ports:<11}  {}, {dialled}", part.external)?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -144,12 +185,12 @@ mod tests {
     use crate::config::identity::Kind;
 
     fn check(text: &str, expected: &[&str]) {
-        let config = Config::parse("gate.yaml", text, Path::new("")).unwrap().config;
+        let config = Config::parse("gate.yaml", text, std::path::Path::new("")).unwrap().config;
         let described = describe(&config).unwrap();
         for part in expected {
             assert!(described.contains(part), "{described}\ndoes not say {part}");
         }
-        assert_eq!(Config::parse("printed", &described, Path::new("")).unwrap().config, config);
+        assert_eq!(Config::parse("printed", &described, std::path::Path::new("")).unwrap().config, config);
     }
 
     #[test]
@@ -170,8 +211,8 @@ mod tests {
         };
         let check = |advertise: &str, shown: &Shown, expected: &[&str]| {
             let text = format!("advertise: {advertise}\ndiscovery: {{contact_points: [h]}}\n");
-            let advertise = Config::parse("gate.yaml", &text, Path::new("")).unwrap().config.advertise;
-            let found = misnamed(&advertise, shown);
+            let advertise = Config::parse("gate.yaml", &text, std::path::Path::new("")).unwrap().config.paths;
+            let found = misnamed(&advertise[0].parts()[0].external, shown);
             assert_eq!(found.len(), expected.len(), "{found:?}");
             assert!(found.iter().zip(expected).all(|(found, part)| found.starts_with(part)), "{found:?}");
         };

@@ -238,8 +238,8 @@ mod tests {
     #[test]
     fn advertises_the_address_towards_the_first_contact_point_and_says_so() {
         let (resolved, chosen) = resolve("--contact-point 127.0.0.1").unwrap();
-        let expected = crate::config::Advertise::Addresses { ipv4: Some([127, 0, 0, 1].into()), ipv6: None };
-        assert_eq!(resolved.config.advertise, expected);
+        let expected = crate::config::External::Addresses { ipv4: Some([127, 0, 0, 1].into()), ipv6: None };
+        assert_eq!(resolved.config.paths, crate::config::advertise::Path::everywhere(expected));
         assert!(chosen.unwrap().ends_with("clients are told to dial 127.0.0.1"));
         assert_eq!(resolve("--contact-point 127.0.0.1 --advertise g").unwrap().1, None);
     }

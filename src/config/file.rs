@@ -2,20 +2,19 @@
 //!
 //! A `File` says only that the words are right. What they mean together is checked by [`File::resolve`].
 
-use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{self, MapAccess, Visitor};
+use serde::de;
 use serde::{Deserialize, Deserializer, Serialize};
 
+pub use super::advertise::{Advertise, Entry, Families, LoadBalancer, PathRule, ProxyMatch};
 use super::bounds::{Drain, Limits, Logins, Reload, Timeouts};
 use super::entry::{Access, ProxyProtocol};
 use super::kubernetes::Kubernetes;
-use super::text::{BadText, Network, Time, time};
+use super::text::{Network, Time, time};
 use super::tls::Tls;
 use super::{Credentials, Fate, HostPort, Listen, LogFormat, PlainPassword, ViewName, ViewRule};
 
@@ -26,9 +25,14 @@ pub struct File {
     /// One address and a range of ports; each node of the cluster gets one of them.
     #[serde(default = "File::listen")]
     pub listen: Listen,
-    /// What clients dial in place of the nodes' own addresses: an IP address, a DNS name, both families, or what the status
-    /// of the gateway's own Service says.
-    pub advertise: Advertise,
+    /// What clients dial in place of the nodes' own addresses: an IP address, a DNS name, both families, what the status of the
+    /// gateway's own Service says, or a list of entries, each for a part of the ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advertise: Option<Advertise>,
+    /// In place of advertise, where that depends on where a client comes from: the first path that fits counts, and the last has no
+    /// condition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paths: Option<Vec<PathRule>>,
     /// Where /metrics, /livez, /readyz, /topology and /log-level are served: an IP address and a port.
     #[serde(default = "File::admin")]
     pub admin: std::net::SocketAddr,
@@ -75,7 +79,8 @@ impl File {
     pub fn new(advertise: Advertise, discovery: Discovery) -> Self {
         Self {
             listen: Self::listen(),
-            advertise,
+            advertise: Some(advertise),
+            paths: None,
             admin: Self::admin(),
             discovery,
             views: Views::default(),
@@ -91,73 +96,6 @@ impl File {
             reload: Reload::default(),
             log: Log::default(),
         }
-    }
-}
-
-/// `advertise: 203.0.113.10`, `advertise: gateway.example.com`, `advertise: {ipv4: …, ipv6: …}`, or `advertise: {service: …}`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(untagged)]
-pub enum Advertise {
-    Text(String),
-    Families(Families),
-    Service(LoadBalancer),
-}
-
-/// The gateway's own Service of type LoadBalancer, in its own namespace.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct LoadBalancer {
-    /// Its status.loadBalancer.ingress is what clients dial.
-    pub service: String,
-}
-
-/// What may stand in the mapping of `advertise`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct AdvertiseKeys {
-    ipv4: Option<Ipv4Addr>,
-    ipv6: Option<Ipv6Addr>,
-    service: Option<String>,
-}
-
-/// Both families; a client is told the one over which it came.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Families {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ipv4: Option<Ipv4Addr>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ipv6: Option<Ipv6Addr>,
-}
-
-impl<'de> Deserialize<'de> for Advertise {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct AdvertiseVisitor;
-        impl<'de> Visitor<'de> for AdvertiseVisitor {
-            type Value = Advertise;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an IP address, a DNS name, {ipv4, ipv6} or {service}")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Advertise, E> {
-                Ok(Advertise::Text(text.to_owned()))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Advertise, A::Error> {
-                let keys = AdvertiseKeys::deserialize(MapAccessDeserializer::new(map))?;
-                match keys {
-                    AdvertiseKeys { ipv4: None, ipv6: None, service: Some(service) } => {
-                        Ok(Advertise::Service(LoadBalancer { service }))
-                    }
-                    AdvertiseKeys { ipv4, ipv6, service: None } => Ok(Advertise::Families(Families { ipv4, ipv6 })),
-                    AdvertiseKeys { service: Some(_), .. } => {
-                        Err(de::Error::custom("service excludes ipv4 and ipv6: its status has the addresses"))
-                    }
-                }
-            }
-        }
-        deserializer.deserialize_any(AdvertiseVisitor)
     }
 }
 
@@ -293,12 +231,4 @@ impl Default for Log {
 pub fn schema() -> String {
     let schema = schemars::schema_for!(File);
     format!("{:#}\n", schema.to_value())
-}
-
-impl std::str::FromStr for Advertise {
-    type Err = BadText;
-
-    fn from_str(text: &str) -> Result<Self, BadText> {
-        Ok(Self::Text(text.to_owned()))
-    }
 }

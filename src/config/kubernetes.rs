@@ -197,7 +197,7 @@ impl Kubernetes {
 }
 
 /// RFC 1123 labels, as names of Services, namespaces and StatefulSets are.
-pub(super) fn is_object_name(name: &str) -> bool {
+pub(in crate::config) fn is_object_name(name: &str) -> bool {
     let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
     let outer = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     let bytes = name.as_bytes();

@@ -73,6 +73,10 @@ impl ConfigError {
         for problem in &mut self.problems {
             problem.place =
                 locate(text, &problem.key).and_then(|(line, column, width)| Place::at(file, text, line, column, width));
+            // What is missing at the top has no line.
+            if problem.key.is_empty() && problem.place.is_none() {
+                problem.what = format!("{file}: {}", problem.what);
+            }
         }
         self
     }

@@ -8,10 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::file::{self, File};
-use super::kubernetes::is_object_name;
 use super::marked::{ConfigError, Problem};
 use super::text::{Time, is_name};
-use super::{Advertise, Config, ContactPoints, Discovery, ListedNode, PlainPassword, Probe};
+use super::{Config, ContactPoints, Discovery, External, ListedNode, PlainPassword, Probe, advertise};
 
 /// A configuration with nothing left to validate, and what is odd about it.
 #[derive(Clone, Debug)]
@@ -22,13 +21,13 @@ pub struct Resolved {
 }
 
 #[derive(Default)]
-pub(super) struct Findings {
+pub(in crate::config) struct Findings {
     problems: Vec<Problem>,
-    pub(super) warnings: Vec<String>,
+    pub(in crate::config) warnings: Vec<String>,
 }
 
 impl Findings {
-    pub(super) fn problem(&mut self, key: impl Into<String>, what: impl Into<String>) {
+    pub(in crate::config) fn problem(&mut self, key: impl Into<String>, what: impl Into<String>) {
         self.problems.push(Problem { key: key.into(), what: what.into(), place: None });
     }
 
@@ -48,7 +47,7 @@ impl File {
     pub fn resolve(&self, base: &Path) -> Result<Resolved, ConfigError> {
         let mut findings = Findings::default();
         let found = &mut findings;
-        let advertise = self.resolve_advertise(found);
+        let paths = advertise::resolve::paths(self.advertise.as_ref(), self.paths.as_deref(), self.listen, found);
         let discovery = self.resolve_discovery(found, base);
         self.check_admin(found);
         self.check_views(found);
@@ -58,7 +57,7 @@ impl File {
         self.check_log(found);
         let config = Config {
             listen: self.listen,
-            advertise,
+            paths,
             admin: self.admin,
             discovery,
             allow: self.discovery.allow.clone(),
@@ -77,44 +76,6 @@ impl File {
         };
         let Findings { problems, warnings } = findings;
         if problems.is_empty() { Ok(Resolved { config, warnings }) } else { Err(ConfigError { problems }) }
-    }
-
-    fn resolve_advertise(&self, found: &mut Findings) -> Advertise {
-        let (addresses, advertise) = match &self.advertise {
-            file::Advertise::Text(text) => match text.parse::<IpAddr>() {
-                Ok(IpAddr::V4(ip)) => (vec![ip.into()], Advertise::Addresses { ipv4: Some(ip), ipv6: None }),
-                Ok(IpAddr::V6(ip)) => (vec![ip.into()], Advertise::Addresses { ipv4: None, ipv6: Some(ip) }),
-                Err(_) => {
-                    if !is_name(text) {
-                        let hint = "write one such as 203.0.113.10 or gateway.example.com, without a port";
-                        found.problem("advertise", format!("{text:?} is no IP address or DNS name: {hint}"));
-                    }
-                    (Vec::new(), Advertise::Name(text.clone()))
-                }
-            },
-            file::Advertise::Families(both) => {
-                let addresses: Vec<_> =
-                    both.ipv4.map(IpAddr::V4).into_iter().chain(both.ipv6.map(IpAddr::V6)).collect();
-                if addresses.is_empty() {
-                    found.problem("advertise", "neither ipv4 nor ipv6 is there");
-                }
-                (addresses, Advertise::Addresses { ipv4: both.ipv4, ipv6: both.ipv6 })
-            }
-            file::Advertise::Service(of) => {
-                if !is_object_name(&of.service) {
-                    found.problem("advertise.service", format!("{:?} is no name of a Kubernetes object", of.service));
-                }
-                (Vec::new(), Advertise::Service(of.service.clone()))
-            }
-        };
-        for address in addresses {
-            if address.is_unspecified() {
-                found.problem("advertise", format!("{address} cannot be dialled: name the address that clients use"));
-            } else if address.is_loopback() {
-                found.warnings.push(format!("advertise: {address} can be dialled from this machine only"));
-            }
-        }
-        advertise
     }
 
     fn resolve_discovery(&self, found: &mut Findings, base: &Path) -> Discovery {
@@ -284,15 +245,7 @@ fn taken<T: std::hash::Hash + Eq + std::fmt::Display>(
 impl From<&Config> for File {
     /// The file that says the same, with every default written out.
     fn from(config: &Config) -> Self {
-        let advertise = match &config.advertise {
-            Advertise::Addresses { ipv4: Some(ip), ipv6: None } => file::Advertise::Text(ip.to_string()),
-            Advertise::Addresses { ipv4: None, ipv6: Some(ip) } => file::Advertise::Text(ip.to_string()),
-            Advertise::Addresses { ipv4, ipv6 } => {
-                file::Advertise::Families(file::Families { ipv4: *ipv4, ipv6: *ipv6 })
-            }
-            Advertise::Name(name) => file::Advertise::Text(name.clone()),
-            Advertise::Service(service) => file::Advertise::Service(file::LoadBalancer { service: service.clone() }),
-        };
+        let (advertise, paths) = advertise::resolve::words(&config.paths);
         let discovery = match &config.discovery {
             Discovery::Nodes(nodes) => file::Discovery {
                 nodes: Some(nodes.iter().map(file::ListedNode::from).collect()),
@@ -311,6 +264,7 @@ impl From<&Config> for File {
         Self {
             listen: config.listen,
             advertise,
+            paths,
             admin: config.admin,
             discovery: file::Discovery { allow: config.allow.clone(), ..discovery },
             views: config.views.clone(),
@@ -337,7 +291,7 @@ impl From<&ListedNode> for file::ListedNode {
 
 impl Config {
     /// Everything by default but what has none. For the demo and for tests: nothing is checked.
-    pub fn new(listen: super::Listen, advertise: Advertise, admin: SocketAddr, discovery: Discovery) -> Self {
+    pub fn new(listen: super::Listen, external: External, admin: SocketAddr, discovery: Discovery) -> Self {
         let File {
             views,
             unserved,
@@ -355,7 +309,7 @@ impl Config {
         } = File::new(file::Advertise::Text("localhost".to_owned()), file::Discovery::default());
         Self {
             listen,
-            advertise,
+            paths: advertise::Path::everywhere(external),
             admin,
             discovery,
             allow: None,

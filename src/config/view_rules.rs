@@ -33,7 +33,7 @@ pub struct ViewRule {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ViewName {
-    /// Each node is a port of the advertised address.
+    /// Every node is shown, each by what is advertised for its port.
     NodePorts,
     /// The node behind the dialled port is all there is.
     SingleNode,

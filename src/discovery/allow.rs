@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::proxy::current::Current;
 use crate::topology::input::{Found, Listed};
 use crate::topology::ports::PortRange;
-use crate::topology::{Advertised, HiddenReason};
+use crate::topology::{HiddenReason, Paths};
 
 /// Addresses of which is remembered whether they are this machine's.
 const REMEMBERED: usize = 4096;
@@ -71,10 +71,10 @@ impl Allow {
     }
 
     /// Whoever lives where nobody is to be dialled counts as away.
-    pub fn refuse(&self, found: &mut [Found], advertised: Advertised) -> Vec<Refused> {
+    pub fn refuse(&self, found: &mut [Found], paths: &Paths) -> Vec<Refused> {
         let mut refused = Vec::new();
         for node in found.iter_mut().filter(|node| node.listed == Listed::Here) {
-            if let Err(why) = self.check(node.address, advertised) {
+            if let Err(why) = self.check(node.address, paths) {
                 node.listed = Listed::Away;
                 let (id, address, why) = (Some(node.id.clone()), Some(node.address), why.to_string());
                 refused.push(Refused { id, host_id: None, address, reason: HiddenReason::NotAllowed, why });
@@ -83,11 +83,11 @@ impl Allow {
         refused
     }
 
-    /// Whether a node may be dialled there; `advertised` is where clients dial the gateway.
-    pub fn check(&self, address: SocketAddr, advertised: Advertised) -> Result<(), NotAllowed> {
+    /// Whether a node may be dialled there; `paths` are how clients dial the gateway.
+    pub fn check(&self, address: SocketAddr, paths: &Paths) -> Result<(), NotAllowed> {
         let (rules, ip) = (&*self.0, address.ip().to_canonical());
         let named = rules.named.lock().unwrap_or_else(PoisonError::into_inner);
-        if rules.is_gateway(ip, address.port(), advertised) {
+        if rules.is_gateway(ip, address.port(), paths) {
             return Err(NotAllowed::Gateway);
         }
         if named.contains(&ip) {
@@ -115,9 +115,9 @@ fn listed(config: &Config) -> Option<Vec<IpNet>> {
 }
 
 impl Rules {
-    fn is_gateway(&self, ip: IpAddr, port: u16, advertised: Advertised) -> bool {
+    fn is_gateway(&self, ip: IpAddr, port: u16, paths: &Paths) -> bool {
         let for_clients = self.ports.contains(port);
-        let told = advertised.ipv4.map(IpAddr::V4) == Some(ip) || advertised.ipv6.map(IpAddr::V6) == Some(ip);
+        let told = paths.lead_here(ip);
         let for_admin = port == self.admin.port();
         for_clients && (told || self.reaches(self.listen, ip)) || for_admin && self.reaches(self.admin.ip(), ip)
     }
@@ -180,9 +180,10 @@ mod tests {
     }
 
     fn check(allow: &Allow, expected: &[(&str, Result<(), NotAllowed>)]) {
-        let advertised = Advertised { ipv4: Some([203, 0, 113, 10].into()), ipv6: None };
+        let advertised = crate::topology::Advertised { ipv4: Some([203, 0, 113, 10].into()), ipv6: None };
+        let paths = std::sync::Arc::<Paths>::from(advertised);
         for (address, expected) in expected {
-            assert_eq!(allow.check(address.parse().unwrap(), advertised), *expected, "{address}");
+            assert_eq!(allow.check(address.parse().unwrap(), &paths), *expected, "{address}");
         }
     }
 

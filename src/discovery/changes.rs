@@ -16,8 +16,9 @@ use super::kubernetes::Cluster;
 use super::own_login::OwnLogin;
 use super::sources::{Common, Replace};
 use super::{ADVERTISED, DiscoveryError, NODES};
+use crate::config::advertise::Path;
 use crate::config::kubernetes::Kubernetes;
-use crate::config::{self, Advertise, Config, Discovery, HostPort};
+use crate::config::{self, Config, Discovery, HostPort};
 use crate::proxy::current::Current;
 use crate::proxy::dial::Dialer;
 use crate::proxy::tls::NodeConnector;
@@ -59,7 +60,7 @@ impl Changes {
     /// # Errors
     /// There is no way to the Kubernetes API, and `advertise` needs one.
     pub async fn prepare(&self, config: &Config) -> Result<(), DiscoveryError> {
-        if matches!(config.advertise, Advertise::Service(_)) && self.cluster().is_none() {
+        if config.asks_kubernetes_of_addresses() && self.cluster().is_none() {
             let connected = Cluster::connect().await?;
             *self.cluster() = Some(connected);
         }
@@ -73,8 +74,8 @@ impl Changes {
         terms.probe.set(to.probe.clone());
         terms.allow.change(to);
         terms.login.change(to);
-        if from.advertise != to.advertise {
-            self.advertise(&to.advertise).await;
+        if from.paths != to.paths {
+            self.advertise(&to.paths).await;
         }
         if from.discovery == to.discovery {
             return;
@@ -97,10 +98,10 @@ impl Changes {
     }
 
     /// The address of before stays until the new one is known.
-    async fn advertise(&self, advertise: &Advertise) {
+    async fn advertise(&self, paths: &[Path]) {
         let cluster = self.cluster().clone();
         // Nobody waits for it: an address is known.
-        let source = advertised::source(&self.common, advertise, cluster.as_ref(), Readiness::new());
+        let source = advertised::source(&self.common, paths, cluster.as_ref(), Readiness::new());
         self.replace.with(ADVERTISED, source).await;
     }
 }

@@ -303,8 +303,8 @@ impl ContactPoints {
     }
 
     async fn ask(&self, client: &mut Client, dialled: SocketAddr) -> Result<Ring, ClientError> {
-        let advertised = self.topology.borrow().advertised;
-        Ring::read(client, dialled, |address| self.allow.check(address, advertised)).await
+        let paths = Arc::clone(&self.topology.borrow().paths);
+        Ring::read(client, dialled, |address| self.allow.check(address, &paths)).await
     }
 
     /// The view of another node that is up and not itself in question, or else of another contact point.

@@ -155,9 +155,9 @@ impl Dns {
     }
 
     async fn tell(&self, memory: &mut Memory) -> Result<(), mpsc::error::SendError<Input>> {
-        let advertised = self.topology.borrow().advertised;
+        let paths = Arc::clone(&self.topology.borrow().paths);
         let mut found = self.found(memory);
-        let refused = self.allow.refuse(&mut found, advertised);
+        let refused = self.allow.refuse(&mut found, &paths);
         // The file names the Service, and so whatever it leads to.
         self.login.vouch(found.iter().map(|node| node.address));
         self.inputs.send(Input::Nodes(found)).await?;

@@ -6,7 +6,7 @@
 //!   Service ────────┘                                  │
 //!                                       pod names ─────┘ (DNS: what TLS verifies; decides only while the API is away)
 //!
-//!   the gateway's own Service ─ watch ─▶ load_balancer ─▶ Input::Advertised
+//!   the gateway's own Service ─ watch ─▶ load_balancer ─▶ Input::External
 //! ```
 //!
 //! What one list alone says against what a watch said is told as such, and lists are read again where a node that is up contradicts it.
@@ -61,9 +61,9 @@ use crate::metrics::Metrics;
 use crate::proxy::current::Current;
 use crate::proxy::dial::Dialer;
 use crate::readiness::Readiness;
+use crate::topology::Topology;
 use crate::topology::input::Input;
 use crate::topology::ports::PortRange;
-use crate::topology::{Advertised, Topology};
 
 use super::allow::Allow;
 use super::clock::Clock;
@@ -370,11 +370,12 @@ impl Source {
             return;
         }
         let Some(snapshot) = &self.snapshot else { return };
-        let Some((saved, advertised)) = snapshot.read().await else { return };
+        let Some((saved, learned)) = snapshot.read().await else { return };
         self.placements.remember(saved.iter().map(|(id, _, port)| (id.clone(), *port)).collect());
         self.fold.restore(saved.into_iter().map(|(id, member, _)| (id, member)));
-        if self.topology.borrow().advertised == Advertised::default() && advertised != Advertised::default() {
-            let _ = self.inputs.send(Input::Advertised(advertised)).await;
+        let news = learned.news(&self.topology.borrow().paths);
+        for (external, learned) in news {
+            let _ = self.inputs.send(Input::External(external, learned)).await;
         }
         let _ = self.settle().await;
     }

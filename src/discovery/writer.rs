@@ -19,7 +19,7 @@ use crate::readiness::{Pending, Readiness};
 use crate::topology::diff::{Change, diff};
 use crate::topology::input::{Input, Notice};
 use crate::topology::state::State;
-use crate::topology::{Advertised, Node, NodeId, NodeState, Topology};
+use crate::topology::{Node, NodeId, NodeState, Path, Topology};
 
 use super::changes::Wakes;
 use super::clock::Clock;
@@ -159,12 +159,11 @@ impl Writer {
                     self.metrics.forget_node(&node.id.0);
                     info!(node = %node.id, port = node.port, "the quarantine is over: another node may have the port when no other is left");
                 }
-                Change::AdvertisedChanged { from, to } => {
-                    if from != Advertised::default() {
+                Change::PathChanged { path, moved } => {
+                    if moved {
                         self.metrics.advertised_changes.inc();
                     }
-                    let (ipv4, ipv6) = (to.ipv4.map(display), to.ipv6.map(display));
-                    info!(ipv4, ipv6, "clients are told this address");
+                    say_what_is_told(&path);
                 }
             }
         }
@@ -262,6 +261,25 @@ impl Probes {
     }
 }
 
+/// A line for each address that clients of a path are told, and for each that is not known yet.
+fn say_what_is_told(path: &Path) {
+    let name = &*path.name;
+    if path.is_of_pods() {
+        return info!(path = name, "clients are told the nodes' own addresses");
+    }
+    for line in path.told() {
+        let (ipv4, ipv6) = (line.advertised.ipv4.map(display), line.advertised.ipv6.map(display));
+        // A path of one address for all ports has no more to say of them.
+        let ports = (line.first > 0).then(|| format!("{}-{}", line.first, line.last));
+        let dialled = ports.as_ref().and(line.dialled);
+        if line.advertised.is_known() {
+            info!(path = name, ports, ipv4, ipv6, dialled, "clients are told this address");
+        } else {
+            info!(path = name, ports, "what clients dial is not known yet");
+        }
+    }
+}
+
 /// What is still missing before the gateway is ready, by name. Once nothing is, nothing ever is again.
 struct Missing {
     readiness: Option<Readiness>,
@@ -281,7 +299,7 @@ impl Missing {
         if !state.is_discovered() {
             names.insert("discovery".to_owned());
         }
-        if state.topology().advertised == Advertised::default() {
+        if !state.topology().paths.are_known() {
             names.insert("advertised address".to_owned());
         }
         names.extend(state.unprobed().map(|id| format!("first probe of {id}")));

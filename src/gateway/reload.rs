@@ -7,8 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::Context;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 
+use super::lead_over;
 use super::settings::Making;
+use crate::config::advertise::Path;
 use crate::config::difference::Change;
 use crate::config::{ClientTls, Config, NodeTls};
 use crate::discovery::Changes;
@@ -41,6 +44,8 @@ pub struct Reloads {
     /// One change after the other.
     pub(super) in_force: tokio::sync::Mutex<InForce>,
     pub(super) refused: Mutex<Option<Degraded>>,
+    /// Control connections that are told to read again, under other rules about who is told what.
+    pub(super) leading: Mutex<Option<AbortOnDropHandle<()>>>,
 }
 
 /// What the gateway goes by.
@@ -143,6 +148,11 @@ impl Reloads {
             && let Err(error) = self.log_level.set(&config.log.level)
         {
             tracing::warn!(%error, "log.level");
+        }
+        if before.paths.iter().map(Path::conditions).ne(config.paths.iter().map(Path::conditions)) {
+            // Who is told what may be another question now.
+            let led = lead_over(&self.shared, |handle| handle.control().is_some());
+            *self.leading.lock().unwrap_or_else(PoisonError::into_inner) = Some(led);
         }
         in_force.config = config;
         Ok(())

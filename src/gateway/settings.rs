@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use crate::config::{Config, PlainClients};
 use crate::proxy::dial::Dialer;
 use crate::proxy::gate::Gate;
+use crate::proxy::paths::PathRules;
 use crate::proxy::settings::Settings;
 use crate::proxy::tls::{ClientAcceptor, NodeConnector};
 use crate::rewrite::Surroundings;
@@ -41,6 +42,7 @@ impl Making {
             drain: config.drain.clone(),
             logins: config.logins.clone(),
             gate: Gate::new(&config.access, &config.proxy_protocol),
+            paths: PathRules::new(&config.paths),
             views: config.views.clone(),
             client_tls,
             allows_plain: config.tls.clients.as_ref().is_none_or(|tls| tls.plain == PlainClients::Allowed),

@@ -16,9 +16,9 @@ pub(super) struct Drivers {
     versions: Mutex<HashSet<(&'static str, String)>>,
 }
 
-/// The counters of one family and version; look up once per connection.
+/// The connections of one kind of client, such as a family of drivers or a path; look up once per connection.
 #[derive(Clone)]
-pub struct DriverMetrics {
+pub struct OpenMetrics {
     pub open: IntGauge,
     pub opened: IntCounter,
 }
@@ -38,10 +38,10 @@ impl Drivers {
         }
     }
 
-    pub(super) fn of(&self, family: &'static str, driver_version: Option<&str>) -> DriverMetrics {
+    pub(super) fn of(&self, family: &'static str, driver_version: Option<&str>) -> OpenMetrics {
         let version = self.bounded(family, driver_version);
         let labels = &[family, version.as_str()];
-        DriverMetrics { open: self.open.with_label_values(labels), opened: self.opened.with_label_values(labels) }
+        OpenMetrics { open: self.open.with_label_values(labels), opened: self.opened.with_label_values(labels) }
     }
 
     fn bounded(&self, family: &'static str, driver_version: Option<&str>) -> String {

@@ -25,7 +25,7 @@ use super::shared::Shared;
 use super::stream::{reset_on_close, set_client_options};
 use super::{Closed, ClosedBy, Refused, Why};
 use crate::label::Label;
-use crate::metrics::{DriverMetrics, NodeMetrics};
+use crate::metrics::{NodeMetrics, OpenMetrics};
 use crate::rewrite::handshake::Settled;
 use crate::rewrite::view::{self, DriverFamily, Newcomer};
 use crate::rewrite::{Client, Conversation};
@@ -130,7 +130,8 @@ async fn spoken(
     let established = match (established, client) {
         (Ok(mut ready), Some(client)) => {
             who.certificate = ready.certificate.take();
-            ready.relay(client, place, &node, &metrics, (&shared, settings))
+            let path = Arc::clone(settings.paths.of(who.peer.ip(), who.via.as_deref()));
+            ready.relay(client, place, &node, &metrics, path, (&shared, settings))
         }
         (Ok(_), None) => return,
         (Err(refused), client) => {
@@ -148,9 +149,9 @@ async fn spoken(
 
 /// The relay's whole life: counted when it begins and when it ends, also by a panic.
 pub(super) async fn relayed(established: Established, who: Who, port: u16, metrics: Arc<NodeMetrics>, began: Instant) {
-    let Established { relay, driver } = established;
+    let Established { relay, driver, path } = established;
     metrics.opened.inc();
-    let open = Open { metrics, driver };
+    let open = Open { metrics, driver, path };
     let closed = relay.await;
     open.metrics.closed(closed.by, closed.why);
     let Who { peer, via, certificate } = who;
@@ -161,7 +162,8 @@ pub(super) async fn relayed(established: Established, who: Who, port: u16, metri
 /// The gauges of one open connection.
 struct Open {
     metrics: Arc<NodeMetrics>,
-    driver: DriverMetrics,
+    driver: OpenMetrics,
+    path: OpenMetrics,
 }
 
 impl Drop for Open {
@@ -171,13 +173,15 @@ impl Drop for Open {
         }
         self.metrics.open.dec();
         self.driver.open.dec();
+        self.path.open.dec();
     }
 }
 
 pub(super) struct Established {
     /// On the heap: a task's future would hold it twice, once as an argument and once while it is awaited.
     pub relay: Box<Relay>,
-    pub driver: DriverMetrics,
+    pub driver: OpenMetrics,
+    pub path: OpenMetrics,
 }
 
 impl Ready {
@@ -188,16 +192,22 @@ impl Ready {
         place: Place,
         node: &Node,
         metrics: &Arc<NodeMetrics>,
+        path: Arc<str>,
         (shared, settings): (&Arc<Shared>, Arc<Settings>),
     ) -> Established {
         let Self { node: dialled, settled, family, certificate: _ } = self;
-        let conversation =
-            Conversation::new(describe(&settled, node, family, &settings), Arc::clone(&settings.surroundings))
-                .offering(settled.offer);
+        let of_path = shared.metrics.path(&path);
+        let conversation = Conversation::new(
+            describe(&settled, node, (path, family), shared, &settings),
+            Arc::clone(&settings.surroundings),
+        )
+        .offering(settled.offer);
         let driver =
             shared.metrics.driver(DriverFamily::of(settled.driver_name.as_deref()), settled.driver_version.as_deref());
-        driver.opened.inc();
-        driver.open.inc();
+        for of in [&driver, &of_path] {
+            of.opened.inc();
+            of.open.inc();
+        }
         metrics.open.inc();
         let relay = Relay::new(
             (client.stream, client.read),
@@ -208,22 +218,31 @@ impl Ready {
             Arc::clone(metrics),
             (Arc::clone(shared), settings),
         );
-        Established { relay: Box::new(relay), driver }
+        Established { relay: Box::new(relay), driver, path: of_path }
     }
 }
 
 /// Who is talking, from what the handshake settled.
-fn describe(settled: &Settled, node: &Node, family: std::net::IpAddr, settings: &Settings) -> Client {
+fn describe(
+    settled: &Settled,
+    node: &Node,
+    (path, family): (Arc<str>, std::net::IpAddr),
+    shared: &Shared,
+    settings: &Settings,
+) -> Client {
     let newcomer = Newcomer {
         driver_name: settled.driver_name.as_deref(),
         driver_version: settled.driver_version.as_deref(),
         application_name: settled.application_name.as_deref(),
         port: node.port,
     };
+    let topology = shared.topology.borrow().clone();
+    let shape = topology.paths.named(&path).map(|path| path.shape(family, &topology)).unwrap_or_default();
     Client {
         session: settled.session,
-        view: view::select(newcomer, &settings.views),
+        view: view::select(newcomer, &settings.views, shape),
         attached: node.port,
+        path,
         family,
         injection: DriverFamily::of(newcomer.driver_name).injection(),
         logged_in: !settled.authenticates,

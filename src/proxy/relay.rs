@@ -331,7 +331,7 @@ impl Relay {
         for fact in self.conversation.take_facts() {
             match fact {
                 Fact::Registered(types) if types.any() => {
-                    self.place.handle().set_control();
+                    self.place.handle().set_control(self.conversation.path());
                     if self.changes.is_none() {
                         self.changes = Some(next_change(self.shared.topology.clone()));
                         // What is not as its rows made it believe.

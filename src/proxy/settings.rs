@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::dial::Dialer;
 use super::gate::Gate;
+use super::paths::PathRules;
 use super::tls::ClientAcceptor;
 use crate::config::{Drain, Logins, Timeouts, Views};
 use crate::rewrite::Surroundings;
@@ -17,6 +18,8 @@ pub struct Settings {
     pub logins: Logins,
     /// Who may come in by address.
     pub gate: Gate,
+    /// By which path a client comes.
+    pub paths: PathRules,
     pub views: Views,
     pub client_tls: Option<ClientAcceptor>,
     /// Who begins without TLS is served, too.

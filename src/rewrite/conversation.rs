@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use super::events::told_as;
 use super::exchange::Exchange;
 pub use super::exchange::{Client, Surroundings};
 pub use super::fact::{EventAction, EventKind, Fact};
@@ -102,9 +101,7 @@ impl Conversation {
         let Some(control) = control.as_deref_mut().filter(|control| control.registration.in_force().any()) else {
             return Vec::new();
         };
-        let Some(advertised) = topology.advertised.for_family(client.family) else { return Vec::new() };
-        let told_as = told_as(client.view, client.attached, advertised);
-        let events = control.announcer.on_topology(control.registration.in_force(), topology, told_as);
+        let events = control.announcer.on_topology(control.registration.in_force(), topology, client);
         let mut frames = Vec::new();
         for (change, address) in events {
             facts.push(Fact::Event { kind: EventKind::Node(change), action: EventAction::Added });
@@ -128,6 +125,11 @@ impl Conversation {
         facts.push(Fact::Event { kind: EventKind::GracefulDisconnect, action: EventAction::Added });
         let frame = event_frame(client.session.version, &Event::GracefulDisconnect);
         in_segments(&frame, Layout::of(client.session.compression))
+    }
+
+    /// The path by which the client came.
+    pub fn path(&self) -> &Arc<str> {
+        &self.exchange.client.path
     }
 
     /// True once the node lets the client hear of nodes.

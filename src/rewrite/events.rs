@@ -6,14 +6,15 @@
 //! told it in a row (`unserved` in the configuration).
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::kept_nodes::KeptNodes;
 use super::registration::RegisteredTypes;
-use super::view::View;
 use crate::cql::message::{Event, NodeChange};
-use crate::topology::{HostId, Mapped, Node, NodeState, Topology};
+use crate::topology::{HostId, Mapped, Node, NodeState, Paths, Topology};
+
+use super::exchange::Client;
 
 /// Addresses of which a node spoke before the topology knew them, per connection.
 const MAX_UNKNOWN: usize = 64;
@@ -51,13 +52,43 @@ pub enum Outcome {
 /// What one control connection was told.
 #[derive(Debug, Default)]
 pub struct Announcer {
-    /// The nodes of the topology that the client was last brought up to, by port.
-    known: Option<Arc<[Arc<Node>]>>,
+    /// The topology that the client was last brought up to.
+    known: Option<Known>,
     /// What it was told of a port's node, where that is something else than what rows said when `known` was new.
     told: BTreeMap<u16, Told>,
     unknown: Vec<SocketAddr>,
     /// Where the client was told that nodes are which this gateway does not serve; of a client that was told of one.
     kept: Option<Box<KeptNodes>>,
+}
+
+/// What rows said when the client was last brought up to what is known.
+#[derive(Debug)]
+struct Known {
+    /// By port.
+    nodes: Arc<[Arc<Node>]>,
+    paths: Arc<Paths>,
+}
+
+impl Known {
+    fn of(topology: &Topology) -> Self {
+        Self { nodes: Arc::clone(&topology.nodes), paths: Arc::clone(&topology.paths) }
+    }
+
+    fn at_port(&self, port: u16) -> Option<&Arc<Node>> {
+        self.nodes.binary_search_by_key(&port, |node| node.port).ok().and_then(|index| self.nodes.get(index))
+    }
+}
+
+/// Where a client dials a node, or is told that it does; `None` for one that it is not told of.
+pub trait ToldAs {
+    fn told_as(&self, node: &Node, paths: &Paths) -> Option<SocketAddr>;
+}
+
+impl ToldAs for Client {
+    fn told_as(&self, node: &Node, paths: &Paths) -> Option<SocketAddr> {
+        let path = paths.named(&self.path).filter(|_| self.view.tells_of(node, self.attached))?;
+        path.endpoint(node, self.family)
+    }
 }
 
 impl Announcer {
@@ -67,31 +98,31 @@ impl Announcer {
         if self.known.is_some() {
             return;
         }
-        self.known = Some(Arc::clone(&topology.nodes));
+        self.known = Some(Known::of(topology));
         let is_down = |node: &&Arc<Node>| node.is_announced() && node.state == NodeState::Down;
         self.told = topology.nodes.iter().filter(is_down).map(|node| (node.port, Told::taken_for_up(node))).collect();
     }
 
-    /// What the client is told when its node sends `event`, which names an address. `told_as` is the address:port that rows
-    /// show for a node, `None` for one that this client is not told of.
+    /// What the client is told when its node sends `event`, which names an address.
     pub fn on_event(
         &mut self,
         event: &Event<'_>,
         types: RegisteredTypes,
         topology: &Topology,
-        told_as: impl Fn(&Node) -> Option<SocketAddr>,
+        client: &impl ToldAs,
     ) -> Outcome {
+        let told_as = |node: &Node| client.told_as(node, &topology.paths);
         let &Event::Node { change, address } = event else { return Outcome::Swallowed };
         match topology.map_native(address) {
             Mapped::Current(node) => match told_as(node) {
                 Some(_) if change == NodeChange::Down && node.state == NodeState::Up => {
                     Outcome::Doubted { port: node.port, incarnation: node.incarnation }
                 }
-                Some(as_address) => outcome(self.on_change(change, node), types, as_address),
+                Some(as_address) => outcome(self.on_change(change, node, client), types, as_address),
                 None => Outcome::Swallowed,
             },
             Mapped::Gone(node) if matches!(change, NodeChange::Down | NodeChange::RemovedNode) => match told_as(node) {
-                Some(as_address) => outcome(self.on_change(change, node), types, as_address),
+                Some(as_address) => outcome(self.on_change(change, node, client), types, as_address),
                 None => Outcome::Swallowed,
             },
             Mapped::Former(_) => Outcome::Swallowed,
@@ -132,8 +163,8 @@ impl Announcer {
     }
 
     /// The changes that a client is told which asked for all; `None` when the node's word is kept until the node is announced.
-    fn on_change(&mut self, change: NodeChange, node: &Node) -> Option<Vec<NodeChange>> {
-        let told = told_of(&mut self.told, self.known.as_deref(), node.port);
+    fn on_change(&mut self, change: NodeChange, node: &Node, client: &impl ToldAs) -> Option<Vec<NodeChange>> {
+        let told = told_of(&mut self.told, self.known.as_ref(), node.port, client);
         let is_up = node.state == NodeState::Up;
         let mut changes = Vec::new();
         match change {
@@ -176,27 +207,28 @@ impl Announcer {
         &mut self,
         types: RegisteredTypes,
         topology: &Topology,
-        told_as: impl Fn(&Node) -> Option<SocketAddr>,
+        client: &impl ToldAs,
     ) -> Vec<(NodeChange, SocketAddr)> {
         self.unknown.retain(|&address| match topology.map_native(address) {
             Mapped::Current(node) => {
-                told_of(&mut self.told, self.known.as_deref(), node.port).spoken_of = true;
+                told_of(&mut self.told, self.known.as_ref(), node.port, client).spoken_of = true;
                 false
             }
             Mapped::Former(_) => false,
             Mapped::Gone(_) | Mapped::Unknown => true,
         });
-        let known = self.known.replace(Arc::clone(&topology.nodes));
+        let known = self.known.replace(Known::of(topology));
+        let same_paths = known.as_ref().is_some_and(|known| Arc::ptr_eq(&known.paths, &topology.paths));
         let said = std::mem::take(&mut self.told);
         let mut events = Vec::new();
         for node in &*topology.nodes {
-            let before = known.as_deref().and_then(|known| at_port(known, node.port));
+            let before = known.as_ref().and_then(|known| known.at_port(node.port));
             let mut told = match (said.get(&node.port), before) {
                 (Some(told), _) => *told,
-                (None, Some(before)) if before == node => continue,
-                (None, before) => before.map(|before| Told::by_rows(before)).unwrap_or_default(),
+                (None, Some(before)) if before == node && same_paths => continue,
+                (None, _) => by_rows(known.as_ref(), node.port, client),
             };
-            let Some(as_address) = told_as(node) else { continue };
+            let Some(as_address) = client.told_as(node, &topology.paths) else { continue };
             let changes = told.catch_up(node).into_iter().filter(|&change| types.has(change));
             events.extend(changes.map(|change| (change, as_address)));
             if told != Told::by_rows(node) {
@@ -205,11 +237,6 @@ impl Announcer {
         }
         events
     }
-}
-
-/// How a View tells of a node in events; `None` when it does not.
-pub fn told_as(view: &dyn View, attached: u16, advertised: IpAddr) -> impl Fn(&Node) -> Option<SocketAddr> + '_ {
-    move |node| view.tells_of(node, attached).then(|| view.endpoint(node, advertised))
 }
 
 /// What of these changes a client is told that registered for `types`.
@@ -221,13 +248,20 @@ fn outcome(changes: Option<Vec<NodeChange>>, types: RegisteredTypes, as_address:
 }
 
 /// What the client was told of the node of `port`, to be changed.
-fn told_of<'a>(told: &'a mut BTreeMap<u16, Told>, known: Option<&[Arc<Node>]>, port: u16) -> &'a mut Told {
-    let by_rows = || known.and_then(|known| at_port(known, port)).map(|node| Told::by_rows(node)).unwrap_or_default();
-    told.entry(port).or_insert_with(by_rows)
+fn told_of<'a>(
+    told: &'a mut BTreeMap<u16, Told>,
+    known: Option<&Known>,
+    port: u16,
+    client: &impl ToldAs,
+) -> &'a mut Told {
+    told.entry(port).or_insert_with(|| by_rows(known, port, client))
 }
 
-fn at_port(nodes: &[Arc<Node>], port: u16) -> Option<&Arc<Node>> {
-    nodes.binary_search_by_key(&port, |node| node.port).ok().and_then(|index| nodes.get(index))
+/// What rows said of the node of `port`.
+fn by_rows(known: Option<&Known>, port: u16, client: &impl ToldAs) -> Told {
+    let node = known.and_then(|known| Some((known.at_port(port)?, &known.paths)));
+    let shown = node.filter(|(node, paths)| client.told_as(node, paths).is_some());
+    shown.map(|(node, _)| Told::by_rows(node)).unwrap_or_default()
 }
 
 impl Told {

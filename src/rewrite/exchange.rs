@@ -42,6 +42,8 @@ pub struct Client {
     pub view: &'static dyn View,
     /// The port, and so the node, that this connection is attached to.
     pub attached: u16,
+    /// The path by which it came: what it is told to dial.
+    pub path: Arc<str>,
     /// The local address that the client connected to: its family chooses the advertised one.
     pub family: IpAddr,
     /// The columns that the driver profits from.

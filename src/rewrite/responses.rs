@@ -8,7 +8,7 @@ mod results;
 
 use std::sync::Arc;
 
-use super::events::{Outcome, told_as};
+use super::events::Outcome;
 use super::exchange::Exchange;
 use super::fact::Fact;
 use super::graceful_disconnect;
@@ -84,13 +84,8 @@ impl ResponseJudge<'_> {
         }
         let topology: Arc<_> = (self.exchange.around.topology)();
         let client = &self.exchange.client;
-        let (Some(control), Some(advertised)) =
-            (self.exchange.control.as_deref_mut(), topology.advertised.for_family(client.family))
-        else {
-            return Verdict::Replace(Vec::new());
-        };
-        let told_as = told_as(client.view, client.attached, advertised);
-        let outcome = control.announcer.on_event(&event, control.registration.asked(), &topology, told_as);
+        let Some(control) = self.exchange.control.as_deref_mut() else { return Verdict::Replace(Vec::new()) };
+        let outcome = control.announcer.on_event(&event, control.registration.asked(), &topology, client);
         self.exchange.facts.push(Fact::event(&event, &outcome));
         let told = match outcome {
             Outcome::Tell(told) => told,

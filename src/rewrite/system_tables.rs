@@ -31,7 +31,7 @@ use crate::cql::frame::{Flags, HEADER_LEN, Header};
 use crate::cql::primitives::{DecodeError, Reader, Value};
 use crate::cql::rows::{self, ColumnType, NewColumn, RowsHead, RowsWriter, Types};
 use crate::label::{Label, LabelSet, label_set};
-use crate::topology::{Node, Topology};
+use crate::topology::{Node, Path, Topology};
 use columns::{Role, Roles};
 use refusal::Refusal;
 pub use report::{HiddenRow, KeptRow, LeftOut, LocalRow, RefusedRequest, Report, Rewritten};
@@ -68,8 +68,10 @@ pub struct Perspective {
     pub topology: Arc<Topology>,
     /// The port, and so the node, that the client is connected to.
     pub attached: u16,
-    /// The external address for this client.
-    pub advertised: IpAddr,
+    /// The path by which the client came: what it dials for each node.
+    pub path: Arc<Path>,
+    /// The family of addresses over which it came.
+    pub family: IpAddr,
     /// Columns to inject, when the answer is to a QUERY of a driver that profits.
     pub injection: Injection,
     /// The answer's columns are what they are called.
@@ -85,14 +87,24 @@ impl std::fmt::Debug for Perspective {
 }
 
 impl Perspective {
-    fn endpoint(&self, node: &Node) -> SocketAddr {
-        self.view.endpoint(node, self.advertised)
+    /// What stands for a node; `None` for one that the client is not told of.
+    fn endpoint(&self, node: &Node) -> Option<SocketAddr> {
+        self.path.endpoint(node, self.family)
+    }
+
+    fn tells(&self, ip: IpAddr) -> bool {
+        self.path.tells(ip, &self.topology)
     }
 
     /// The port that clients dial whichever node they mean, where there is one.
     fn only_port(&self) -> Option<u16> {
-        let mut ports =
-            self.topology.nodes.iter().filter(|node| node.is_announced()).map(|node| self.endpoint(node).port());
+        let mut ports = self
+            .topology
+            .nodes
+            .iter()
+            .filter(|node| node.is_announced())
+            .filter_map(|node| self.endpoint(node))
+            .map(|endpoint| endpoint.port());
         let first = ports.next()?;
         ports.all(|port| port == first).then_some(first)
     }
@@ -118,6 +130,8 @@ pub enum Unrewritable {
     NotASystemTable,
     #[error("port {0} has no node")]
     NoNode(u16),
+    #[error("what clients dial for port {0} is not known")]
+    NoEndpoint(u16),
 }
 
 /// The rewriting of one RESULT/Rows answer of a system table, row by row, in as many turns as it takes. The answer's bytes stay
@@ -257,7 +271,7 @@ impl RowsRewrite {
                 return Ok(());
             }
         }
-        self.add(node.map(|node| self.perspective.endpoint(node)), cells);
+        self.add(node.and_then(|node| self.perspective.endpoint(node)), cells);
         self.writer.row(cells.iter().map(Cell::value));
         Ok(())
     }

@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::{Advertised, HostId, Node, NodeState, Topology};
+use super::{HostId, Node, NodeState, Path, Topology};
 
 /// One change; the node is the newer value unless said otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,17 +29,22 @@ pub enum Change {
     },
     /// Its quarantine is over: nobody stands behind the port, and another node may have it (the older value).
     Forgotten(Arc<Node>),
-    AdvertisedChanged {
-        from: Advertised,
-        to: Advertised,
+    /// Clients of a path are told something else; `moved` where somebody was told what holds no more.
+    PathChanged {
+        path: Arc<Path>,
+        moved: bool,
     },
 }
 
 /// Everything that changed from `old` to `new`, by port.
 pub fn diff(old: &Topology, new: &Topology) -> Vec<Change> {
     let mut changes = Vec::new();
-    if old.advertised != new.advertised {
-        changes.push(Change::AdvertisedChanged { from: old.advertised, to: new.advertised });
+    for path in new.paths.iter() {
+        let before = old.paths.named(&path.name);
+        if before != Some(path) {
+            let moved = before.is_some_and(|before| path.has_moved(before));
+            changes.push(Change::PathChanged { path: path.clone(), moved });
+        }
     }
     let forgotten = old.nodes.iter().filter(|node| new.node_by_id(&node.id).is_none());
     changes.extend(forgotten.cloned().map(Change::Forgotten));
@@ -70,7 +75,7 @@ mod tests {
     use super::*;
 
     fn topology(nodes: Vec<Node>) -> Topology {
-        Topology::new(1, Advertised::default(), nodes)
+        Topology::new(1, super::super::Advertised::default(), nodes)
     }
 
     #[test]

@@ -5,8 +5,11 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::paths::Learned;
 use super::ports::PortError;
-use super::{Advertised, Hidden, HostId, NodeId};
+use super::{Hidden, HostId, NodeId};
+use crate::config::External;
+use crate::config::advertise;
 use crate::label::{Label, label_set};
 
 /// One thing that was learned.
@@ -18,25 +21,17 @@ pub enum Input {
     Unresolved(NodeId),
     /// A probe made a connection to `address` and was answered there; sent again for each new connection, and when a node
     /// that is not up was asked again who it is.
-    Alive {
-        id: NodeId,
-        address: SocketAddr,
-        identity: Identity,
-    },
+    Alive { id: NodeId, address: SocketAddr, identity: Identity },
     /// The node at `address` is dead, for now.
-    Dead {
-        id: NodeId,
-        address: SocketAddr,
-        reason: DeadReason,
-    },
+    Dead { id: NodeId, address: SocketAddr, reason: DeadReason },
     /// What a node said of itself in a `system.local` row that passed on a client's connection.
     Observed(Observation),
     /// A node said that the one behind `port` is down, which its last probe contradicts.
-    Doubted {
-        port: u16,
-        incarnation: u64,
-    },
-    Advertised(Advertised),
+    Doubted { port: u16, incarnation: u64 },
+    /// What clients are to be told, as the configuration has it.
+    Paths(Arc<[advertise::Path]>),
+    /// What is known of an address in it.
+    External(External, Learned),
     /// A row was not shown to a client.
     Hidden(Hidden),
     /// Time has passed (see `State::deadline`).

@@ -12,10 +12,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::config::External;
+use crate::config::advertise;
+
 use super::input::{Found, Identity, Input, Listed, Notice, Observation, Placement};
+use super::paths::{Learned, Paths};
 use super::ports::{Claim, Claims, DEFAULT_QUARANTINE, PortError, PortMap, PortRange};
 use super::record::Record;
-use super::{Advertised, Hidden, HiddenReason, HostId, NodeId, NodeState, Topology, canonical, is_shown};
+use super::{Hidden, HiddenReason, HostId, NodeId, NodeState, Topology, canonical, is_shown};
 
 /// Hidden rows kept for `/topology`: enough to see what is wrong, too few to matter.
 const MAX_HIDDEN: usize = 64;
@@ -58,7 +62,10 @@ pub struct State {
     /// Addresses that nodes have left, oldest first.
     former: Vec<(SocketAddr, NodeId)>,
     hidden: Vec<(Hidden, SystemTime)>,
-    advertised: Advertised,
+    /// What clients are to be told, as the configuration has it, and what is known of the addresses in it.
+    plan: Arc<[advertise::Path]>,
+    learned: BTreeMap<External, Learned>,
+    paths: Arc<Paths>,
     notices: Vec<Notice>,
     /// Nodes that are up and are to be asked again at once.
     questions: BTreeSet<NodeId>,
@@ -82,7 +89,9 @@ impl State {
             cluster_name: None,
             former: Vec::new(),
             hidden: Vec::new(),
-            advertised: Advertised::default(),
+            plan: Arc::default(),
+            learned: BTreeMap::new(),
+            paths: Arc::default(),
             notices: Vec::new(),
             questions: BTreeSet::new(),
             inputs: 0,
@@ -130,7 +139,14 @@ impl State {
                 }
             }
             Input::Doubted { port, incarnation } => self.questions.extend(self.living(port, incarnation)),
-            Input::Advertised(advertised) => self.advertised = advertised,
+            Input::Paths(plan) => {
+                self.plan = plan;
+                self.lead();
+            }
+            Input::External(external, learned) => {
+                self.learned.insert(external, learned);
+                self.lead();
+            }
             Input::Hidden(hidden) => self.hide(hidden, now),
             Input::Tick => {}
         }
@@ -149,6 +165,21 @@ impl State {
         let settles = settling.filter_map(|record| record.announced).map(|at| at + self.options.grace);
         let fades = self.hidden.iter().map(|(_, seen)| *seen + HIDDEN_FOR);
         settles.chain(fades).chain(self.ports.deadline(self.looked)).min()
+    }
+
+    /// Looks up anew what clients dial.
+    fn lead(&mut self) {
+        let named = |external: &External| {
+            self.plan.iter().flat_map(advertise::Path::parts).any(|part| part.external == *external)
+        };
+        // What was known before the plan is kept for it.
+        if !self.plan.is_empty() {
+            self.learned.retain(|external, _| named(external));
+        }
+        let paths = Paths::of(&self.plan, &self.learned, &self.paths);
+        if paths != *self.paths {
+            self.paths = Arc::new(paths);
+        }
     }
 
     /// The last snapshot; generation 0 and empty before the first change.
@@ -349,7 +380,7 @@ impl State {
 
     fn publish(&mut self) -> Option<Topology> {
         let nodes = self.records.values().map(Record::to_node);
-        let next = Topology::new(self.published.generation + 1, self.advertised, nodes)
+        let next = Topology::new(self.published.generation + 1, Arc::clone(&self.paths), nodes)
             .with_former(self.former.iter().cloned())
             .sharing(&self.published);
         self.hidden.retain(|(hidden, _)| !is_shown(&next, hidden));

@@ -11,6 +11,7 @@ use cqlgate::cql::primitives::{Value, Writer, inet_cell, inet_cell_bytes};
 
 use cqlgate::config::{ViewName, Views};
 use cqlgate::rewrite::view::{self, DriverFamily, Newcomer};
+use cqlgate::topology::paths::Shape;
 
 use crate::client::{Client, DIALECTS, Dialect, Row, rows};
 use crate::gate::Gate;
@@ -309,7 +310,8 @@ fn each_drivers_name_has_its_view_and_its_injection() {
         for name in [name.to_owned(), name.to_lowercase(), name.to_uppercase()] {
             let injection = DriverFamily::of(Some(&name)).injection();
             let newcomer = Newcomer { driver_name: Some(&name), ..Newcomer::default() };
-            let found = (format!("{:?}", view::select(newcomer, &views)), injection.local, injection.peers);
+            let found =
+                (format!("{:?}", view::select(newcomer, &views, Shape::default())), injection.local, injection.peers);
             assert_eq!(found, (shown.to_owned(), local, peers), "{name}");
         }
     }

@@ -173,7 +173,7 @@ async fn another_address_to_advertise_is_what_rows_say_from_then_on() {
     let mut client = Client::connect(gate.port(0), V4).await;
     assert_eq!(told(&mut client).await.0.ip().to_string(), "127.0.0.1");
     gate.reload(&gate.config(all, "advertise: 203.0.113.77\n")).await;
-    gate.until(|topology| topology.advertised.ipv4 == Some([203, 0, 113, 77].into())).await;
+    gate.until(|topology| topology.paths.lead_here([203, 0, 113, 77].into())).await;
     let (own, peers) = told(&mut client).await;
     assert!(
         own.ip().to_string() == "203.0.113.77" && peers.iter().all(|peer| peer.ip() == own.ip()),

@@ -4,9 +4,13 @@
 //! Include `golden.rs` as `mod golden` beside it.
 #![allow(dead_code)]
 
-use std::net::{IpAddr, SocketAddr};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
+use cqlgate::config::External;
+use cqlgate::config::advertise::{self, DialledPort, Part, Told};
+use cqlgate::config::text::Ports;
 use cqlgate::cql::message::NodeChange;
 use cqlgate::cql::segment::MAX_PAYLOAD;
 use cqlgate::rewrite::conversation::{Client, EventAction, EventKind, Fact};
@@ -14,7 +18,7 @@ use cqlgate::rewrite::handshake::{Handshake, Next};
 use cqlgate::rewrite::view::drivers::Injection;
 use cqlgate::rewrite::view::{NodePorts, View};
 use cqlgate::rewrite::{Conversation, Step, Surroundings, Then, Work};
-use cqlgate::topology::{Advertised, HostId, Node, NodeState, Topology};
+use cqlgate::topology::{HostId, Node, NodeState, Paths, Topology};
 
 use super::golden::{Conversation as Golden, Exchange, Side};
 
@@ -26,13 +30,49 @@ pub fn port(number: usize) -> u16 {
     9041 + u16::try_from(number).unwrap_or_default()
 }
 
+/// What clients of three paths dial: ports of one address, an address for each node, the nodes' own.
+pub fn paths() -> Paths {
+    let path = |name: &str, told| advertise::Path { name: name.to_owned(), from: Vec::new(), proxy: None, told };
+    let part = |ports, ipv4: Ipv4Addr, port| Part {
+        ports,
+        external: External::Addresses { ipv4: Some(ipv4), ipv6: None },
+        port,
+    };
+    let each = |number| {
+        let at = port(number);
+        part(Some(Ports { first: at, last: at }), each_address(number), DialledPort::Only(EACH_PORT))
+    };
+    let plan = [
+        path("each", Told::Ports((1..=9).map(each).collect())),
+        path("pods", Told::Pods),
+        path("one", Told::Ports(vec![part(None, ADVERTISED.parse().unwrap(), DialledPort::Listened)])),
+    ];
+    Paths::of(&plan, &BTreeMap::new(), &Paths::default())
+}
+
+/// The port of every node on the path `each`.
+pub const EACH_PORT: u16 = 9142;
+
+fn each_address(number: usize) -> Ipv4Addr {
+    [198, 51, 100, u8::try_from(number).unwrap_or_default()].into()
+}
+
+/// What a client of `path` may dial for a recorded node that lives at `native`.
+pub fn endpoint_on(path: &str, number: usize, native: SocketAddr) -> SocketAddr {
+    match path {
+        "each" => SocketAddr::new(each_address(number).into(), EACH_PORT),
+        "pods" => native,
+        _ => endpoint(number),
+    }
+}
+
 /// The recorded ring, every node up.
 pub fn topology(golden: &Golden) -> Topology {
     let nodes = golden.nodes.iter().map(|node| Node {
         host_id: node.host_id.parse().ok().map(HostId),
         ..Node::answering(&node.number.to_string(), port(node.number), node.address)
     });
-    Topology::new(1, Advertised { ipv4: ADVERTISED.parse().ok(), ipv6: None }, nodes)
+    Topology::new(1, Arc::new(paths()), nodes)
 }
 
 /// The recorded exchanges that can be played against a gateway that asks for metadata: an answer without any was given to a
@@ -58,6 +98,7 @@ pub fn playable(golden: &Golden) -> Vec<&Exchange> {
 pub struct Gate {
     pub view: &'static dyn View,
     pub injection: Injection,
+    pub path: &'static str,
     attached: u16,
     around: Arc<Surroundings>,
     /// What its probes find: whatever a node says of another is true.
@@ -83,6 +124,7 @@ impl Gate {
         Self {
             view: &NodePorts,
             injection: Injection::default(),
+            path: "one",
             attached: port(golden.connected),
             around: Arc::new(Surroundings {
                 topology: Box::new(move || probed.lock().unwrap().clone()),
@@ -142,6 +184,7 @@ impl Gate {
                             session: settled.session,
                             view: self.view,
                             attached: self.attached,
+                            path: self.path.into(),
                             family: IpAddr::from([127, 0, 0, 1]),
                             injection: self.injection,
                             logged_in: true,
@@ -210,8 +253,11 @@ impl Gate {
                 true => Node { state, ..Node::clone(node) },
                 false => Node::clone(node),
             });
-            *topology =
-                Arc::new(Topology::new(topology.generation + 1, topology.advertised, nodes.collect::<Vec<_>>()));
+            *topology = Arc::new(Topology::new(
+                topology.generation + 1,
+                Arc::clone(&topology.paths),
+                nodes.collect::<Vec<_>>(),
+            ));
             self.is_news = true;
         }
         if self.is_news && conversation.responses_at_boundary() {

@@ -1,22 +1,24 @@
-//! `advertise: {service: …}`: the address that the load balancer of the gateway's own Service was given, as soon as it has
-//! one, and for as long as it keeps it. Without an address the gateway is not ready.
+//! `service: …` in `advertise`: the address that the load balancer of a Service of the gateway's own was given, as soon as it has one,
+//! and for as long as it keeps it, and which port leads where.
 
+use std::collections::BTreeMap;
 use std::future::pending;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
-use tokio::sync::{mpsc, watch as latest};
+use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
-use crate::metrics::Metrics;
+use crate::config::External;
 use crate::readiness::Readiness;
 use crate::topology::input::Input;
-use crate::topology::{Advertised, Topology};
+use crate::topology::paths::Learned;
 
-use super::super::advertised::choose_each;
-use super::super::resolve::{Addresses, Failures, Names, follow};
+use super::super::advertised::{First, choose_each};
+use super::super::resolve::{Addresses, Failures, follow};
+use super::super::sources::Common;
 use super::cluster::Cluster;
 use super::listing::Seen;
 use super::objects::ServiceObject;
@@ -24,27 +26,25 @@ use super::pending::Why;
 use super::watch::{News, Watch};
 
 /// Sends what clients are to be told, whenever it changes; runs until nobody takes it.
-pub async fn run(
-    cluster: Cluster,
-    service: String,
-    names: Names,
-    inputs: mpsc::Sender<Input>,
-    mut topology: latest::Receiver<Arc<Topology>>,
-    metrics: Arc<Metrics>,
-    readiness: Readiness,
-) {
+pub async fn run(cluster: Cluster, service: String, common: Common, mut first: First, readiness: Readiness) {
+    let Common { names, inputs, mut topology, metrics } = common;
+    let external = External::Service(service.clone());
     let (tell, mut news) = mpsc::channel(16);
     let watch = Watch::<Service>::named(&cluster, &cluster.namespace, &service, "load_balancer", &metrics);
     let _watching = AbortOnDropHandle::new(tokio::spawn(watch.run(tell, ServiceObject::new)));
     let (told, mut answers) = mpsc::channel::<(String, Addresses)>(4);
-    let mut state = LoadBalancer { service, ..LoadBalancer::default() };
+    let known = topology.borrow().paths.learned().get(&external).cloned().unwrap_or_default();
+    let mut state = LoadBalancer { service, told: known, ..LoadBalancer::default() };
     let mut following: Option<(String, AbortOnDropHandle<()>)> = None;
     let mut why = Why::new("advertised address", readiness);
     loop {
         tokio::select! {
             next = news.recv() => match next {
                 Some(News::Seen(seen)) => state.see(seen),
-                Some(News::Failed(error)) => why.note(&error),
+                Some(News::Failed(error)) => {
+                    first.said();
+                    why.note(&error);
+                }
                 Some(News::Heard) => {}
                 None => return,
             },
@@ -53,7 +53,10 @@ pub async fn run(
             // A snapshot may know it, too.
             Ok(()) = topology.changed() => {}
         }
-        if topology.borrow().advertised != Advertised::default() {
+        if state.listed || state.missing.is_some() {
+            first.said();
+        }
+        if topology.borrow().paths.are_known() {
             why.end();
         } else if let Some(missing) = state.missing {
             why.note(&format!("Service {}: {missing}", state.service));
@@ -75,8 +78,8 @@ pub async fn run(
                 (host, AbortOnDropHandle::new(task))
             });
         }
-        if let Some(advertised) = state.next()
-            && inputs.send(Input::Advertised(advertised)).await.is_err()
+        if let Some(learned) = state.next()
+            && inputs.send(Input::External(external.clone(), learned)).await.is_err()
         {
             return;
         }
@@ -99,8 +102,10 @@ async fn ended(following: &mut Option<(String, AbortOnDropHandle<()>)>) {
 struct LoadBalancer {
     service: String,
     ingress: Vec<String>,
+    /// Its ports, by the ports that they lead to.
+    ports: BTreeMap<u16, u16>,
     resolved: Option<(String, Addresses)>,
-    told: Advertised,
+    told: Learned,
     /// The list that arrives has had the Service in it.
     listed: bool,
     /// Why there is nothing to tell, once that was said.
@@ -115,6 +120,7 @@ impl LoadBalancer {
                     info!(service = %self.service, ingress = ?service.ingress, "the load balancer's addresses");
                 }
                 self.ingress = service.ingress;
+                self.ports = service.ports;
                 self.listed = true;
                 self.ingress.is_empty().then_some("its load balancer has no address")
             }
@@ -133,8 +139,11 @@ impl LoadBalancer {
             }
         };
         if let Some(missing) = missing.filter(|missing| self.missing != Some(*missing)) {
-            let kept =
-                if self.told == Advertised::default() { "not ready before it has one" } else { "the last one is kept" };
+            let kept = if self.told.advertised.is_known() {
+                "the last one is kept"
+            } else {
+                "nobody is told of its ports before it has one"
+            };
             warn!(service = %self.service, "the address of the gateway's Service: {missing}; {kept}");
         }
         self.missing = missing;
@@ -165,18 +174,19 @@ impl LoadBalancer {
     }
 
     /// What clients are to be told, if it is something else than before.
-    fn next(&mut self) -> Option<Advertised> {
+    fn next(&mut self) -> Option<Learned> {
         let given = self.addresses();
         let of_name = || {
             let (host, addresses) = self.resolved.as_ref()?;
             (self.hostname().as_ref() == Some(host)).then(|| addresses.clone())
         };
         let addresses = if given == Addresses::default() { of_name()? } else { given };
-        let next = choose_each(self.told, &addresses);
-        if next == self.told || next == Advertised::default() {
+        let advertised = choose_each(self.told.advertised, &addresses);
+        let next = Learned { advertised, ports: self.ports.clone() };
+        if next == self.told || !advertised.is_known() {
             return None;
         }
-        self.told = next;
+        self.told = next.clone();
         Some(next)
     }
 }
@@ -192,7 +202,7 @@ mod tests {
 
     fn check(balancer: &mut LoadBalancer, seen: Seen<ServiceObject>, expected: Option<&str>) {
         balancer.see(seen);
-        let next = balancer.next().map(|next| next.ipv4.map(|ip| ip.to_string()).unwrap_or_default());
+        let next = balancer.next().map(|next| next.advertised.ipv4.map(|ip| ip.to_string()).unwrap_or_default());
         assert_eq!(next.as_deref(), expected);
     }
 

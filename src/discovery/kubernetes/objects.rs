@@ -1,10 +1,12 @@
 //! The few fields of Pods and Services that matter here. Everything else is let go at once, so that a thousand pods take
 //! little room.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::slices::split;
 
@@ -35,6 +37,8 @@ pub struct ServiceObject {
     pub headless: bool,
     /// `status.loadBalancer.ingress`, addresses and names as they stand there.
     pub ingress: Vec<String>,
+    /// `spec.ports`, by targetPort: of two that lead to the same, the first. One with a name for its target leads nowhere that is known.
+    pub ports: BTreeMap<u16, u16>,
 }
 
 impl PodObject {
@@ -67,6 +71,17 @@ impl PodObject {
 impl ServiceObject {
     pub fn new(service: Service) -> Self {
         let spec = service.spec.unwrap_or_default();
+        let mut ports = BTreeMap::new();
+        for of in spec.ports.unwrap_or_default() {
+            let target = match of.target_port {
+                None => Some(of.port),
+                Some(IntOrString::Int(target)) => Some(target),
+                Some(IntOrString::String(_)) => None,
+            };
+            if let (Some(Ok(target)), Ok(port)) = (target.map(u16::try_from), u16::try_from(of.port)) {
+                ports.entry(target).or_insert(port);
+            }
+        }
         let pairs = spec.selector.unwrap_or_default();
         let selector = pairs.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",");
         let ingress = service.status.and_then(|status| status.load_balancer).and_then(|of| of.ingress);
@@ -75,6 +90,7 @@ impl ServiceObject {
             selector: Some(selector).filter(|selector| !selector.is_empty()),
             headless: spec.cluster_ip.as_deref() == Some("None"),
             ingress: ingress.filter(|text| !text.is_empty()).collect(),
+            ports,
         }
     }
 }

@@ -30,7 +30,7 @@ impl Source {
         let by_name = self.config.dial == Dial::Name;
         let names = &self.names;
         let host = |member: &Member| if by_name { names.host(member) } else { None };
-        let allowed = |at: SocketAddr| self.allow.check(at, topology.advertised).is_ok();
+        let allowed = |at: SocketAddr| self.allow.check(at, &topology.paths).is_ok();
         let silent = self.fold.elsewhere().filter(|(_, _, at)| allowed(*at));
         let silent = silent.map(|(id, member, at)| ((id.clone(), at), host(member)));
         self.elsewhere.follow(silent);
@@ -67,7 +67,7 @@ impl Source {
         let found =
             members.iter().zip(chosen).map(|((id, member), (placement, why))| self.found(id, member, placement, why));
         let mut found: Vec<Found> = found.collect();
-        let mut refused = self.allow.refuse(&mut found, topology.advertised);
+        let mut refused = self.allow.refuse(&mut found, &topology.paths);
         refused.extend(self.fold.disowned().map(|of| Refused {
             id: Some(of.id.clone()),
             host_id: None,
@@ -87,7 +87,7 @@ impl Source {
                     _ => None,
                 })
                 .collect();
-            snapshot.save(placed, topology.advertised).await;
+            snapshot.save(placed, &topology.paths).await;
         }
         if found.is_empty() && !self.told {
             self.why.note(&self.nobody());

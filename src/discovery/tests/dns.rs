@@ -155,9 +155,9 @@ async fn the_advertised_name_is_its_lowest_address_and_follows_it() {
     let server = NameServer::start().await;
     server.set("gate.test", &[[203, 0, 113, 9], [203, 0, 113, 7]]);
     let mut config = config("discovery: {nodes: [{name: n0, address: \"127.33.2.1:9742\"}]}\n");
-    config.advertise = crate::config::Advertise::Name("gate.test".to_owned());
+    config.paths = crate::config::advertise::Path::everywhere(crate::config::External::Name("gate.test".to_owned()));
     let mut running = start_by(server.names.clone(), &config);
-    let is = |octets: [u8; 4]| move |topology: &Topology| topology.advertised.ipv4 == Some(octets.into());
+    let is = |octets: [u8; 4]| move |topology: &Topology| topology.paths.only_address().ipv4 == Some(octets.into());
     running.until("the lowest", is([203, 0, 113, 7])).await;
     running.until_ready().await;
     assert_eq!(running.metrics.advertised_changes.get(), 0);
@@ -170,7 +170,7 @@ async fn the_advertised_name_is_its_lowest_address_and_follows_it() {
 async fn an_advertised_name_without_address_keeps_the_gateway_from_being_ready() {
     let server = NameServer::start().await;
     let mut config = config("discovery: {nodes: [{name: n0, address: \"127.33.3.1:9742\"}]}\n");
-    config.advertise = crate::config::Advertise::Name("gate.test".to_owned());
+    config.paths = crate::config::advertise::Path::everywhere(crate::config::External::Name("gate.test".to_owned()));
     let mut running = start_by(server.names.clone(), &config);
     running.until("the list", |topology| !topology.nodes.is_empty()).await;
     assert!(running.readiness.pending_names().contains(&Arc::from("advertised address")));

@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::task::Poll;
 
 use atomic_waker::AtomicWaker;
@@ -76,7 +76,8 @@ pub struct Handle {
     pub(super) incarnation: u64,
     /// Changes where a load balancer says whom it brings.
     pub(super) source: Mutex<Source>,
-    control: AtomicBool,
+    /// The path of a client that registered for events.
+    control: OnceLock<Arc<str>>,
     pub(super) port: u16,
     pub(super) accepted: Instant,
     /// The socket's own address and the peer's, once it is relayed.
@@ -99,7 +100,7 @@ impl Handle {
             waker: AtomicWaker::new(),
             incarnation,
             source: Mutex::new(source),
-            control: AtomicBool::new(false),
+            control: OnceLock::new(),
             port,
             accepted: Instant::now(),
             ends: OnceLock::new(),
@@ -141,13 +142,13 @@ impl Handle {
         .await
     }
 
-    /// The client registered for events.
-    pub fn is_control(&self) -> bool {
-        self.control.load(Ordering::Relaxed)
+    /// The path of the client, if it registered for events.
+    pub fn control(&self) -> Option<&Arc<str>> {
+        self.control.get()
     }
 
-    pub fn set_control(&self) {
-        self.control.store(true, Ordering::Relaxed);
+    pub fn set_control(&self, path: &Arc<str>) {
+        self.control.get_or_init(|| Arc::clone(path));
     }
 
     /// The client's connection: the socket's own address and the peer's, a load balancer's where there is one.

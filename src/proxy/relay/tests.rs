@@ -18,6 +18,7 @@ use crate::proxy::dial::Dialer;
 use crate::proxy::gate::Gate;
 use crate::proxy::hold::HoldBudget;
 use crate::proxy::logins::Logins;
+use crate::proxy::paths::PathRules;
 use crate::proxy::stages::{Source, Stage};
 use crate::readiness::Readiness;
 use crate::rewrite::Surroundings;
@@ -61,8 +62,13 @@ fn surroundings_with(topology: impl Fn() -> Arc<Topology> + Send + Sync + 'stati
 fn client_of(version: Version, logged_in: bool) -> Client {
     Client {
         session: Session { version, compression: None },
-        view: view::select(view::Newcomer::default(), &config::Views::default()),
+        view: view::select(
+            view::Newcomer::default(),
+            &config::Views::default(),
+            crate::topology::paths::Shape::default(),
+        ),
         attached: 9042,
+        path: "default".into(),
         family: [127, 0, 0, 1].into(),
         injection: DriverFamily::of(None).injection(),
         logged_in,
@@ -92,6 +98,7 @@ async fn relay_of(version: Version, logged_in: bool) -> Ends {
             drain: config::Drain { graceful_disconnect: true, ..config::Drain::default() },
             logins: config::Logins::default(),
             gate: Gate::new(&config::Access::default(), &config::ProxyProtocol::default()),
+            paths: PathRules::new(&[]),
             views: config::Views::default(),
             client_tls: None,
             allows_plain: true,
@@ -394,7 +401,7 @@ async fn a_panic_in_one_connection_ends_that_connection_and_leaves_nothing_behin
     let (metrics, driver) = (shared.metrics.node("node"), shared.metrics.driver(DriverFamily::of(None), None));
     metrics.open.inc();
     driver.open.inc();
-    let established = Established { relay: Box::new(relay), driver };
+    let established = Established { relay: Box::new(relay), driver, path: shared.metrics.path("default") };
     let peer = client.local_addr().unwrap();
     let task = shared.tasks.spawn(relayed(
         established,

@@ -65,6 +65,7 @@ impl Talk {
             session,
             view,
             attached: 9042,
+            path: "default".into(),
             family: "127.0.0.1".parse().unwrap(),
             injection: Injection::default(),
             logged_in: true,

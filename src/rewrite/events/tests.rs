@@ -22,6 +22,24 @@ fn down() -> Topology {
     three(node(9044, "10.77.0.13:9042", NodeState::Down, 2))
 }
 
+/// Who is told of every node.
+struct OneAddress;
+
+impl ToldAs for OneAddress {
+    fn told_as(&self, node: &Node, _: &Paths) -> Option<SocketAddr> {
+        Some(SocketAddr::new("203.0.113.10".parse().unwrap(), node.port))
+    }
+}
+
+/// Who is told of no node.
+struct Nobody;
+
+impl ToldAs for Nobody {
+    fn told_as(&self, _: &Node, _: &Paths) -> Option<SocketAddr> {
+        None
+    }
+}
+
 /// What happens, in order.
 #[expect(clippy::large_enum_variant, reason = "a few values in a test")]
 enum Then {
@@ -33,23 +51,22 @@ enum Then {
 
 /// A client that registered when `first` was known is told `expected` (changes of port 9044 or 9045, all others fail).
 fn check(first: &Topology, then: Vec<Then>, expected: &[NodeChange]) {
-    let told_as = |node: &Node| Some(SocketAddr::new("203.0.113.10".parse().unwrap(), node.port));
     let mut announcer = Announcer::default();
     let types = RegisteredTypes { status_change: true, topology_change: true, ..Default::default() };
     announcer.begin(first);
     let mut topology = first.clone();
     // The relay asks as soon as the registration is in force.
-    let mut told = announcer.on_topology(types, first, told_as);
+    let mut told = announcer.on_topology(types, first, &OneAddress);
     for step in then {
         match step {
             Then::Event(change, address) => {
                 let event = Event::Node { change, address: address.parse().unwrap() };
-                if let Outcome::Tell(events) = announcer.on_event(&event, types, &topology, told_as) {
+                if let Outcome::Tell(events) = announcer.on_event(&event, types, &topology, &OneAddress) {
                     told.extend(events);
                 }
             }
             Then::Knows(now) => {
-                told.extend(announcer.on_topology(types, &now, told_as));
+                told.extend(announcer.on_topology(types, &now, &OneAddress));
                 topology = now;
             }
         }
@@ -97,7 +114,7 @@ fn a_node_that_others_call_down_is_down_when_the_gateway_finds_it_so() {
     let mut announcer = Announcer::default();
     let types = RegisteredTypes { status_change: true, topology_change: true, ..Default::default() };
     let event = Event::Node { change: Down, address: OLD.parse().unwrap() };
-    let outcome = announcer.on_event(&event, types, &up(), |node| Some(node.address));
+    let outcome = announcer.on_event(&event, types, &up(), &OneAddress);
     assert_eq!(outcome, Outcome::Doubted { port: 9044, incarnation: 1 });
 }
 
@@ -174,11 +191,10 @@ fn the_same_state_is_never_told_twice() {
 
 #[test]
 fn only_registered_types_are_told() {
-    let told_as = |node: &Node| Some(SocketAddr::new("203.0.113.10".parse().unwrap(), node.port));
     let mut announcer = Announcer::default();
     let types = RegisteredTypes { status_change: false, topology_change: true, ..Default::default() };
     announcer.begin(&up());
-    assert_eq!(announcer.on_topology(types, &down(), told_as), []);
+    assert_eq!(announcer.on_topology(types, &down(), &OneAddress), []);
 }
 
 #[test]
@@ -187,8 +203,8 @@ fn a_client_is_not_told_of_nodes_that_its_view_hides() {
     let types = RegisteredTypes { status_change: true, topology_change: true, ..Default::default() };
     announcer.begin(&up());
     let event = Event::Node { change: Down, address: OLD.parse().unwrap() };
-    assert_eq!(announcer.on_event(&event, types, &up(), |_| None), Outcome::Swallowed);
-    assert_eq!(announcer.on_topology(types, &down(), |_| None), []);
+    assert_eq!(announcer.on_event(&event, types, &up(), &Nobody), Outcome::Swallowed);
+    assert_eq!(announcer.on_topology(types, &down(), &Nobody), []);
 }
 
 #[test]
@@ -197,8 +213,48 @@ fn unknown_addresses_are_held_up_to_a_bound() {
     for n in 0..1000_u16 {
         let address = SocketAddr::new("10.0.0.1".parse().unwrap(), n);
         let outcome =
-            announcer.on_event(&Event::Node { change: NewNode, address }, RegisteredTypes::default(), &up(), |_| None);
+            announcer.on_event(&Event::Node { change: NewNode, address }, RegisteredTypes::default(), &up(), &Nobody);
         assert_eq!(outcome, Outcome::Held);
     }
     assert_eq!(announcer.unknown.len(), MAX_UNKNOWN);
+}
+
+/// A client of the only path.
+struct OfThePath;
+
+impl ToldAs for OfThePath {
+    fn told_as(&self, node: &Node, paths: &Paths) -> Option<SocketAddr> {
+        paths.last()?.endpoint(node, "127.0.0.1".parse().unwrap())
+    }
+}
+
+#[test]
+fn a_node_is_new_to_clients_when_it_is_known_what_they_dial_for_it() {
+    use crate::config::External;
+    use crate::config::advertise::{DialledPort, Part, Path, Told as What};
+    use crate::config::text::Ports;
+
+    let part = |first, last, external, port| Part { ports: Some(Ports { first, last }), external, port };
+    let given = External::Addresses { ipv4: Some([203, 0, 113, 10].into()), ipv6: None };
+    let service = External::Service("b".to_owned());
+    let parts = vec![
+        part(9042, 9043, given, DialledPort::Listened),
+        part(9044, 9044, service.clone(), DialledPort::Only(9042)),
+    ];
+    let plan = [Path { name: "p".to_owned(), from: Vec::new(), proxy: None, told: What::Ports(parts) }];
+    let pending = Arc::new(Paths::of(&plan, &BTreeMap::new(), &Paths::default()));
+    let advertised = Advertised { ipv4: Some([203, 0, 113, 11].into()), ipv6: None };
+    let learned = crate::topology::paths::Learned { advertised, ports: BTreeMap::new() };
+    let known = Arc::new(Paths::of(&plan, &BTreeMap::from([(service, learned)]), &pending));
+
+    let mut announcer = Announcer::default();
+    let types = RegisteredTypes { status_change: true, topology_change: true, ..Default::default() };
+    let before = up().with_paths(&pending);
+    announcer.begin(&before);
+    assert_eq!(announcer.on_topology(types, &before, &OfThePath), []);
+    let event = Event::Node { change: Down, address: OLD.parse().unwrap() };
+    assert_eq!(announcer.on_event(&event, types, &down().with_paths(&pending), &OfThePath), Outcome::Swallowed);
+    let at: SocketAddr = "203.0.113.11:9042".parse().unwrap();
+    assert_eq!(announcer.on_topology(types, &up().with_paths(&known), &OfThePath), [(NewNode, at), (Up, at)]);
+    assert_eq!(announcer.on_topology(types, &down().with_paths(&known), &OfThePath), [(Down, at)]);
 }

@@ -1,5 +1,7 @@
 //! A RESULT: which table it is of, and what follows from that.
 
+use std::sync::Arc;
+
 use super::{ResponseJudge, Verdict};
 use crate::cql::compression::{Compression, Decoded, Decoder};
 use crate::cql::frame::{Flags, HEADER_LEN, Header, Opcode, encode_frame};
@@ -258,13 +260,15 @@ impl ResponseJudge<'_> {
     ) -> Result<RowsRewrite, Failure> {
         let topology = (self.exchange.around.topology)();
         let client = &self.exchange.client;
-        let advertised = topology.advertised.for_family(client.family).ok_or(Why::Unrewritable)?;
+        let path = topology.paths.named(&client.path).ok_or(Why::Unrewritable)?;
+        let path = Arc::clone(path);
         let injection = if answer.is_to_query() { client.injection } else { Default::default() };
         let perspective = Perspective {
             view: client.view,
             topology,
             attached: client.attached,
-            advertised,
+            path,
+            family: client.family,
             injection,
             is_plain: answer.is_plain(),
             unserved: self.exchange.around.unserved,

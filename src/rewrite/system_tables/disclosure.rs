@@ -4,12 +4,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::addresses;
 use super::json_parts::{self, Part};
+use super::{Perspective, addresses};
 use crate::cql::cost;
 use crate::cql::primitives::{DecodeError, Reader, inet_cell};
 use crate::cql::rows::{TypeKind, Types};
-use crate::topology::Topology;
 
 /// The longest value of a type whose shape is not known that is looked into, in bytes.
 const MAX_CUSTOM: usize = 64 * 1024;
@@ -19,19 +18,18 @@ const MAX_CUSTOM: usize = 64 * 1024;
 pub enum Forbidden {
     /// Known internal ones: for columns that usually have none.
     Known,
-    /// Any but the advertised one: for a column whose name says nothing.
+    /// Any but those that the client is told: for a column whose name says nothing.
     Any,
 }
 
 /// The addresses that must not reach a client in any form.
 pub struct Internal<'a> {
-    topology: &'a Topology,
-    advertised: IpAddr,
+    perspective: &'a Perspective,
 }
 
 impl<'a> Internal<'a> {
-    pub fn of(topology: &'a Topology, advertised: IpAddr) -> Self {
-        Self { topology, advertised }
+    pub fn of(perspective: &'a Perspective) -> Self {
+        Self { perspective }
     }
 
     /// True when a cell of the type at `root` contains a forbidden address: as `inet`, as text, or as just the bytes of one,
@@ -140,13 +138,13 @@ impl<'a> Internal<'a> {
     fn is_forbidden(&self, address: IpAddr, forbidden: Forbidden) -> bool {
         match forbidden {
             Forbidden::Known => self.is_known(address),
-            Forbidden::Any => address.to_canonical() != self.advertised,
+            Forbidden::Any => !self.perspective.tells(address.to_canonical()),
         }
     }
 
     fn is_known(&self, address: IpAddr) -> bool {
         cost::steps(1);
         let address = address.to_canonical();
-        address != self.advertised && self.topology.is_internal(address)
+        self.perspective.topology.is_internal(address) && !self.perspective.tells(address)
     }
 }

@@ -69,7 +69,7 @@ pub struct Looking<'a> {
 impl<'a> Looking<'a> {
     /// `only_port`: [`Perspective::only_port`].
     pub fn new(perspective: &'a Perspective, columns: &'a Columns, table: SystemTable, only_port: Option<u16>) -> Self {
-        let internal = Internal::of(&perspective.topology, perspective.advertised);
+        let internal = Internal::of(perspective);
         Self { perspective, columns, table, internal, only_port }
     }
 
@@ -77,7 +77,9 @@ impl<'a> Looking<'a> {
         let topology = &self.perspective.topology;
         if self.table == SystemTable::Local {
             let port = self.perspective.attached;
-            return topology.node_at_port(port).map(|node| Owner::Node(node)).ok_or(Unrewritable::NoNode(port));
+            let node = topology.node_at_port(port).ok_or(Unrewritable::NoNode(port))?;
+            self.perspective.endpoint(node).ok_or(Unrewritable::NoEndpoint(port))?;
+            return Ok(Owner::Node(node));
         }
         let said = Said::of(&self.columns.roles, row, json);
         let Said { host_id, native, .. } = said;
@@ -107,6 +109,10 @@ impl<'a> Looking<'a> {
             Some(node) if node.state == NodeState::Pending => Ok(hide(LeftOut::Hidden(HiddenReason::NotAnnounced))),
             // Nothing answers at its port any more: it was taken out of the list, or its row stays behind in the cluster.
             Some(node) if node.state == NodeState::Gone => Ok(hide(LeftOut::Hidden(HiddenReason::Ghost))),
+            Some(node) if self.perspective.endpoint(node).is_none() => {
+                let reason = self.perspective.path.hides(node).unwrap_or(HiddenReason::NotAdvertised);
+                Ok(hide(LeftOut::Hidden(reason)))
+            }
             Some(node) => Ok(Owner::Node(node)),
             None if !said.has_endpoint && host_id.is_none() => Ok(Owner::Nobody),
             None if host_id.is_none() && native.is_none() && !said.has_address => {
@@ -247,10 +253,10 @@ impl<'a> Looking<'a> {
     /// An address under a name that is not a column's: whose it is, and so what stands for it. `None`: it must not be shown.
     fn alias(&self, address: IpAddr, node: Option<&Node>) -> Option<SocketAddr> {
         if let Some(node) = node.filter(|node| node.native_address().ip().to_canonical() == address.to_canonical()) {
-            return Some(self.perspective.endpoint(node));
+            return self.perspective.endpoint(node);
         }
         match self.perspective.topology.map_native_ip(address) {
-            Mapped::Current(node) if node.is_announced() => Some(self.perspective.endpoint(node)),
+            Mapped::Current(node) if node.is_announced() => self.perspective.endpoint(node),
             _ => None,
         }
     }

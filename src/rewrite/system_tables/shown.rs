@@ -40,12 +40,12 @@ impl<'n> Shown<'n> {
             _ => None,
         };
         let meant = alias.and_then(|address| node.or_else(|| by_alias(address)));
-        let own = node.map(endpoint);
+        let own = node.and_then(endpoint);
         Self {
             node,
             endpoint: own,
             port: own.map(|own| own.port()).or(only_port),
-            aliased: meant.map(|node| (node.native_address().port(), endpoint(node).port())),
+            aliased: meant.and_then(|node| Some((node.native_address().port(), endpoint(node)?.port()))),
         }
     }
 

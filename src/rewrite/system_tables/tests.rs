@@ -125,9 +125,10 @@ fn rewrite_rows(frame: &[u8], perspective: Perspective) -> Result<(Made, Report)
 fn perspective(topology: Topology) -> Perspective {
     Perspective {
         view: &NodePorts,
+        path: Arc::clone(topology.paths.last().unwrap()),
+        family: std::net::Ipv4Addr::LOCALHOST.into(),
         topology: Arc::new(topology),
         attached: 9042,
-        advertised: G.parse().unwrap(),
         injection: Injection::default(),
         is_plain: false,
         unserved: config::Unserved::default(),
@@ -416,7 +417,7 @@ fn a_rack_named_like_an_address_passes_when_it_is_known() {
     let mut topology = topology();
     let mut nodes: Vec<Node> = topology.nodes.iter().map(|node| (**node).clone()).collect();
     nodes[0].rack = Some(Arc::from("10.77.0.12"));
-    topology = Topology::new(2, topology.advertised, nodes);
+    topology = Topology::new(2, Arc::clone(&topology.paths), nodes);
     let row = vec![text("10.77.0.12")];
     let before = frame(4, 0, &message("local", &["rack"], std::slice::from_ref(&row), &row));
     assert_eq!(rewrite_rows(&before, perspective(topology)).unwrap().0, Made::Unchanged);
@@ -525,7 +526,7 @@ fn the_raw_bytes_never_pass_when_the_answer_is_not_understood() {
     let other = frame(4, 0, &message("clients", &["address"], &[vec![Inet("10.0.0.1")]], &[Inet("10.0.0.1")]));
     assert_eq!(seen_by(&NodePorts, Injection::default(), &other), Err(Unrewritable::NotASystemTable));
     let local = frame(4, 0, &message("local", &["rpc_address"], &[vec![Inet("10.0.0.1")]], &[Inet("10.0.0.1")]));
-    let perspective = Perspective { attached: 9050, ..perspective(Topology::default()) };
+    let perspective = Perspective { attached: 9050, ..perspective(Topology::new(1, topology().paths, [])) };
     assert_eq!(rewrite_rows(&local, perspective), Err(Unrewritable::NoNode(9050)));
 }
 
@@ -535,7 +536,7 @@ fn a_thousand_peers_with_256_tokens_each() {
         let address = format!("10.78.{}.{}:9042", n / 250, n % 250 + 1);
         Node { state: NodeState::Up, ..Node::example(&format!("n{n}"), 10_000 + n, &address) }
     });
-    let topology = Topology::new(1, topology().advertised, nodes);
+    let topology = Topology::new(1, topology().paths, nodes);
     let addresses: Vec<&'static str> =
         (0..1000).map(|n| &*format!("10.78.{}.{}", n / 250, n % 250 + 1).leak()).collect();
     let names = ["peer", "host_id", "native_address", "native_port", "tokens"];

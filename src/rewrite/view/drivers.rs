@@ -5,6 +5,7 @@
 //! its name, ASCII case ignored.
 
 use crate::label::label_set;
+use crate::topology::paths::Shape;
 
 label_set! {
     /// A family of drivers that behave alike towards rows.
@@ -87,9 +88,13 @@ impl DriverFamily {
             .map_or(Self::Other, |&(_, family)| family)
     }
 
-    /// True when the driver can tell nodes apart by their ports, or is not known not to.
-    pub fn reads_ports(self) -> bool {
-        !matches!(self, Self::Gocql | Self::NodeJs | Self::Cpp | Self::ScyllaRust)
+    /// True when the driver can tell nodes apart that look like this, or is not known not to.
+    pub fn can_tell_apart(self, shape: Shape) -> bool {
+        match self {
+            Self::Gocql => shape.has_distinct_addresses,
+            Self::NodeJs | Self::Cpp | Self::ScyllaRust => shape.has_distinct_addresses && shape.only_port.is_some(),
+            _ => true,
+        }
     }
 
     /// What the driver profits from, on answers to QUERY. Never for drivers that check a row's columns (ScyllaDB Rust), and

@@ -1,6 +1,4 @@
-//! The View *node ports*: each node is a port of the one address, and every client sees them all.
-
-use std::net::{IpAddr, SocketAddr};
+//! The View *node ports*: every client sees all nodes, each by what is advertised for its port.
 
 use super::View;
 use crate::topology::Node;
@@ -10,10 +8,6 @@ use crate::topology::Node;
 pub struct NodePorts;
 
 impl View for NodePorts {
-    fn endpoint(&self, node: &Node, advertised: IpAddr) -> SocketAddr {
-        SocketAddr::new(advertised, node.port)
-    }
-
     fn shows_peers(&self) -> bool {
         true
     }

@@ -6,8 +6,6 @@
 //! called down out of its pool until something calls it up (`events.go`, handleNodeDown), and no connection is left on which it
 //! could hear that.
 
-use std::net::{IpAddr, SocketAddr};
-
 use super::View;
 use crate::topology::Node;
 
@@ -16,10 +14,6 @@ use crate::topology::Node;
 pub struct SingleNode;
 
 impl View for SingleNode {
-    fn endpoint(&self, node: &Node, advertised: IpAddr) -> SocketAddr {
-        SocketAddr::new(advertised, node.port)
-    }
-
     fn shows_peers(&self) -> bool {
         false
     }

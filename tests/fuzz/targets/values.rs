@@ -90,9 +90,10 @@ fuzz_target!(|bytes: &[u8]| {
     // Whatever is kept and whatever an answer's columns are called: the secret is the address of nodes that are served.
     let fate = |choices: &mut Choices<'_>| choices.one_of(&[Fate::Hide, Fate::Keep]);
     let unserved = Unserved { remote: fate(&mut choices), ghosts: fate(&mut choices) };
-    let advertised = [203, 0, 113, 10].into();
-    let perspective =
-        Perspective { view, topology, attached: 9042, advertised, injection, is_plain: choices.byte() & 1 == 1, unserved };
+    let Some(path) = topology.paths.last().cloned() else { return };
+    let family = [127, 0, 0, 1].into();
+    let is_plain = choices.byte() & 1 == 1;
+    let perspective = Perspective { view, path, family, topology, attached: 9042, injection, is_plain, unserved };
     let cap = 40 * frame.len() + 8192;
     let mut scratch = vec![0; MAX_PAYLOAD];
     match within(cap, || rewrite(&frame, perspective, &mut scratch)) {

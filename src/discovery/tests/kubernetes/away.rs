@@ -7,7 +7,8 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use super::super::dns::NameServer;
 use super::super::fake_api::Fault;
 use super::*;
-use crate::config::{Advertise, ClientTls};
+use crate::config::advertise::Path;
+use crate::config::{ClientTls, External};
 use crate::proxy::tls::ClientAcceptor;
 use crate::topology::Node;
 
@@ -17,7 +18,7 @@ const REFRESHED: &str = "cqlgate_discovery_refreshed_timestamp_seconds";
 
 /// As [`in_kubernetes`], told by the load balancer of the gateway's own Service.
 fn behind_a_load_balancer(keys: &str) -> Config {
-    Config { advertise: Advertise::Service("cqlgate".to_owned()), ..in_kubernetes(keys) }
+    Config { paths: Path::everywhere(External::Service("cqlgate".to_owned())), ..in_kubernetes(keys) }
 }
 
 fn gateway(ingress: Value) -> Value {
@@ -31,7 +32,7 @@ pub fn octets(ip: SocketAddr) -> [u8; 4] {
 
 impl Running {
     async fn until_advertised(&mut self, octets: [u8; 4]) {
-        self.until("advertised", |topology| topology.advertised.ipv4 == Some(octets.into())).await;
+        self.until("advertised", |topology| topology.paths.only_address().ipv4 == Some(octets.into())).await;
     }
 }
 

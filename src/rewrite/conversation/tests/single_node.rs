@@ -7,7 +7,7 @@ use crate::topology::NodeState;
 /// The topology of all these tests with the client's own node in another state.
 fn own_node(state: NodeState, incarnation: u64) -> Topology {
     let own = Node { state, incarnation, ..Node::example("10.77.0.11:9042", 9042, "10.77.0.11:9042") };
-    Topology::new(2, topology().advertised, [own, Node::example("10.77.0.12:9042", 9043, "10.77.0.12:9042")])
+    Topology::new(2, Arc::clone(&topology().paths), [own, Node::example("10.77.0.12:9042", 9043, "10.77.0.12:9042")])
 }
 
 #[test]

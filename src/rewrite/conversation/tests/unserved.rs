@@ -10,7 +10,7 @@ const REMOTE: &str = "10.99.0.7:9042";
 fn in_dc1() -> Arc<Topology> {
     let topology = topology();
     let in_dc1 = |node: &Arc<Node>| Node { data_center: Some(Arc::from("dc1")), ..(**node).clone() };
-    Arc::new(Topology::new(1, topology.advertised, topology.nodes.iter().map(in_dc1).collect::<Vec<_>>()))
+    Arc::new(Topology::new(1, Arc::clone(&topology.paths), topology.nodes.iter().map(in_dc1).collect::<Vec<_>>()))
 }
 
 fn around(remote: Fate) -> Arc<Surroundings> {
@@ -119,7 +119,7 @@ fn the_address_of_a_kept_node_is_a_served_nodes_once_that_is_there() {
         let (topology, address) = (in_dc1(), address.parse().unwrap());
         let mut nodes: Vec<Node> = topology.nodes.iter().map(|node| (**node).clone()).collect();
         nodes[1].address = address;
-        Arc::new(Topology::new(2, topology.advertised, nodes))
+        Arc::new(Topology::new(2, Arc::clone(&topology.paths), nodes))
     };
     for lives in [REMOTE, "10.99.0.7:9999"] {
         let now = std::sync::Mutex::new(in_dc1());

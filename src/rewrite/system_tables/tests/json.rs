@@ -65,7 +65,7 @@ fn a_column_alone_is_replaced_in_its_own_json() {
 fn an_advertised_ipv6_address_is_written_as_nodes_write_it() {
     let row = |address| frame(4, 0, &message("local", &["[json]"], &[vec![text(address)]], &[text("")]));
     let before = row(r#"{"rpc_address": "fd00:0:0:0:0:0:0:11"}"#);
-    let perspective = Perspective { advertised: "2001:db8::10".parse().unwrap(), ..perspective(topology()) };
+    let perspective = Perspective { family: "::1".parse().unwrap(), ..perspective(topology()) };
     let (made, _) = rewrite_rows(&before, perspective).unwrap();
     assert_eq!(made, Made::Frame(row(r#"{"rpc_address": "2001:db8:0:0:0:0:0:10"}"#)));
 }
@@ -144,7 +144,7 @@ fn what_would_show_an_address_in_another_form_is_refused_by_its_name() {
 #[test]
 fn a_rack_may_be_called_like_an_address_where_the_node_is_known_to_be_there() {
     let node = Node { rack: Some(Arc::from("10.77.0.12")), ..Node::example("b", 9043, "10.77.0.12:9042") };
-    let topology = Topology::new(1, topology().advertised, [Node { state: NodeState::Up, ..node }]);
+    let topology = Topology::new(1, topology().paths, [Node { state: NodeState::Up, ..node }]);
     let row = |address| {
         let json = format!(r#"{{"host_id": "{}", "rack": "10.77.0.12", "rpc_address": "{address}"}}"#, id(9043));
         frame(4, 0, &message("peers", &["[json]"], &[vec![text(&json)]], &[text("")]))

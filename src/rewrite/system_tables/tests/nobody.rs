@@ -1,5 +1,7 @@
 //! Rows that tell nothing to dial and do not say whose they are.
 
+use std::collections::BTreeMap;
+
 use super::*;
 
 fn bigint(number: i64) -> C {
@@ -50,25 +52,22 @@ fn are_searched_in_every_view() {
 }
 
 /// Each node is an address of its own, and all have one port.
-#[derive(Debug)]
-struct AddressEach;
-
-impl View for AddressEach {
-    fn endpoint(&self, node: &Node, _advertised: std::net::IpAddr) -> SocketAddr {
-        SocketAddr::new([192, 0, 2, node.port as u8].into(), 9142)
-    }
-
-    fn shows_peers(&self) -> bool {
-        true
-    }
-
-    fn tells_of(&self, _node: &Node, _attached: u16) -> bool {
-        true
-    }
-
-    fn injects(&self) -> bool {
-        true
-    }
+fn address_each() -> Topology {
+    use crate::config::External;
+    use crate::config::advertise::{DialledPort, Part, Path, Told};
+    use crate::config::text::Ports;
+    let part = |port: u16| Part {
+        ports: Some(Ports { first: port, last: port }),
+        external: External::Addresses { ipv4: Some([192, 0, 2, port as u8].into()), ipv6: None },
+        port: DialledPort::Only(9142),
+    };
+    let told = Told::Ports((9042..9046).map(part).collect());
+    let plan = [Path { name: "each".to_owned(), from: Vec::new(), proxy: None, told }];
+    topology().with_paths(&Arc::new(crate::topology::Paths::of(
+        &plan,
+        &BTreeMap::new(),
+        &crate::topology::Paths::default(),
+    )))
 }
 
 #[test]
@@ -91,13 +90,13 @@ fn are_those_of_a_port_that_all_nodes_have() {
             )
         };
         let before = rows(was.clone());
-        let report = seen_by(&AddressEach, Injection::default(), &before).unwrap();
+        let report = rewrite_rows(&before, perspective(address_each())).unwrap();
         assert_eq!(rewritten(report, &before), rows(is));
     }
     // One node alone has one port, whatever the View.
     let one = Topology::new(
         1,
-        topology().advertised,
+        topology().paths,
         [Node { state: NodeState::Up, ..Node::example("a", 9043, "10.77.0.12:9042") }],
     );
     let rows = |port| frame(4, 0, &message("peers_v2", &["native_port"], &[vec![Int(port)]], &[Int(port)]));

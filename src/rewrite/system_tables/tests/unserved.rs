@@ -13,7 +13,7 @@ const HIDE: config::Unserved = config::Unserved { remote: Fate::Hide, ghosts: Fa
 fn in_dc1() -> Topology {
     let topology = topology();
     let in_dc1 = |node: &Arc<Node>| Node { data_center: Some(Arc::from("dc1")), ..(**node).clone() };
-    Topology::new(2, topology.advertised, topology.nodes.iter().map(in_dc1).collect::<Vec<_>>())
+    Topology::new(2, Arc::clone(&topology.paths), topology.nodes.iter().map(in_dc1).collect::<Vec<_>>())
         .with_former([("10.77.0.99:9042".parse().unwrap(), NodeId::new("b"))])
 }
 
