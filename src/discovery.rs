@@ -11,6 +11,8 @@
 //! `allow` says which addresses of those that rows, slices and DNS name are dialled at all, `own_login` which of them are sent the
 //! gateway's password; `refusals` why others are not.
 //!
+//! `schema` asks nodes for others: whether they have the same schema, while a client's answer waits for it.
+//!
 //! A question goes the other way: where somebody says what a node's last answer contradicts (another node has its host_id, a third one
 //! calls it down), the state has the writer ask its probe at once, and nothing is concluded before.
 //!
@@ -38,6 +40,7 @@ mod refusals;
 mod replace_file;
 mod resolve;
 mod ring;
+mod schema;
 mod sources;
 mod state_file;
 mod store;
@@ -65,6 +68,7 @@ use crate::topology::state::{Options, State};
 pub use kubernetes::{Endpoint, Fold, Origin, Seen, Slice};
 pub use state_file::StateFileError;
 
+use crate::proxy::agreement::Agreement;
 use crate::proxy::current::Current;
 use crate::proxy::dial::Dialer;
 use allow::Allow;
@@ -77,6 +81,7 @@ use fixed::Fixed;
 use kubernetes::{Cluster, ClusterError};
 use own_login::OwnLogin;
 use resolve::Names;
+use schema::Asker;
 use sources::{Common, Sources};
 use state_file::StateFile;
 use writer::{Ends, Probes, Writer};
@@ -102,6 +107,8 @@ pub struct Handle {
     pub topology: watch::Receiver<Arc<Topology>>,
     /// For what relays see of attached nodes (`Input::Observed`), by `try_send`. When it is full the news is dropped.
     pub observations: mpsc::Sender<Input>,
+    /// Whether all nodes have the same schema.
+    pub agreement: Arc<Agreement>,
     /// Puts another configuration in force.
     pub changes: Changes,
     /// Discovery and probes end when this is dropped.
@@ -234,14 +241,22 @@ fn spawn_with(
         }
     }
     let (sources, replace) = sources.run();
+    let agreement: Arc<Agreement> = Arc::default();
+    let asker = Asker {
+        agreement: Arc::clone(&agreement),
+        topology: topology.clone(),
+        dialer: terms.dialer.clone(),
+        login: terms.login.clone(),
+    };
     let running = AbortOnDropHandle::new(tokio::spawn(async move {
         tokio::select! {
             () = writer.run() => {}
             () = sources => {}
+            () = asker.run() => {}
         }
     }));
     let changes = Changes { terms, replace, common, cluster: Mutex::new(cluster), range: ports, positions };
-    Ok(Handle { topology, observations, changes, running })
+    Ok(Handle { topology, observations, agreement, changes, running })
 }
 
 #[cfg(test)]

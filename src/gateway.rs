@@ -116,6 +116,7 @@ pub async fn start(config: Config, metrics: Arc<Metrics>, log_level: LogLevel) -
         connections: Arc::clone(&connections),
         budget: HoldBudget::new(usize::try_from(config.limits.held_total).unwrap_or(usize::MAX)),
         logins: Logins::default(),
+        agreement: found.agreement,
         cordons: Arc::clone(&cordons),
         refusals: Seldom::default(),
         unexpected: Seldom::default(),

@@ -47,6 +47,7 @@ pub struct Metrics {
     rows_hidden: IntCounterVec,
     rows_kept: IntCounterVec,
     events: IntCounterVec,
+    schema_changes: IntCounterVec,
     lifecycle: IntGaugeVec,
     config_reloads: IntCounterVec,
     config_in_force: Gauge,
@@ -188,6 +189,12 @@ impl Metrics {
                 "cqlgate_events_total",
                 "Events on their way to one client each, by what they say and what became of them.",
                 &["event", "action"],
+            ),
+            schema_changes: counters(
+                r,
+                "cqlgate_schema_changes_told_total",
+                "Changes of the schema that were told late to clients that see one node for many, by what ended the wait: agreed, late, unknown (the gateway has no login to ask nodes), no_room, ended.",
+                &["outcome"],
             ),
             lifecycle: gauges(
                 r,
@@ -361,6 +368,11 @@ impl Metrics {
 
     pub fn event(&self, kind: impl Label, action: impl Label) {
         self.events.with_label_values(&[kind.label(), action.label()]).inc();
+    }
+
+    /// A change of the schema, or the event of one, was told late.
+    pub fn schema_change_told(&self, outcome: impl Label) {
+        self.schema_changes.with_label_values(&[outcome.label()]).inc();
     }
 
     pub fn contact_point_failed(&self, reason: impl Label) {

@@ -7,6 +7,7 @@
 //! The setup of a connection is its own task with one deadline; what remains is a small relay task that holds two sockets
 //! and no buffers. What all of them can make the process keep at the worst is added up in [`memory`].
 
+pub mod agreement;
 pub mod came;
 pub mod closed;
 pub mod connection;

@@ -21,6 +21,7 @@ pub mod plain_selection;
 pub mod registration;
 pub mod requests;
 pub mod responses;
+pub mod schema_changes;
 mod statement;
 pub mod statements;
 pub mod streams;

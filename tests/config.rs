@@ -237,6 +237,7 @@ fn values_that_mean_nothing_are_refused_with_the_numbers() {
     refused(&nodes("drain:\n  spread: 40s\n"), "30s is shorter than drain.spread, 40s", 3);
     refused(&nodes("log:\n  level: loud\n"), "\"loud\" is no level", 4);
     refused(&nodes("views:\n  default: all\n"), "unknown variant `all`", 4);
+    refused(&nodes("views:\n  schema_agreement: 2m\n"), "2m is longer than 1m", 4);
     refused(&nodes("listen: 0.0.0.0:9042-70000\n"), "port 70000 is beyond 65535", 3);
     refused(&nodes("listen: 0.0.0.0:9042\n"), "2 nodes, but listen 0.0.0.0:9042 has 1 port\n", 2);
     refused(&nodes("admin: 127.0.0.1:9050\n"), "port 9050 is within listen 0.0.0.0:9042-9061", 3);
@@ -511,6 +512,9 @@ fn views_are_configurable() {
     assert_eq!(config.views.default, ViewName::SingleNode);
     let rule = ViewRule { driver: Some("My Driver".to_owned()), ..ViewRule::of(ViewName::NodePorts) };
     assert_eq!(config.views.rules, [rule]);
+    assert_eq!(config.views.schema_agreement, std::time::Duration::from_secs(5));
+    let off = parse(&format!("{HEAD}{NODES}views: {{schema_agreement: 0s}}\n")).unwrap().config;
+    assert!(off.views.schema_agreement.is_zero());
 }
 
 #[test]

@@ -12,6 +12,7 @@ use cqlgate::cql::message::NodeChange;
 use cqlgate::gateway::Lifecycle;
 use cqlgate::label::{Label, LabelSet};
 use cqlgate::metrics::Metrics;
+use cqlgate::proxy::agreement::Told;
 use cqlgate::proxy::dial::DialFailure;
 use cqlgate::proxy::stages::Stage;
 use cqlgate::proxy::tls::client_auth::CertificateRefused;
@@ -63,6 +64,7 @@ fn everything() -> Arc<Metrics> {
     metrics.rows_hidden(LeftOut::Hidden(HiddenReason::NoPort), 2);
     metrics.rows_kept(Unserved::Remote, 3);
     metrics.event(EventKind::Schema, EventAction::Passed);
+    metrics.schema_change_told(Told::Late);
     metrics.contact_point_failed(DialFailure::Refused);
     metrics.watch_connected("pods").set(1);
     metrics.watch_failed("pods", Word("gone"));

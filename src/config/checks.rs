@@ -10,9 +10,19 @@ use super::text::{Size, Time};
 /// 256 MiB: the longest body that the protocol allows (native_protocol_v4.spec §2.5).
 const LONGEST_FRAME: u64 = 256 * 1024 * 1024;
 
+/// Drivers give a request up after 10 or 12 seconds, unless they are told otherwise.
+const LONGEST_AGREEMENT: Duration = Duration::from_secs(60);
+
 impl File {
     pub(super) fn check_views(&self, found: &mut Findings) {
         self.views.check(self.listen, |key, what| found.problem(key, what));
+        if self.views.schema_agreement > LONGEST_AGREEMENT {
+            let (wait, longest) = (Time(self.views.schema_agreement), Time(LONGEST_AGREEMENT));
+            found.problem(
+                "views.schema_agreement",
+                format!("{wait} is longer than {longest}: drivers do not wait so long"),
+            );
+        }
     }
 
     pub(super) fn check_entry(&self, found: &mut Findings) {

@@ -152,11 +152,17 @@ pub struct Views {
     pub default: ViewName,
     /// The first match wins; the rules built in come after these.
     pub rules: Vec<ViewRule>,
+    /// Where a driver sees one node for many: how long it waits at most for the answer to a change of the schema, until all nodes that
+    /// are up have it; 0s: not at all. Where nodes ask for a login the gateway needs one of its own (probe.username) to ask them, and
+    /// without one nobody waits.
+    #[serde(with = "time")]
+    #[schemars(with = "Time")]
+    pub schema_agreement: Duration,
 }
 
 impl Default for Views {
     fn default() -> Self {
-        Self { default: ViewName::NodePorts, rules: Vec::new() }
+        Self { default: ViewName::NodePorts, rules: Vec::new(), schema_agreement: Duration::from_secs(5) }
     }
 }
 

@@ -197,11 +197,10 @@ impl Ready {
     ) -> Established {
         let Self { node: dialled, settled, family, certificate: _ } = self;
         let of_path = shared.metrics.path(&path);
-        let conversation = Conversation::new(
-            describe(&settled, node, (path, family), shared, &settings),
-            Arc::clone(&settings.surroundings),
-        )
-        .offering(settled.offer);
+        let described = describe(&settled, node, (path, family), shared, &settings);
+        let tells_late = described.view.hides_nodes() && !settings.views.schema_agreement.is_zero();
+        let conversation = Conversation::new(described, Arc::clone(&settings.surroundings)).offering(settled.offer);
+        let conversation = if tells_late { conversation.telling_schema_changes_late() } else { conversation };
         let driver =
             shared.metrics.driver(DriverFamily::of(settled.driver_name.as_deref()), settled.driver_version.as_deref());
         for of in [&driver, &of_path] {

@@ -19,7 +19,7 @@
 //! | established, neither side reads: one read each way ([`hold::FREE`]) | 10,000 | 32 KiB | 313 MiB |
 //! | requests in flight on all 32,768 streams, which a node that works answers | a connection | 40 KiB; 1 MiB where each is used twice | |
 //! | TLS, the client does not read: records that are not sent | 10,000 | 16 KiB | (157 MiB) |
-//! | held, or owed beyond a read: `limits.held_total` and a quarter | | | 320 MiB |
+//! | held, or owed beyond a read, changes of the schema that wait among it: `limits.held_total` and a quarter | | | 320 MiB |
 //! | a frame that is being rewritten: decompressed, changed, compressed again | a thread | 3 × 16 MiB | 48 MiB |
 //! | scratch for a long read and a segment | a thread | 388 KiB | 1 MiB |
 //! | code, topology, metrics, queues | | | 40 MiB |

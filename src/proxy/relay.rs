@@ -13,8 +13,11 @@
 //!    requests are taken, from a boundary between two of them on, the answers in flight come, and the client's side ends as in rule 3.
 //!    A client that asked to be told (`rewrite::graceful_disconnect`) is, and has the time until a second order to go by itself.
 //!
+//! A change of the schema that is told late (`agreement`) is an answer in flight; however the connection ends, but by a reset, it is told.
+//!
 //! Nobody waits for ever: whenever a side has ended, cannot be reached or is not read any more, `clock` has a moment for it.
 
+mod agreement;
 mod clock;
 mod end;
 mod login;
@@ -42,6 +45,7 @@ use crate::rewrite::conversation::Fact;
 use crate::rewrite::{Conversation, Work};
 use crate::topology::Topology;
 
+use agreement::Waiting;
 use clock::{Clock, Due};
 use end::End;
 pub(super) use end::{ending, last_words};
@@ -75,6 +79,8 @@ pub struct Relay {
     /// A login that is going on.
     attempt: Option<Box<Attempt>>,
     changes: Option<TopologyChange>,
+    /// Changes of the schema that are told late.
+    waiting: Option<Box<Waiting>>,
     /// The topology changed and the client has not been told what follows from it.
     announces: bool,
     /// The client was told to leave.
@@ -129,6 +135,7 @@ impl Relay {
             clock: Clock::default(),
             attempt: None,
             changes: None,
+            waiting: None,
             announces: false,
             told_farewell: false,
             is_quiet: false,
@@ -170,7 +177,8 @@ impl Relay {
             self.report();
         }
         let end = self
-            .poll_announcements(cx)
+            .poll_agreement(cx)
+            .or_else(|| self.poll_announcements(cx))
             .or_else(|| self.say_farewell(cx))
             .or_else(|| self.drain(cx))
             .or_else(|| self.poll_clock(cx, turn.waits));
@@ -194,6 +202,12 @@ impl Relay {
         }
         while let Poll::Ready(due) = self.clock.poll(cx) {
             match due {
+                Due::Silence if self.changes_wait() => {
+                    self.clock.set(Due::Silence, self.settings.timeouts.half_closed);
+                    if let Some(end) = self.end_the_wait_of_changes(cx) {
+                        return Some(end);
+                    }
+                }
                 Due::Silence => return Some(self.silent()),
                 Due::Room => self.relieve(),
                 Due::Hold => return Some(End::reset(Closed::gateway(Why::HoldBudget))),
@@ -208,6 +222,14 @@ impl Relay {
                     self.phase = Phase::Draining;
                     self.clock.set(Due::Silence, self.settings.timeouts.half_closed);
                     cx.waker().wake_by_ref();
+                    if let Some(end) = self.end_the_wait_of_changes(cx) {
+                        return Some(end);
+                    }
+                }
+                Due::SchemaChange => {
+                    if let Some(end) = self.changes_are_late(cx) {
+                        return Some(end);
+                    }
                 }
                 Due::Last => {}
             }
@@ -354,9 +376,16 @@ impl Future for Relay {
         let relay = self.get_mut();
         relay.place.handle().register(cx.waker());
         match relay.place.handle().order() {
+            Order::NodeGone if relay.keeps_changes() => {
+                return relay.last(End::clean(Closed::gateway(Why::NodeGone)), cx);
+            }
             Order::NodeGone if !matches!(relay.phase, Phase::Last { .. }) => {
                 relay.client.reset_on_close();
                 return Poll::Ready(Closed::gateway(Why::NodeGone));
+            }
+            Order::Deadline if relay.keeps_changes() => {
+                relay.tell_last_changes(cx);
+                return Poll::Ready(Closed::gateway(Why::DrainDeadline));
             }
             Order::Deadline => {
                 relay.client.reset_on_close();

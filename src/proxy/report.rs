@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use super::agreement::Told;
 use super::shared::Shared;
 use crate::rewrite::conversation::Fact;
 use crate::rewrite::system_tables::{KeptRow, LeftOut, LocalRow, RefusedRequest, Report, Rewritten};
@@ -22,6 +23,7 @@ impl Shared {
             Fact::Doubted { port, incarnation } => {
                 _ = self.observations.try_send(Input::Doubted { port, incarnation });
             }
+            Fact::ToldAtOnce => self.metrics.schema_change_told(Told::NoRoom),
             Fact::Redescribed => self.metrics.statements_redescribed.inc(),
             Fact::Registered(_) | Fact::LoggedIn | Fact::LoginRefused { .. } => {}
             Fact::Event { kind, action } => self.metrics.event(kind, action),

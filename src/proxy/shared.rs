@@ -8,6 +8,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+use super::agreement::Agreement;
 use super::came::{Came, Seldom};
 use super::connections::{Connections, Order};
 use super::current::Current;
@@ -36,6 +37,8 @@ pub struct Shared {
     /// How much of it is left.
     pub memory: Arc<Memory>,
     pub logins: Logins,
+    /// Whether all nodes have the same schema.
+    pub agreement: Arc<Agreement>,
     /// Nodes to which nobody new may come.
     pub cordons: Arc<Cordons>,
     /// Lines about those who may not, and about what came in place of what was expected.

@@ -9,6 +9,7 @@ pub use super::fact::{EventAction, EventKind, Fact};
 use super::graceful_disconnect::Offer;
 use super::requests::{RequestJudge, Requests};
 use super::responses::{ResponseJudge, Responses};
+use super::schema_changes::SchemaChanges;
 use super::walk::Judge;
 use super::walk::frames::FrameWalk;
 use super::walk::rebuilt::in_segments;
@@ -82,6 +83,12 @@ impl Conversation {
         self
     }
 
+    /// Changes of the schema are kept until they are told.
+    pub fn telling_schema_changes_late(mut self) -> Self {
+        self.exchange.schema_changes = Some(Box::default());
+        self
+    }
+
     /// What shall happen to the next bytes from the client.
     pub fn request(&mut self, bytes: &[u8], work: &mut Work<'_>) -> Step {
         let mut judge = RequestJudge { requests: &mut self.requests, exchange: &mut self.exchange };
@@ -130,6 +137,35 @@ impl Conversation {
     /// The path by which the client came.
     pub fn path(&self) -> &Arc<str> {
         &self.exchange.client.path
+    }
+
+    /// Changes of the schema that are kept, and their bytes.
+    #[inline]
+    pub fn schema_changes_kept(&self) -> (usize, usize) {
+        let kept = self.exchange.schema_changes.as_deref();
+        kept.map_or((0, 0), |changes| (changes.len(), changes.bytes()))
+    }
+
+    /// The `count` oldest of them, ready for the wire; to be asked as [`Conversation::announce`] is.
+    pub fn tell_schema_changes(&mut self, count: usize) -> Vec<u8> {
+        let mut frames = Vec::new();
+        for _ in 0..count {
+            let Some((header, frame)) = self.exchange.schema_changes.as_deref_mut().and_then(SchemaChanges::take)
+            else {
+                break;
+            };
+            if header.opcode == Opcode::EVENT {
+                self.exchange.facts.push(Fact::Event { kind: EventKind::Schema, action: EventAction::Passed });
+            } else {
+                self.exchange.answer(header);
+            }
+            frames.extend_from_slice(&frame);
+        }
+        let session = self.exchange.client.session;
+        match session.version {
+            Version::V5 if !frames.is_empty() => in_segments(&frames, Layout::of(session.compression)),
+            _ => frames,
+        }
     }
 
     /// True once the node lets the client hear of nodes.

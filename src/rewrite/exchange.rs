@@ -7,6 +7,7 @@ use super::events::Announcer;
 use super::fact::Fact;
 use super::graceful_disconnect::Offer;
 use super::registration::Registration;
+use super::schema_changes::SchemaChanges;
 use super::statements::{OrdinaryStatements, StatementId};
 use super::streams::{Answer, Note, Streams};
 use super::view::View;
@@ -61,6 +62,8 @@ pub struct Exchange {
     pub offer: Offer,
     /// Of a client that sent REGISTER.
     pub control: Option<Box<Control>>,
+    /// Where changes of the schema are told late.
+    pub schema_changes: Option<Box<SchemaChanges>>,
     pub facts: Vec<Fact>,
     /// The client's next login may pass.
     pub let_in: bool,
@@ -83,6 +86,7 @@ impl Exchange {
             streams: Streams::default(),
             offer: Offer::default(),
             control: None,
+            schema_changes: None,
             facts: Vec::new(),
             let_in: false,
             sent: 0,
@@ -108,6 +112,24 @@ impl Exchange {
             self.answered += 1;
         }
         self.streams.answer(header.stream)
+    }
+
+    /// Whether this frame of the node's, which tells of a change of the schema, is to be told late.
+    pub fn tells_late(&mut self, header: Header) -> bool {
+        let Some(changes) = self.schema_changes.as_deref() else { return false };
+        let length = usize::try_from(header.frame_len()).unwrap_or(usize::MAX);
+        let may_be_kept = length <= self.around.held_frame && changes.has_room(length);
+        if !may_be_kept {
+            self.facts.push(Fact::ToldAtOnce);
+        }
+        may_be_kept
+    }
+
+    /// Keeps it. It is not answered before it is told.
+    pub fn keep_schema_change(&mut self, header: Header, body: &[u8]) {
+        if let Some(changes) = &mut self.schema_changes {
+            changes.keep(header, body);
+        }
     }
 
     /// ERROR 0x000A on the stream of the client's frame, ready for an established connection's wire.

@@ -31,6 +31,8 @@ pub enum Fact {
     LoginRefused {
         code: i32,
     },
+    /// A change of the schema that was to be told late is told at once: as many are kept as may be.
+    ToldAtOnce,
     /// A node's event, and what became of it; or one that the gateway added.
     Event {
         kind: EventKind,

@@ -73,11 +73,16 @@ impl ResponseJudge<'_> {
     }
 
     fn event(&mut self, header: Header, body: &[u8], work: &mut Work<'_>) -> Verdict {
+        let as_it_came = body;
         let body = match self.short(header, body, work) {
             Ok(body) => body,
             Err(verdict) => return verdict,
         };
         let Ok(event) = Event::parse(&body) else { return Verdict::Fail(Why::Malformed.into()) };
+        if matches!(event, Event::Schema { .. }) && self.exchange.tells_late(header) {
+            self.exchange.keep_schema_change(header, as_it_came);
+            return Verdict::Replace(Vec::new());
+        }
         if matches!(event, Event::Schema { .. } | Event::GracefulDisconnect | Event::Unknown { .. }) {
             self.exchange.facts.push(Fact::passed(&event));
             return Verdict::Pass;

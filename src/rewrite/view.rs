@@ -27,6 +27,9 @@ pub trait View: Debug + Send + Sync {
 
     /// Whether columns that a driver profits from are injected into rows.
     fn injects(&self) -> bool;
+
+    /// Whether one node stands for others that the client does not see: what that one says of the schema is not yet so everywhere.
+    fn hides_nodes(&self) -> bool;
 }
 
 /// The View for a client, by what it says of itself and where it came in: the user's rules first, then what the driver's family is
@@ -61,7 +64,7 @@ mod tests {
         let rule = |&(driver, view): &(&str, _)| ViewRule { driver: Some(driver.to_owned()), ..ViewRule::of(view) };
         let rules = rules.iter().map(rule).collect();
         let newcomer = Newcomer { driver_name, ..Newcomer::default() };
-        let view = select(newcomer, &Views { default: ViewName::NodePorts, rules }, shape);
+        let view = select(newcomer, &Views { rules, ..Views::default() }, shape);
         assert_eq!(view.shows_peers(), shows_peers, "{driver_name:?} {shape:?}");
     }
 

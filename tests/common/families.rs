@@ -39,11 +39,13 @@ pub const FAMILIES: &[(&str, &str, &[&str])] = &[
     ("cqlgate_build_info", "gauge", &["version"]),
 ];
 
-/// Families with series only where discovery asks contact points or watches Kubernetes, rows are kept, or there is TLS.
+/// Families with series only where discovery asks contact points or watches Kubernetes, rows are kept, the schema is changed, or there is
+/// TLS.
 #[allow(dead_code)] // by those who look at a gateway with a fixed list
 pub const OF_DISCOVERY: &[(&str, &str, &[&str])] = &[
     ("cqlgate_contact_point_failures_total", "counter", &["reason"]),
     ("cqlgate_rows_kept_total", "counter", &["reason"]),
+    ("cqlgate_schema_changes_told_total", "counter", &["outcome"]),
     ("cqlgate_tasks_ended_total", "counter", &["task"]),
     ("cqlgate_node_cordoned", "gauge", &["node"]),
     ("cqlgate_config_reloads_total", "counter", &["outcome"]),

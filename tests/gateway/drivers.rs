@@ -9,7 +9,7 @@ use cqlgate::cql::frame::{Opcode, Version};
 use cqlgate::cql::message::request::flag;
 use cqlgate::cql::primitives::{Value, Writer, inet_cell, inet_cell_bytes};
 
-use cqlgate::config::{ViewName, Views};
+use cqlgate::config::Views;
 use cqlgate::rewrite::view::{self, DriverFamily, Newcomer};
 use cqlgate::topology::paths::Shape;
 
@@ -279,7 +279,7 @@ async fn a_query_gets_the_columns_that_a_driver_profits_from_and_a_prepared_stat
 fn each_drivers_name_has_its_view_and_its_injection() {
     const ALL: &str = "NodePorts";
     const ONE: &str = "SingleNode";
-    let views = Views { default: ViewName::NodePorts, rules: Vec::new() };
+    let views = Views::default();
     for (name, shown, local, peers) in [
         ("Apache Cassandra Java Driver", ALL, false, true),
         ("DataStax Java driver for Apache Cassandra(R)", ALL, false, true),

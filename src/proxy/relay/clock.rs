@@ -25,12 +25,14 @@ pub(super) enum Due {
     Idle,
     /// Nothing is in flight, and nothing more was asked.
     Answer,
+    /// A change of the schema has been kept long enough.
+    SchemaChange,
     /// The last words are not taken.
     Last,
 }
 
 /// One moment for each [`Due`].
-const KINDS: usize = 8;
+const KINDS: usize = 9;
 
 #[derive(Default)]
 pub(super) struct Clock(Option<Box<Moments>>);
@@ -78,8 +80,17 @@ impl Clock {
 
     /// The next thing that is up; it runs no more.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Due> {
-        const ALL: [Due; KINDS] =
-            [Due::Silence, Due::Room, Due::Hold, Due::LetIn, Due::Login, Due::Idle, Due::Answer, Due::Last];
+        const ALL: [Due; KINDS] = [
+            Due::Silence,
+            Due::Room,
+            Due::Hold,
+            Due::LetIn,
+            Due::Login,
+            Due::Idle,
+            Due::Answer,
+            Due::SchemaChange,
+            Due::Last,
+        ];
         let Some(moments) = &mut self.0 else { return Poll::Pending };
         let next = moments.due.iter_mut().zip(ALL).filter(|(at, _)| at.is_some()).min_by_key(|(at, _)| **at);
         let Some((slot, due)) = next else {

@@ -63,6 +63,9 @@ impl Relay {
 
     /// Begins the end.
     pub(super) fn last(&mut self, end: End, cx: &mut Context<'_>) -> Poll<Closed> {
+        if end.how != How::Abort {
+            self.tell_last_changes(cx);
+        }
         if self.conversation.has_facts() {
             self.report();
         }

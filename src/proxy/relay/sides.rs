@@ -134,12 +134,16 @@ impl Relay {
         if matches!(self.phase, Phase::Last { .. }) {
             return None;
         }
+        let tells = self.has_changes_to_tell();
         let Self { client, node, conversation, responses, shared, .. } = self;
         let node = node.as_mut()?;
         let stranger = !conversation.is_logged_in();
         let room = Room { scratch: &mut *turn.scratch, budget: &shared.budget, stranger };
+        // What is to be told comes before the next frame.
+        turn.work.only_what_is_begun(tells);
         let mut decider = Responses { conversation, work: &mut turn.work };
         let progress = responses.poll(cx, (node, client), room, &mut decider);
+        turn.work.only_what_is_begun(false);
         if self.responses.written() > 0 && self.clock.runs(Due::Silence) {
             self.clock.set(Due::Silence, self.settings.timeouts.half_closed);
         }

@@ -1,5 +1,7 @@
 //! A relay between two sockets of this process, polled by hand: what it costs, and that nothing lets it wait for ever.
 
+mod changes;
+
 use std::net::Shutdown;
 
 use super::*;
@@ -113,6 +115,7 @@ async fn relay_of(version: Version, logged_in: bool) -> Ends {
         kept: Arc::default(),
         handshakes: Arc::new(tokio::sync::Semaphore::new(1)),
         logins: Logins::default(),
+        agreement: Arc::default(),
         cordons: Arc::default(),
         refusals: Seldom::default(),
         unexpected: Seldom::default(),

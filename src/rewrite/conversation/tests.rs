@@ -4,6 +4,7 @@ mod cost;
 mod graceful_disconnect;
 mod hostile;
 mod long;
+mod schema_changes;
 mod segments;
 mod single_node;
 mod strangers;

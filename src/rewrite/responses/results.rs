@@ -28,6 +28,8 @@ pub(super) struct Looked {
     /// The rewriting of a system table's rows, once it has begun, and whose answer they are.
     rewrite: Option<RowsRewrite>,
     answer: Answer,
+    /// A change of the schema: it is to be told late.
+    late: bool,
 }
 
 /// What the start of a RESULT's body says.
@@ -40,6 +42,7 @@ enum Says {
     PerColumn,
     System,
     Prepared,
+    SchemaChange,
 }
 
 impl Looked {
@@ -52,7 +55,14 @@ impl Looked {
 
 impl Default for Looked {
     fn default() -> Self {
-        Self { start: MessageStart::of_response(), decoder: None, says: None, rewrite: None, answer: Answer::Unclear }
+        Self {
+            start: MessageStart::of_response(),
+            decoder: None,
+            says: None,
+            rewrite: None,
+            answer: Answer::Unclear,
+            late: false,
+        }
     }
 }
 
@@ -77,6 +87,7 @@ impl ResponseJudge<'_> {
         };
         let mut looked = self.responses.looked.take().map_or_else(Looked::default, |looked| *looked);
         let verdict = match compression {
+            _ if looked.late => Verdict::Pass,
             None => {
                 let is_whole = body.len() == header.length as usize;
                 self.decoded(&mut looked, header, (body, is_whole, header.length as usize), work)
@@ -88,10 +99,20 @@ impl ResponseJudge<'_> {
                 verdict
             }
         };
+        let verdict = if looked.late { self.tell_late(header, body) } else { verdict };
         if matches!(verdict, Verdict::Need(_) | Verdict::Later) {
             self.responses.looked = Some(Box::new(looked));
         }
         verdict
+    }
+
+    /// A change of the schema, whole when its last byte is there: it is kept as it came.
+    fn tell_late(&mut self, header: Header, body: &[u8]) -> Verdict {
+        if body.len() < header.length as usize {
+            return Verdict::Need(header.length as usize);
+        }
+        self.exchange.keep_schema_change(header, body);
+        Verdict::Replace(Vec::new())
     }
 
     /// A compressed RESULT is decoded no further than what it says is known; whole when that must be rewritten.
@@ -155,7 +176,7 @@ impl ResponseJudge<'_> {
         let wants_whole = match says {
             Says::System | Says::PerColumn => true,
             Says::Prepared => length <= MAX_PREPARED,
-            Says::Ordinary | Says::Nameless => false,
+            Says::Ordinary | Says::Nameless | Says::SchemaChange => false,
         };
         if wants_whole && !is_whole {
             looked.says = Some(says);
@@ -178,7 +199,11 @@ impl ResponseJudge<'_> {
                 self.pass(header)
             }
             Says::Nameless => self.nameless(header),
-            Says::Ordinary => self.ordinary(header),
+            Says::SchemaChange if self.exchange.tells_late(header) => {
+                looked.late = true;
+                Verdict::Pass
+            }
+            Says::Ordinary | Says::SchemaChange => self.ordinary(header),
         }
     }
 
@@ -334,6 +359,7 @@ fn says(start: &mut MessageStart, flags: Flags, body: &[u8]) -> Result<Says, Dec
         TableOf::Table { .. } | TableOf::NoColumns => Says::Ordinary,
         TableOf::NoMetadata => Says::Nameless,
         TableOf::NotRows(ResultKind::Prepared) => Says::Prepared,
+        TableOf::NotRows(ResultKind::SchemaChange) => Says::SchemaChange,
         TableOf::NotRows(_) => Says::Ordinary,
     })
 }

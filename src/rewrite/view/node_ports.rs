@@ -19,4 +19,8 @@ impl View for NodePorts {
     fn injects(&self) -> bool {
         true
     }
+
+    fn hides_nodes(&self) -> bool {
+        false
+    }
 }

@@ -25,4 +25,8 @@ impl View for SingleNode {
     fn injects(&self) -> bool {
         false
     }
+
+    fn hides_nodes(&self) -> bool {
+        true
+    }
 }
