@@ -11,6 +11,7 @@ mod connection;
 mod fault;
 mod request;
 mod run;
+mod schema;
 mod shared;
 mod show;
 mod statement;

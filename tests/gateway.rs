@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a test's helpers may fail loudly
 
+#[path = "gateway/agreement.rs"]
+mod agreement;
 #[path = "gateway/bounded.rs"]
 mod bounded;
 #[path = "common/certificates.rs"]

@@ -3,6 +3,7 @@
 use super::cluster::Facts;
 use super::request::Parameters;
 use super::run::Run;
+use super::schema;
 use super::statement::{self, Filter, KNOWN, Parsed, Select, Statement, TableName, Term};
 use super::table::{self, Column, Table, kind};
 use crate::cql::frame::Version;
@@ -86,7 +87,7 @@ pub(super) fn prepare(scope: Scope<'_>, text: &str) -> Result<Prepared, Refusal>
         Statement::Select(Select { table, .. }) | Statement::Upsert { table, .. } | Statement::Delete { table, .. } => {
             table
         }
-        Statement::Use(_) => {
+        Statement::Create(_) | Statement::Use(_) => {
             prepared.metadata_id = fingerprint(&[]);
             return Ok(prepared);
         }
@@ -131,7 +132,7 @@ pub(super) fn prepare(scope: Scope<'_>, text: &str) -> Result<Prepared, Refusal>
             let column = column_of(&table, name)?;
             is(term, column.name.clone(), column.kind.clone());
         }
-        Statement::Use(_) => {}
+        Statement::Create(_) | Statement::Use(_) => {}
     }
     let key = table::key_columns(&table.keyspace, &table.name, "partition_key");
     let places = key.iter().map(|name| variables.iter().position(|variable| variable.name == *name));
@@ -216,13 +217,18 @@ impl Prepared {
                 }
                 Ok(out)
             }
-            Statement::Upsert { cells, .. } => run.upsert(scope, &self.find(scope)?, cells),
+            Statement::Upsert { cells, .. } => {
+                let table = self.find(scope)?;
+                everywhere(scope, &table)?;
+                run.upsert(scope, &table, cells)
+            }
             Statement::Delete { key: (name, term), .. } => {
                 let table = self.find(scope)?;
                 let key = run.key(&table, name, term)?;
                 scope.facts.lock().pairs.remove(&key);
                 Ok(void())
             }
+            Statement::Create(name) => schema::create(scope, name),
             Statement::Use(keyspace) if table::keyspace_exists(keyspace) => {
                 let mut out = Vec::new();
                 Writer::new(&mut out).i32(3).string(keyspace);
@@ -262,7 +268,13 @@ fn find(scope: Scope<'_>, name: &TableName) -> Result<Table, Refusal> {
 }
 
 fn writable(table: &Table) -> Result<(), Refusal> {
-    if table.keyspace == "demo" && table.name == "kv" { Ok(()) } else { Err(invalid(KNOWN)) }
+    if table.keyspace == "demo" { Ok(()) } else { Err(invalid(KNOWN)) }
+}
+
+/// A replica that does not know the table yet cannot take the write.
+fn everywhere(scope: Scope<'_>, table: &Table) -> Result<(), Refusal> {
+    let known = table.name == "kv" || scope.facts.lock().schema.is_everywhere(&table.name);
+    if known { Ok(()) } else { Err(invalid(format!("unconfigured table {}", table.name))) }
 }
 
 pub(super) fn undefined(table: &Table, column: &str) -> Refusal {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
+use super::schema::Schema;
 use super::table::{self, Cell, Table};
 use crate::cql::frame::Version;
 use crate::cql::primitives::inet_cell_bytes;
@@ -40,6 +41,7 @@ pub(crate) struct State {
     pub newest: Version,
     /// Nodes before 4.0 have no `system.peers_v2`.
     pub peers_v2: bool,
+    pub schema: Schema,
     /// `demo.kv`: k → v
     pub pairs: BTreeMap<Vec<u8>, Cell>,
 }
@@ -49,7 +51,8 @@ pub(super) const MAX_PAIRS: usize = 1_000_000;
 
 impl Facts {
     pub fn new(members: Vec<Member>) -> Self {
-        let state = State { members, newest: Version::V5, peers_v2: true, pairs: BTreeMap::new() };
+        let schema = Schema::of(members.len());
+        let state = State { members, newest: Version::V5, peers_v2: true, schema, pairs: BTreeMap::new() };
         Self { shared: Arc::new(Mutex::new(state)) }
     }
 
@@ -59,12 +62,14 @@ impl Facts {
 
     /// What node `me` shows as this table at this moment; `None` when it has none of the name.
     pub(super) fn table(&self, me: usize, keyspace: &str, name: &str) -> Option<Table> {
-        let captured = table::captured(keyspace, name)?;
         let state = self.lock();
+        let created = keyspace == "demo" && state.schema.has(me, name);
+        let captured = table::captured(keyspace, if created { "kv" } else { name })?;
         let rows = match (keyspace, name) {
             ("system", "local") => {
                 let template = captured.rows.first()?;
-                state.members.get(me).into_iter().map(|member| local_row(captured, template, member)).collect()
+                let applied = state.schema.applied(me);
+                state.members.get(me).into_iter().map(|member| local_row(captured, template, member, applied)).collect()
             }
             ("system", "peers_v2") if !state.peers_v2 => return None,
             ("system", "peers" | "peers_v2") => {
@@ -75,16 +80,17 @@ impl Facts {
                     .iter()
                     .enumerate()
                     .filter(|&(index, member)| index != me && member.member && !blind_to.contains(&member.host_id));
-                others.map(|(_, member)| peer_row(captured, template, member)).collect()
+                let row = |(index, member)| peer_row(captured, template, member, state.schema.applied(index));
+                others.map(row).collect()
             }
-            ("demo", "kv") => state.pairs.iter().map(|(k, v)| vec![Some(k.clone()), v.clone()]).collect(),
+            ("demo", _) => state.pairs.iter().map(|(k, v)| vec![Some(k.clone()), v.clone()]).collect(),
             _ => captured.rows.clone(),
         };
-        Some(Table { rows, ..captured.clone() })
+        Some(Table { rows, name: name.to_owned(), ..captured.clone() })
     }
 }
 
-fn local_row(table: &Table, template: &[Cell], member: &Member) -> Vec<Cell> {
+fn local_row(table: &Table, template: &[Cell], member: &Member, applied: u64) -> Vec<Cell> {
     let mut row = template.to_vec();
     let address = inet_cell_bytes(member.address.ip());
     for column in ["broadcast_address", "listen_address", "rpc_address"] {
@@ -94,22 +100,26 @@ fn local_row(table: &Table, template: &[Cell], member: &Member) -> Vec<Cell> {
         table.set(&mut row, "cluster_name", name.as_str());
     }
     table.set(&mut row, "rpc_port", i32::from(member.address.port()).to_be_bytes());
-    identity(table, &mut row, member);
+    identity(table, &mut row, member, applied);
     row
 }
 
-fn peer_row(table: &Table, template: &[Cell], member: &Member) -> Vec<Cell> {
+fn peer_row(table: &Table, template: &[Cell], member: &Member, applied: u64) -> Vec<Cell> {
     let mut row = template.to_vec();
     let address = inet_cell_bytes(member.address.ip());
     for column in ["peer", "rpc_address", "native_address"] {
         table.set(&mut row, column, address.as_ref());
     }
     table.set(&mut row, "native_port", i32::from(member.address.port()).to_be_bytes());
-    identity(table, &mut row, member);
+    identity(table, &mut row, member, applied);
     row
 }
 
-fn identity(table: &Table, row: &mut [Cell], member: &Member) {
+fn identity(table: &Table, row: &mut [Cell], member: &Member, applied: u64) {
+    // As captured where nothing was changed.
+    if applied > 0 {
+        table.set(row, "schema_version", Uuid::from_u128(applied.into()).as_bytes().as_slice());
+    }
     table.set(row, "host_id", member.host_id.as_bytes().as_slice());
     table.set(row, "data_center", member.data_center.as_str());
     table.set(row, "rack", member.rack.as_str());

@@ -339,6 +339,11 @@ impl Node {
         self.change(|member| member.host_id = host_id);
     }
 
+    /// Does not apply the changes of the schema that other nodes make. False: it does, those too that it has missed.
+    pub fn lag_behind(&self, lags: bool) {
+        self.shared.facts.lock().schema.set_lags(self.shared.index, lags);
+    }
+
     /// Forgets all prepared statements: the next EXECUTE is answered UNPREPARED.
     pub fn forget_prepared(&self) {
         self.shared.prepared_set().clear();

@@ -6,12 +6,14 @@
 //! INSERT INTO table (column, …) VALUES (term, …)
 //! UPDATE table SET column = term WHERE column = term
 //! DELETE FROM table WHERE column = term
+//! CREATE TABLE table (k text PRIMARY KEY, v text)
 //! USE keyspace
 //! ```
 
 /// What an ERROR 0x2200 says for a statement of another shape.
 pub(super) const KNOWN: &str = "the simulated node knows only: SELECT columns FROM demo.kv or a system, system_schema or \
-    system_virtual_schema table [WHERE key = value …] [LIMIT n]; INSERT, UPDATE, DELETE by key on demo.kv; USE; DESCRIBE of demo";
+    system_virtual_schema table [WHERE key = value …] [LIMIT n]; INSERT, UPDATE, DELETE by key on demo.kv; CREATE TABLE of its shape; USE; \
+    DESCRIBE of demo";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Statement {
@@ -25,6 +27,8 @@ pub(super) enum Statement {
         table: TableName,
         key: (String, Term),
     },
+    /// A table as `demo.kv` is.
+    Create(TableName),
     Use(String),
 }
 
@@ -225,6 +229,7 @@ impl Words {
                 "insert" => self.insert(),
                 "update" => self.update(),
                 "delete" => self.delete(),
+                "create" => self.create(),
                 "use" => self.name().map(Statement::Use),
                 _ => None,
             },
@@ -290,6 +295,15 @@ impl Words {
         self.expect("where")?;
         cells.push(self.equality()?);
         Some(Statement::Upsert { table, cells })
+    }
+
+    fn create(&mut self) -> Option<Statement> {
+        self.expect("table")?;
+        let table = self.table()?;
+        for word in ["(", "k", "text", "primary", "key", ",", "v", "text", ")"] {
+            self.expect(word)?;
+        }
+        Some(Statement::Create(table))
     }
 
     fn delete(&mut self) -> Option<Statement> {
