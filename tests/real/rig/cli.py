@@ -62,6 +62,8 @@ def suite(options):
 
     more = {name: tuple(value.split(",")) for name, value in
             (("names", options.drivers), ("steps", options.steps), ("which", options.releases)) if value}
+    if options.tables:
+        more["tables"] = options.tables
     if options.rotations:
         more["rotations"] = options.rotations
     if options.seconds:
@@ -103,6 +105,7 @@ SUITES = {
     "identities": "nodes that know people by certificates (MutualTlsAuthenticator), a client that is mapped, one that is not, and the gateway's own",
     "rotate": "1,000 server certificates and 100 CAs of clients, one after the other, under clients that come all the time",
     "rolled": "two gateways behind HAProxy, rolled one after the other while four drivers read, with retries and without; and two HAProxies in their place",
+    "ddl": "a table is created and used at once, by the drivers that see one node: nodes that let everybody in, a login of the gateway's, nodes that are slow to agree, and the same without a wait",
     "leak": "mutated requests by several connections at once, every answer searched for the nodes' own addresses; and the same with rewriting off, which must find one",
     "flood": "20,000 strangers from 200 addresses while a driver works, beside the same flood against HAProxy",
     "off": "the counter-check: with rewriting switched off everything should fail",
@@ -130,6 +133,7 @@ def parse(arguments):
         one.add_argument("--releases", help="versions: only these of 4.1,4.0,6.0,3.11; leak: of 5.0,4.1")
         one.add_argument("--seconds", type=float, help="leak: all of it, 600 unless told; flood: each flood, 120 unless told; CQLGATE_SEED=N for the same choices again")
         one.add_argument("--rotations", type=int, help="rotate: of the server's certificate, 1000 unless told; a tenth as many of the clients' CA")
+        one.add_argument("--tables", type=int, help="ddl: in each cell, 200 unless told")
         one.add_argument("--record", metavar="FILE", help="write the table as Markdown, too")
         one.set_defaults(call=suite, suite=name, locked=True)
     return parser.parse_args(arguments or ["usual"])

@@ -347,6 +347,13 @@ def rolled(report, direct=False, **more):
     rolling.run(report, **more)
 
 
+def ddl(report, direct=False, **more):
+    """A table is created and used at once; in a file of its own, which needs this one."""
+    from . import ddl as changes
+
+    changes.run(report, direct, **more)
+
+
 def everything(report, direct=False):
     for part in (matrix, secured, usual, datacenters):
         print(f"{part.__name__}: {part.__doc__}")
@@ -355,7 +362,7 @@ def everything(report, direct=False):
         net.bridges()
 
 
-SUITES = {"usual": usual, "ci": ci, "matrix": matrix, "secured": secured, "versions": versions, "off": off, "leak": leak, "flood": flood, "datacenters": datacenters, "front": front, "certified": certified, "identities": identities, "rotate": rotate, "rolled": rolled, "all": everything,
+SUITES = {"usual": usual, "ci": ci, "matrix": matrix, "secured": secured, "versions": versions, "off": off, "ddl": ddl, "leak": leak, "flood": flood, "datacenters": datacenters, "front": front, "certified": certified, "identities": identities, "rotate": rotate, "rolled": rolled, "all": everything,
           "kubernetes": kubernetes, "kubernetes-ci": kubernetes_ci, "kubernetes-api": kubernetes_api}
 
 

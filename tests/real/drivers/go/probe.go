@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"sort"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -164,10 +166,43 @@ func main() {
 				line["agreed"], line["error"] = false, err.Error()
 			}
 			say(line)
+		case "tables":
+			say(tables(session, argument))
 		default:
 			return
 		}
 	}
+}
+
+func tables(session *gocql.Session, argument string) object {
+	name, number, _ := strings.Cut(argument, ",")
+	count, _ := strconv.Atoi(number)
+	ok, failed, times := 0, 0, []float64{}
+	var first any
+	for i := 0; i < count; i++ {
+		begun := time.Now()
+		err := session.Query(fmt.Sprintf("CREATE TABLE k3.%s_%d (k int PRIMARY KEY)", name, i)).Exec()
+		if err == nil {
+			times = append(times, float64(time.Since(begun).Microseconds())/1000)
+			err = session.Query(fmt.Sprintf("INSERT INTO k3.%s_%d (k) VALUES (1)", name, i)).Consistency(gocql.All).
+				Idempotent(false).RetryPolicy(&gocql.SimpleRetryPolicy{NumRetries: 0}).Exec()
+		}
+		if err == nil {
+			ok++
+		} else {
+			failed++
+			if first == nil {
+				first = err.Error()
+			}
+		}
+		_ = session.Query(fmt.Sprintf("DROP TABLE IF EXISTS k3.%s_%d", name, i)).Exec()
+	}
+	sort.Float64s(times)
+	p50, slowest := 0.0, 0.0
+	if len(times) > 0 {
+		p50, slowest = times[len(times)/2], times[len(times)-1]
+	}
+	return object{"reply": "tables", "ok": ok, "failed": failed, "first": first, "p50": p50, "slowest": slowest}
 }
 
 func read(session *gocql.Session, stop chan bool, done chan counts) {

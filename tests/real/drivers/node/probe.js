@@ -89,6 +89,26 @@ const commands = {
       say({ reply: 'ddl', agreed: result.info.isSchemaInAgreement, error: null });
     } catch (e) { say({ reply: 'ddl', agreed: false, error: String(e) }); }
   },
+  async tables(argument) {
+    const [name, count] = argument.split(',');
+    const write = { prepare: false, isIdempotent: false, consistency: cassandra.types.consistencies.all, retry: new cassandra.policies.retry.FallthroughRetryPolicy() };
+    const counts = { ok: 0, failed: 0, first: null }, times = [];
+    for (let i = 0; i < Number(count); i++) {
+      try {
+        const begun = performance.now();
+        await client.execute(`CREATE TABLE k3.${name}_${i} (k int PRIMARY KEY)`, [], { prepare: false });
+        times.push(performance.now() - begun);
+        await client.execute(`INSERT INTO k3.${name}_${i} (k) VALUES (1)`, [], write);
+        counts.ok++;
+      } catch (e) {
+        counts.failed++;
+        counts.first = counts.first || String(e);
+      }
+      await client.execute(`DROP TABLE IF EXISTS k3.${name}_${i}`, [], { prepare: false }).catch(() => {});
+    }
+    times.sort((a, b) => a - b);
+    say({ reply: 'tables', ...counts, p50: times[times.length >> 1] || 0, slowest: times[times.length - 1] || 0 });
+  },
   async quit() { await client.shutdown(); process.exit(0); },
 };
 

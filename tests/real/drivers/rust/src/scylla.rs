@@ -105,9 +105,38 @@ async fn main() {
                 let agreed = session.await_schema_agreement().await;
                 say(json!({"reply": "ddl", "agreed": agreed.is_ok(), "error": done.err().map(|e| e.to_string())}));
             }
+            "tables" => say(tables(&session, argument).await),
             _ => break,
         }
     }
+}
+
+async fn tables(session: &Session, argument: &str) -> serde_json::Value {
+    let (name, count) = argument.split_once(',').unwrap_or((argument, "1"));
+    let (mut ok, mut failed, mut first, mut times) = (0u64, 0u64, None, Vec::new());
+    for i in 0..count.parse().unwrap_or(1) {
+        let begun = std::time::Instant::now();
+        let made = session.query_unpaged(format!("CREATE TABLE k3.{name}_{i} (k int PRIMARY KEY)"), ()).await.map(|_| ());
+        times.push(begun.elapsed().as_secs_f64() * 1000.0);
+        let mut write = Statement::new(format!("INSERT INTO k3.{name}_{i} (k) VALUES (1)"));
+        write.set_consistency(Consistency::All);
+        write.set_retry_policy(Some(Arc::new(FallthroughRetryPolicy::new())));
+        let used = match made {
+            Ok(()) => session.query_unpaged(write, ()).await.map(|_| ()),
+            failed => failed,
+        };
+        match used {
+            Ok(()) => ok += 1,
+            Err(error) => {
+                failed += 1;
+                first.get_or_insert(error.to_string());
+            }
+        }
+        let _ = session.query_unpaged(format!("DROP TABLE IF EXISTS k3.{name}_{i}"), ()).await;
+    }
+    times.sort_by(f64::total_cmp);
+    let slowest = times.last().copied().unwrap_or_default();
+    json!({"reply": "tables", "ok": ok, "failed": failed, "first": first, "p50": times.get(times.len() / 2), "slowest": slowest})
 }
 
 async fn watch(session: Arc<Session>) {
