@@ -212,7 +212,7 @@ impl Config {
             let wrong = |error| overlay.blame(ConfigError::from_yaml(name, &laid, &error).marked(name, text));
             serde_saphyr::from_str(&laid).map_err(wrong)?
         };
-        let mut resolved = file.resolve(base).map_err(|error| overlay.blame(error.marked(name, text)))?;
+        let mut resolved = file.resolve(base).map_err(|error| overlay.blame(error.marked(name, text)).naming(name))?;
         warnings.append(&mut resolved.warnings);
         Ok(Resolved { warnings, ..resolved })
     }

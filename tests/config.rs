@@ -342,6 +342,14 @@ fn a_name_of_srv_records_loads_and_an_address_is_none() {
     refused(&format!("{}  state_file: ports.json\n", dns("c")), "with dns a port follows from its ordinal", 4);
 }
 
+#[test]
+fn the_files_of_several_addresses_load() {
+    let addresses = load("addresses.yaml").config;
+    assert!(addresses.paths.len() == 1 && addresses.paths[0].parts().len() > 1);
+    let paths = load("paths.yaml").config.paths;
+    assert!(paths.len() > 1 && paths.iter().any(|path| path.told == cqlgate::config::advertise::Told::Pods));
+}
+
 /// A list of ten nodes, one for each port, and what clients are told.
 fn ten(told: &str) -> String {
     let nodes: Vec<_> = (0..10).map(|index| format!("{{name: n{index}, address: h{index}}}")).collect();

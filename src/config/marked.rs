@@ -68,15 +68,19 @@ impl ConfigError {
         Self { problems: vec![Problem { key, what, place }] }
     }
 
+    /// What is missing at the top has no line: at least which file it was.
+    pub fn naming(mut self, file: &str) -> Self {
+        for problem in self.problems.iter_mut().filter(|problem| problem.key.is_empty() && problem.place.is_none()) {
+            problem.what = format!("{file}: {}", problem.what);
+        }
+        self
+    }
+
     /// Finds the line of each problem's key in `text`.
     pub fn marked(mut self, file: &str, text: &str) -> Self {
         for problem in &mut self.problems {
             problem.place =
                 locate(text, &problem.key).and_then(|(line, column, width)| Place::at(file, text, line, column, width));
-            // What is missing at the top has no line.
-            if problem.key.is_empty() && problem.place.is_none() {
-                problem.what = format!("{file}: {}", problem.what);
-            }
         }
         self
     }

@@ -236,7 +236,7 @@ fn describe(
         port: node.port,
     };
     let topology = shared.topology.borrow().clone();
-    let shape = topology.paths.named(&path).map(|path| path.shape(family, &topology)).unwrap_or_default();
+    let shape = topology.paths.named(&path).map(|path| path.shape(family, node.port, &topology)).unwrap_or_default();
     Client {
         session: settled.session,
         view: view::select(newcomer, &settings.views, shape),

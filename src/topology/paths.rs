@@ -184,12 +184,15 @@ impl Path {
         }
     }
 
-    pub fn shape(&self, family: IpAddr, topology: &Topology) -> Shape {
+    /// To a client over `family`'s family that came by the port `attached`.
+    pub fn shape(&self, family: IpAddr, attached: u16, topology: &Topology) -> Shape {
         match &self.endpoints {
             Endpoints::Map(map) => map.shape(family),
             Endpoints::Pods => {
                 let shown = topology.nodes.iter().filter(|node| node.is_announced());
-                Shape::of(shown.map(|node| node.native_address()))
+                let shape = Shape::of(shown.map(|node| node.native_address()));
+                // Nothing stands between such a client and the gateway: it would apply the port that it dialled here to every node.
+                Shape { only_port: shape.only_port.filter(|port| *port == attached), ..shape }
             }
         }
     }

@@ -9,6 +9,7 @@ from rig.controlplane import ControlPlane
 
 import chart
 from check import EVERYTHING
+from facts import addresses
 
 FOREIGN = ("Certificate", "ServiceMonitor", "PodMonitor")
 # What they are in; an apiserver that makes nothing refuses objects of a namespace that is not there.
@@ -23,6 +24,8 @@ def texts():
     for values in sorted([*(deploy / "clouds").glob("*.yaml"), *(deploy / "operators").glob("*.yaml")]):
         yield values.name, chart.template({}, "--values", values)
     yield "1,000 ports", chart.template({"config": {"listen": "0.0.0.0:20000-20999"}})
+    for number, values in enumerate(addresses.readme()):
+        yield f"README.md, several addresses: {number}", chart.template(values)
     yield "IPv6 listener", chart.template({"config": {"listen": "[::]:9042-9061", "admin": "[::]:9180"}})
     objects = chart.Objects(EVERYTHING, namespace="gateway").all
     yield "every option", yaml.safe_dump_all(o for o in objects if o["kind"] not in FOREIGN)

@@ -120,7 +120,7 @@ fn of_two_ports_that_would_be_told_alike_the_later_one_is_hidden() {
 fn the_shape_says_whether_addresses_tell_nodes_apart() {
     let shape = |parts: &[Part]| {
         let paths = Paths::of(&plan(parts.to_vec()), &BTreeMap::new(), &Paths::default());
-        paths.last().unwrap().shape(V4, &Topology::default())
+        paths.last().unwrap().shape(V4, 9042, &Topology::default())
     };
     let each = |address, port, dialled| part(port, port, at(address), dialled);
     let nodes =
@@ -174,7 +174,8 @@ fn pods_are_told_as_they_are() {
         Topology::new(1, Arc::clone(&paths), nodes).with_former([("10.0.0.9:9042".parse().unwrap(), NodeId::new("b"))]);
     let path = paths.last().unwrap();
     assert_eq!(path.endpoint(&topology.nodes[1], V6), Some("10.0.0.2:9042".parse().unwrap()));
-    assert_eq!(path.shape(V4, &topology), Shape { has_distinct_addresses: true, only_port: Some(9042) });
+    assert_eq!(path.shape(V4, 9042, &topology), Shape { has_distinct_addresses: true, only_port: Some(9042) });
+    assert_eq!(path.shape(V4, 9043, &topology), Shape { has_distinct_addresses: true, only_port: None });
     let tells = |ip: &str| path.tells(ip.parse().unwrap(), &topology);
     assert_eq!(["10.0.0.1", "10.0.0.2", "10.0.0.9", "203.0.113.1"].map(tells), [true, true, false, false]);
 }

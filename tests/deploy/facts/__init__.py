@@ -1,2 +1,2 @@
 """Every check, in the order in which it runs."""
-from . import values, objects, rights, clouds, files  # noqa: F401
+from . import values, objects, rights, clouds, addresses, files  # noqa: F401

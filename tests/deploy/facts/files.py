@@ -13,6 +13,8 @@ import chart
 from chart import Objects, defaults
 from check import EVERYTHING, check, config, equal, kubernetes
 
+from . import addresses
+
 
 @check
 def example_is_fit_to_be_exposed():
@@ -111,7 +113,11 @@ def gateway_accepts_every_rendered_file():
         "contact points": config(discovery={"contact_points": ["10.0.0.1"]}) | {"replicas": 1},
         "dns": config(discovery={"dns": "cassandra.db.svc.cluster.local"}),
         "dual stack": config(listen="[::]:9042-9061", admin="[::]:9180"),
+        "two load balancers": addresses.HUNDRED | addresses.service(parts=addresses.TWO),
+        "a Service for each node": addresses.service(perNode=True), "for one": addresses.service(perNode=True) | config(listen="[::]:9042"),
+        "paths": config(paths=[addresses.INSIDE, addresses.OUTSIDE]) | addresses.service(externalTrafficPolicy="Local"),
     }
+    cases |= {f"README.md, several addresses: {number}": values for number, values in enumerate(addresses.readme())}
     for cloud in sorted([*(chart.DEPLOY / "clouds").glob("*.yaml"), *(chart.DEPLOY / "operators").glob("*.yaml")]):
         cases[cloud.name] = yaml.safe_load(cloud.read_text())
     with tempfile.TemporaryDirectory() as place:

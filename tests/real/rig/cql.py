@@ -130,8 +130,10 @@ def rows(body):
 class Connection:
     """Version 4, one question at a time."""
 
-    def __init__(self, address, port=9042, timeout=5, credentials=None, ca=None, pair=None, context=None):
+    def __init__(self, address, port=9042, timeout=5, credentials=None, ca=None, pair=None, context=None, preface=b""):
+        """`preface`: what a load balancer says first."""
         self.socket = socket.create_connection((address, port), timeout=timeout)
+        self.socket.sendall(preface)
         if ca:
             context = ssl.create_default_context(cafile=str(ca))
             if pair:

@@ -63,9 +63,9 @@ class Expected:
 class Listener(cql.Connection):
     """A connection that reads and is told of nodes."""
 
-    def __init__(self, address, port):
+    def __init__(self, address, port, **more):
         self.told = []
-        super().__init__(address, port)
+        super().__init__(address, port, **more)
         self.ask(cql.REGISTER, cql.string_list(["STATUS_CHANGE", "TOPOLOGY_CHANGE"]))
 
     def frame(self):

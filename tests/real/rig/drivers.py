@@ -68,6 +68,10 @@ class Driver:
     default: int | None = None
     # Which contact points a program gets: one is enough for a driver that finds the others.
     contacts: int = 1
+    # Whether the program can say who the driver takes for a key's owner.
+    names_owners: bool = True
+    # Why the driver learns of a node's end by its connections alone, where what clients dial is not what nodes dial.
+    deaf: str = ""
     # What the driver cannot do, whatever the gateway does: assertion → why. A weaker check stands in.
     faults: dict = field(default_factory=dict, hash=False)
 
@@ -83,12 +87,16 @@ CDRS_FAULTS = {"CA6": "a session does not outlive its control connection", "CA7-
 # the removal of the dead one then empties the list for good: sessions stay with one port of an address.
 GOCQL_FAULTS = {name: "a session does not move to another port of an address" for name in ("CA5", "CA6")}
 
+# gocql 2.1.2, ring.go: `hostIPToUUID` is by internode address (`peer`, `broadcast_address`), and is asked for the address of an event, which is the
+# one that clients dial.
+GOCQL_DEAF = "no event finds its node"
+
 DRIVERS = {d.name: d for d in (
     Driver("java", java, ALL_CELLS),
     Driver("python", python, ALL_CELLS),
     Driver("cdrs-tokio", lambda: rust("cdrs"), ALL_CELLS, default=4, faults=CDRS_FAULTS),
     Driver("node", node, ((3, "none"), (4, "none")), view="single node", contacts=3),
-    Driver("gocql", go, ((4, "none"), (4, "lz4"), (4, "snappy"), (5, "none"), (5, "lz4")), view="single node", default=5, contacts=3, faults=GOCQL_FAULTS),
+    Driver("gocql", go, ((4, "none"), (4, "lz4"), (4, "snappy"), (5, "none"), (5, "lz4")), view="single node", default=5, contacts=3, names_owners=False, deaf=GOCQL_DEAF, faults=GOCQL_FAULTS),
     Driver("scylla", lambda: rust("scylla"), V4, view="single node", default=4, contacts=3),
 )}
 

@@ -1,7 +1,7 @@
-"""The share of Kubernetes that every change is checked with: every manifest by the apiserver, the whole mission once, then what tells
-most of what can happen to pods and to the API, and at the end who asked for what in all of it.
+"""The share of Kubernetes that every change is checked with: every manifest by the apiserver, several Services with an address each, the whole
+mission once, then what tells most of what can happen to pods and to the API, and at the end who asked for what in all of it.
 """
-from . import api_faults, deploy, drivers
+from . import api_faults, deploy, drivers, kubernetes_addresses
 from .api_faults import ApiFaults
 from .kubeapi import Refused
 from .kubernetes_suite import NAMES, Cluster, Stand
@@ -17,11 +17,18 @@ def manifests(report, title, plane):
         report.add(title, "chart", "manifests", "manifests", "failed", refused)
 
 
-def run(report, names=NAMES, steps=("manifests", *STEPS)):
+def run(report, names=NAMES, steps=("manifests", "addresses", *STEPS)):
     """CA1 to CA4 of each driver, and the steps."""
     drivers.prepare(names)
     title = "kubernetes-ci"
-    cluster = Cluster(lambda plane: manifests(report, title, plane) if "manifests" in steps else None)
+
+    def first(plane):
+        if "manifests" in steps:
+            manifests(report, title, plane)
+        if "addresses" in steps:
+            kubernetes_addresses.run(report, title, plane)
+
+    cluster = Cluster(first)
     gateway = cluster.gateway()
     gateway.spawn()
     cluster.place(f"cassandra-{ordinal}" for ordinal in range(3))

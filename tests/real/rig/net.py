@@ -30,6 +30,8 @@ SERVICES = f"10.213.{79 + 10 * RIG}.0/24"
 GATEWAY = f"{CLIENTS}.1"
 # A second address of the gateway: where its load balancer's name leads some day.
 GATEWAY_LATER = f"{CLIENTS}.2"
+# Where each node has an address of its own: the gateway's of the three, in the order of their ports.
+ADDRESSES = (GATEWAY, GATEWAY_LATER, f"{CLIENTS}.9")
 LOCK = Path(f"/tmp/{PREFIX}-real.lock")
 # `ip netns exec NAME` shows its processes what is in NAME here in place of the machine's own /etc.
 ETC = Path("/etc/netns")
@@ -162,36 +164,53 @@ def refuse(full, address, ports):
 
 
 class Client:
-    """A namespace for one driver program. `leaked()` counts its packets to anything but the gateway."""
+    """A namespace for one driver program. `leaked()` counts its packets to anything but the gateway, which has the addresses `to`."""
 
-    def __init__(self, name, number, direct=False):
+    def __init__(self, name, number, direct=False, to=(GATEWAY, GATEWAY_LATER)):
         self.direct = direct
         self.full = namespace(name)
         if direct:
             attach(self.full, NODE_BRIDGE, f"{NODES}.{200 + number}/24", default=f"{NODES}.1")
             return
         attach(self.full, CLIENT_BRIDGE, f"{CLIENTS}.{10 + number}/24", default=GATEWAY)
+        self.guard(gateway=to)
+
+    def guard(self, **counted):
+        """Packets to the addresses of each name are counted under it, and all others are leaks."""
+        accepted = "\n".join(f"ip daddr {{ {', '.join(addresses)} }} counter name {name} accept" for name, addresses in counted.items())
         # Neighbour and router solicitations of IPv6 are the kernel's, not the driver's.
         rules = f"""table inet guard {{
-            counter leaked {{ }}
+            {"; ".join(f"counter {name} {{ }}" for name in ("leaked", *counted))}
             chain out {{
                 type filter hook output priority 0
                 oif lo accept
-                ip daddr {{ {GATEWAY}, {GATEWAY_LATER} }} accept
+                {accepted}
                 icmpv6 type {{ nd-neighbor-solicit, nd-router-solicit, mld2-listener-report }} accept
                 counter name leaked reject
             }}
         }}"""
         nft(self.full, rules)
 
-    def leaked(self):
-        if self.direct:
-            return 0
+    def packets(self, name):
+        """How many there were of one name."""
         for item in json.loads(nft(self.full, "-j", "list counters"))["nftables"]:
-            if "counter" in item:
+            if item.get("counter", {}).get("name") == name:
                 return item["counter"]["packets"]
-        raise RuntimeError("the guard's counter is gone")
+        raise RuntimeError(f"the guard's counter {name} is gone")
+
+    def leaked(self):
+        return 0 if self.direct else self.packets("leaked")
 
     def reset(self):
         if not self.direct:
             nft(self.full, "reset counters")
+
+
+class Insider(Client):
+    """A client among the nodes, which reaches them and the gateway's inner address: its packets to `nodes` and to `gateway` are counted apart."""
+
+    def __init__(self, name, number, nodes):
+        self.direct, self.address = False, f"{NODES}.{200 + number}"
+        self.full = namespace(name)
+        attach(self.full, NODE_BRIDGE, f"{self.address}/24", default=f"{NODES}.1")
+        self.guard(nodes=nodes, gateway=[gateway_inside()])

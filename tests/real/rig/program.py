@@ -13,9 +13,9 @@ class Died(Exception):
 
 
 class Program:
-    def __init__(self, driver, client, contacts, version=None, compression="none", credentials=None, ca=None, only=False, tls=None, pair=None, pool=None, retries=True):
+    def __init__(self, driver, client, contacts, version=None, compression="none", credentials=None, ca=None, only=False, tls=None, pair=None, pool=None, retries=True, token_aware=None):
         self.driver, self.client, self.events, self.answers = driver, client, [], deque()
-        self.settings = (version, compression, credentials, ca, only, tls, pair, pool, retries)
+        self.settings = (version, compression, credentials, ca, only, tls, pair, pool, retries, token_aware)
         self.changed = threading.Condition()
         self.log = cache.RUN / f"{client.full}.log"
         self.log.parent.mkdir(parents=True, exist_ok=True)
@@ -23,7 +23,8 @@ class Program:
         certificate, key = map(str, pair) if pair else (None, None)
         options = {"contacts": contacts, "version": version or driver.default, "compression": compression,
                    "username": user, "password": password, "ca": str(ca) if ca else None, "only": only,
-                   "tls": tls, "certificate": certificate, "key": key, "pool": pool, "retries": retries}
+                   "tls": tls, "certificate": certificate, "key": key, "pool": pool, "retries": retries,
+                   "token_aware": bool(token_aware)}
         self.process = subprocess.Popen(
             ["ip", "netns", "exec", client.full, *map(str, driver.command()), json.dumps(options)], text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=open(self.log, "w"), start_new_session=True,

@@ -24,6 +24,9 @@ class Suite:
         self.report, self.ring, self.gateway, self.direct = report, ring, gateway, direct
         self.clients = {}
 
+    def driver(self, name):
+        return DRIVERS[name]
+
     def client(self, name):
         if name not in self.clients:
             self.clients[name] = net.Client(name, len(self.clients) + 1, self.direct)
@@ -37,7 +40,7 @@ class Suite:
         return [f"{net.GATEWAY}:{port}" for port in ports]
 
     def program(self, name, version=None, compression="none", credentials=None, ca=None, **more):
-        driver = DRIVERS[name]
+        driver = self.driver(name)
         return Program(driver, self.client(name), self.contacts(self.ring.nodes[:driver.contacts]), version, compression, credentials, ca, **more)
 
     def cell(self, suite, name, version=None, compression="none", credentials=None, ca=None, note="", **more):
@@ -354,6 +357,13 @@ def ddl(report, direct=False, **more):
     changes.run(report, direct, **more)
 
 
+def addresses(report, direct=False, **more):
+    """An address for each node, and clients who are told other ones by where they come from; in a file of its own, which needs this one."""
+    from . import addresses as each
+
+    each.run(report, direct, **more)
+
+
 def everything(report, direct=False):
     for part in (matrix, secured, usual, datacenters):
         print(f"{part.__name__}: {part.__doc__}")
@@ -362,7 +372,7 @@ def everything(report, direct=False):
         net.bridges()
 
 
-SUITES = {"usual": usual, "ci": ci, "matrix": matrix, "secured": secured, "versions": versions, "off": off, "ddl": ddl, "leak": leak, "flood": flood, "datacenters": datacenters, "front": front, "certified": certified, "identities": identities, "rotate": rotate, "rolled": rolled, "all": everything,
+SUITES = {"usual": usual, "ci": ci, "matrix": matrix, "secured": secured, "versions": versions, "off": off, "ddl": ddl, "leak": leak, "flood": flood, "datacenters": datacenters, "front": front, "certified": certified, "identities": identities, "rotate": rotate, "rolled": rolled, "addresses": addresses, "all": everything,
           "kubernetes": kubernetes, "kubernetes-ci": kubernetes_ci, "kubernetes-api": kubernetes_api}
 
 

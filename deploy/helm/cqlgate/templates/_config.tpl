@@ -6,8 +6,8 @@ Paths are relative to the file, /etc/cqlgate/cqlgate.yaml.
 {{- define "cqlgate.config" -}}
 {{- $computed := dict -}}
 {{- if eq .Values.service.type "LoadBalancer" -}}
-{{- if not (hasKey .Values.config "advertise") -}}
-{{- $_ := set $computed "advertise" (dict "service" (include "cqlgate.fullname" .)) -}}
+{{- if not (or (hasKey .Values.config "advertise") (hasKey .Values.config "paths")) -}}
+{{- $computed = include "cqlgate.advertise" . | fromYaml -}}
 {{- end -}}
 {{- end -}}
 {{- if include "cqlgate.kubernetes" . -}}
@@ -97,10 +97,7 @@ itself; of always the whole file; of never nothing.
 
 {{/* Not empty when the gateway asks the Kubernetes API for anything. */}}
 {{- define "cqlgate.api" -}}
-{{- $advertise := (fromYaml (include "cqlgate.config" .)).advertise -}}
-{{- if include "cqlgate.kubernetes" . -}}yes
-{{- else if kindIs "map" $advertise -}}{{- if $advertise.service -}}yes{{- end -}}
-{{- end -}}
+{{- if or (include "cqlgate.kubernetes" .) (include "cqlgate.toldServices" .) -}}yes{{- end -}}
 {{- end -}}
 
 {{/* The namespace and headless Service of Cassandra. */}}

@@ -74,6 +74,7 @@ func main() {
 		Version, Pool                       int
 		Compression, Username, Password, Ca string
 		Tls, Certificate, Key               string
+		TokenAware                          bool `json:"token_aware"`
 	}
 	if err := json.Unmarshal([]byte(os.Args[1]), &options); err != nil {
 		panic(err)
@@ -104,10 +105,13 @@ func main() {
 			cluster.SslOpts.MinVersion, cluster.SslOpts.MaxVersion = version, version
 		}
 	}
-	// Not TokenAwareHostPolicy: policies know a host by its IP alone (cowHostList in policies.go), so that when the one
+	// Not TokenAwareHostPolicy, unless each node has an address of its own: policies know a host by its IP alone (cowHostList in policies.go), so that when the one
 	// node behind an address is replaced by another port of it, the list is empty. RoundRobinHostPolicy then has no host to
 	// offer; the token-aware policy dereferences one that is nil and ends the process (v2.1.2, dcAwareRR.IsLocal).
 	policy := &recorder{HostSelectionPolicy: gocql.RoundRobinHostPolicy(), hosts: map[string]*gocql.HostInfo{}}
+	if options.TokenAware {
+		policy.HostSelectionPolicy = gocql.TokenAwareHostPolicy(policy.HostSelectionPolicy)
+	}
 	cluster.PoolConfig.HostSelectionPolicy = policy
 	session, err := cluster.CreateSession()
 	if err != nil {
