@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use crate::label::label_set;
 pub use node::{HostId, Node, NodeId, NodeState};
-pub use paths::{Advertised, Path, Paths};
+pub use paths::{Advertised, Family, Path, Paths};
 use unserved::Membership;
 pub use unserved::Unserved;
 

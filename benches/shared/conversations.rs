@@ -82,7 +82,7 @@ pub fn conversation(session: Session, topology: Arc<Topology>) -> Conversation {
         rewriting: true,
     };
     around.statements.learn(&STATEMENT_ID);
-    let family = [127, 0, 0, 1].into();
+    let family = cqlgate::topology::Family::Ipv4;
     let client = Client {
         session,
         view: &NodePorts,

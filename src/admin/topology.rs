@@ -1,6 +1,6 @@
 //! The JSON of `/topology`. People script on it: keys may be added, none is renamed, removed or given another meaning.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use jiff::Timestamp;
@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::label::Label;
 use crate::topology::cordons::Cordons;
-use crate::topology::{Hidden, HostId, Mapped, Node, NodeId, Path, Topology};
+use crate::topology::{Family, Hidden, HostId, Mapped, Node, NodeId, Path, Topology};
 
 /// What clients may be told now, and what they are not.
 ///
@@ -137,8 +137,8 @@ impl Shown {
 }
 
 fn shown(node: &Node, path: Option<&Path>) -> ShownNode {
-    let over = |family: IpAddr| path.and_then(|path| path.endpoint(node, family));
-    let (over_ipv4, over_ipv6) = (over(Ipv4Addr::UNSPECIFIED.into()), over(Ipv6Addr::UNSPECIFIED.into()));
+    let over = |family: Family| path.and_then(|path| path.endpoint(node, family));
+    let (over_ipv4, over_ipv6) = (over(Family::Ipv4), over(Family::Ipv6));
     ShownNode {
         name: node.id.to_string(),
         host_id: node.host_id.map(text),

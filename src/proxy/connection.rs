@@ -29,7 +29,7 @@ use crate::metrics::{NodeMetrics, OpenMetrics};
 use crate::rewrite::handshake::Settled;
 use crate::rewrite::view::{self, DriverFamily, Newcomer};
 use crate::rewrite::{Client, Conversation};
-use crate::topology::Node;
+use crate::topology::{Family, Node};
 use setup::{NotEstablished, Ready, Setup, Side};
 
 /// Who a client is.
@@ -225,7 +225,7 @@ impl Ready {
 fn describe(
     settled: &Settled,
     node: &Node,
-    (path, family): (Arc<str>, std::net::IpAddr),
+    (path, family): (Arc<str>, Family),
     shared: &Shared,
     settings: &Settings,
 ) -> Client {

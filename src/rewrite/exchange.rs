@@ -1,6 +1,5 @@
 //! What both directions of one connection know.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::events::Announcer;
@@ -18,7 +17,7 @@ use crate::cql::frame::{EVENT_STREAM, Flags, Header, Opcode, Version, encode_fra
 use crate::cql::message::{self, error_code};
 use crate::cql::segment::Layout;
 use crate::cql::session::Session;
-use crate::topology::Topology;
+use crate::topology::{Family, Topology};
 
 /// What all connections share.
 pub struct Surroundings {
@@ -45,8 +44,8 @@ pub struct Client {
     pub attached: u16,
     /// The path by which it came: what it is told to dial.
     pub path: Arc<str>,
-    /// The local address that the client connected to: its family chooses the advertised one.
-    pub family: IpAddr,
+    /// Over what it came: that chooses the advertised address.
+    pub family: Family,
     /// The columns that the driver profits from.
     pub injection: Injection,
     /// The node asked for no login, or let the client in.

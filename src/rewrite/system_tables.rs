@@ -31,7 +31,7 @@ use crate::cql::frame::{Flags, HEADER_LEN, Header};
 use crate::cql::primitives::{DecodeError, Reader, Value};
 use crate::cql::rows::{self, ColumnType, NewColumn, RowsHead, RowsWriter, Types};
 use crate::label::{Label, LabelSet, label_set};
-use crate::topology::{Node, Path, Topology};
+use crate::topology::{Family, Node, Path, Topology};
 use columns::{Role, Roles};
 use refusal::Refusal;
 pub use report::{HiddenRow, KeptRow, LeftOut, LocalRow, RefusedRequest, Report, Rewritten};
@@ -71,7 +71,7 @@ pub struct Perspective {
     /// The path by which the client came: what it dials for each node.
     pub path: Arc<Path>,
     /// The family of addresses over which it came.
-    pub family: IpAddr,
+    pub family: Family,
     /// Columns to inject, when the answer is to a QUERY of a driver that profits.
     pub injection: Injection,
     /// The answer's columns are what they are called.

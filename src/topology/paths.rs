@@ -22,11 +22,14 @@ pub struct Advertised {
 }
 
 impl Advertised {
-    /// The address for a client that came over `family`'s family (the accepted socket's local address), or the only one.
-    pub fn for_family(&self, family: IpAddr) -> Option<IpAddr> {
+    /// The address for a client that came over this family, or the only one.
+    pub fn for_family(&self, family: Family) -> Option<IpAddr> {
         let v4 = self.ipv4.map(IpAddr::V4);
         let v6 = self.ipv6.map(IpAddr::V6);
-        if is_ipv6(family) { v6.or(v4) } else { v4.or(v6) }
+        match family {
+            Family::Ipv4 => v4.or(v6),
+            Family::Ipv6 => v6.or(v4),
+        }
     }
 
     pub fn is_known(&self) -> bool {
@@ -34,10 +37,20 @@ impl Advertised {
     }
 }
 
-fn is_ipv6(family: IpAddr) -> bool {
-    match family {
-        IpAddr::V4(_) => false,
-        IpAddr::V6(address) => address.to_ipv4_mapped().is_none(),
+/// Over what a client has come: a small copy of the accepted socket's local address, as each connection keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    Ipv4,
+    Ipv6,
+}
+
+impl From<IpAddr> for Family {
+    /// An IPv4 client of a socket for both families came over IPv4.
+    fn from(local: IpAddr) -> Self {
+        match local.to_canonical() {
+            IpAddr::V4(_) => Self::Ipv4,
+            IpAddr::V6(_) => Self::Ipv6,
+        }
     }
 }
 
@@ -158,8 +171,8 @@ impl From<Advertised> for Arc<Paths> {
 }
 
 impl Path {
-    /// What clients dial for a node who come over `family`'s family; `None` while that is not known.
-    pub fn endpoint(&self, node: &Node, family: IpAddr) -> Option<SocketAddr> {
+    /// What clients dial for a node who come over this family; `None` while that is not known.
+    pub fn endpoint(&self, node: &Node, family: Family) -> Option<SocketAddr> {
         match &self.endpoints {
             Endpoints::Pods => Some(node.native_address()),
             Endpoints::Map(map) => map.endpoint(node.port, family),
@@ -184,8 +197,8 @@ impl Path {
         }
     }
 
-    /// To a client over `family`'s family that came by the port `attached`.
-    pub fn shape(&self, family: IpAddr, attached: u16, topology: &Topology) -> Shape {
+    /// To a client that came over this family and by the port `attached`.
+    pub fn shape(&self, family: Family, attached: u16, topology: &Topology) -> Shape {
         match &self.endpoints {
             Endpoints::Map(map) => map.shape(family),
             Endpoints::Pods => {

@@ -18,7 +18,7 @@ use cqlgate::rewrite::handshake::{Handshake, Next};
 use cqlgate::rewrite::view::drivers::Injection;
 use cqlgate::rewrite::view::{NodePorts, View};
 use cqlgate::rewrite::{Conversation, Step, Surroundings, Then, Work};
-use cqlgate::topology::{HostId, Node, NodeState, Paths, Topology};
+use cqlgate::topology::{Family, HostId, Node, NodeState, Paths, Topology};
 
 use super::golden::{Conversation as Golden, Exchange, Side};
 
@@ -185,7 +185,7 @@ impl Gate {
                             view: self.view,
                             attached: self.attached,
                             path: self.path.into(),
-                            family: IpAddr::from([127, 0, 0, 1]),
+                            family: Family::Ipv4,
                             injection: self.injection,
                             logged_in: true,
                         };

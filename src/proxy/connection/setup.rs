@@ -23,7 +23,7 @@ use crate::proxy::tls::connector::Face;
 use crate::proxy::tls::shown::Shown;
 use crate::proxy::{Closed, Refused, Why};
 use crate::rewrite::handshake::{Handshake, Next, Refusal, Settled, bad_credentials};
-use crate::topology::{Node, NodeState};
+use crate::topology::{Family, Node, NodeState};
 
 /// Bytes asked of a socket at once while a connection is set up.
 const READ: usize = 4096;
@@ -103,14 +103,14 @@ pub(super) struct Setup<'a> {
 pub(super) struct Ready {
     pub(super) node: Side,
     pub(super) settled: Settled,
-    pub(super) family: std::net::IpAddr,
+    pub(super) family: Family,
     /// Whom the client's certificate names.
     pub(super) certificate: Option<Box<str>>,
 }
 
 impl Setup<'_> {
     pub(super) async fn run(&mut self, client: TcpStream, came: Came) -> Result<Ready, NotEstablished> {
-        let family = client.local_addr().map_err(|_| NotEstablished::client_ended(Why::Gone))?.ip();
+        let family = client.local_addr().map_err(|_| NotEstablished::client_ended(Why::Gone))?.ip().into();
         let (stream, shown) = self.accept(client, came).await?;
         self.move_to(Stage::Setup)?;
         let client = self.client.insert(Side::new(stream));

@@ -71,7 +71,7 @@ fn client_of(version: Version, logged_in: bool) -> Client {
         ),
         attached: 9042,
         path: "default".into(),
-        family: [127, 0, 0, 1].into(),
+        family: crate::topology::Family::Ipv4,
         injection: DriverFamily::of(None).injection(),
         logged_in,
     }

@@ -67,7 +67,7 @@ impl Talk {
             view,
             attached: 9042,
             path: "default".into(),
-            family: "127.0.0.1".parse().unwrap(),
+            family: crate::topology::Family::Ipv4,
             injection: Injection::default(),
             logged_in: true,
         };

@@ -224,7 +224,7 @@ struct OfThePath;
 
 impl ToldAs for OfThePath {
     fn told_as(&self, node: &Node, paths: &Paths) -> Option<SocketAddr> {
-        paths.last()?.endpoint(node, "127.0.0.1".parse().unwrap())
+        paths.last()?.endpoint(node, crate::topology::Family::Ipv4)
     }
 }
 

@@ -126,7 +126,7 @@ fn perspective(topology: Topology) -> Perspective {
     Perspective {
         view: &NodePorts,
         path: Arc::clone(topology.paths.last().unwrap()),
-        family: std::net::Ipv4Addr::LOCALHOST.into(),
+        family: crate::topology::Family::Ipv4,
         topology: Arc::new(topology),
         attached: 9042,
         injection: Injection::default(),

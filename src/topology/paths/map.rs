@@ -2,9 +2,9 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
-use super::{Advertised, DialledPort, External, Learned, Part, Shape, is_ipv6};
+use super::{Advertised, DialledPort, External, Family, Learned, Part, Shape};
 
 /// The parts of one path, by their first ports, as far as they are known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -91,7 +91,7 @@ impl Map {
             ipv4.into_iter().chain(ipv6)
         };
         map.addresses = spans.flat_map(both).collect();
-        (map.ipv4, map.ipv6) = (map.seen_by(Ipv4Addr::UNSPECIFIED.into()), map.seen_by(Ipv6Addr::UNSPECIFIED.into()));
+        (map.ipv4, map.ipv6) = (map.seen_by(Family::Ipv4), map.seen_by(Family::Ipv6));
         map
     }
 
@@ -112,7 +112,7 @@ impl Map {
         }
     }
 
-    fn seen_by(&self, family: IpAddr) -> Shape {
+    fn seen_by(&self, family: Family) -> Shape {
         match self.spans.as_slice() {
             // Of one address for many ports it is known at once.
             [Span { first, last, .. }] if first != last => Shape::default(),
@@ -123,8 +123,11 @@ impl Map {
         }
     }
 
-    pub(super) fn shape(&self, family: IpAddr) -> Shape {
-        if is_ipv6(family) { self.ipv6 } else { self.ipv4 }
+    pub(super) fn shape(&self, family: Family) -> Shape {
+        match family {
+            Family::Ipv4 => self.ipv4,
+            Family::Ipv6 => self.ipv6,
+        }
     }
 
     fn span(&self, port: u16) -> Option<&Span> {
@@ -132,7 +135,7 @@ impl Map {
         self.spans.get(after.checked_sub(1)?).filter(|span| port <= span.last)
     }
 
-    pub(super) fn endpoint(&self, port: u16, family: IpAddr) -> Option<SocketAddr> {
+    pub(super) fn endpoint(&self, port: u16, family: Family) -> Option<SocketAddr> {
         let span = self.span(port).filter(|_| !self.alike.contains(&port))?;
         Some(SocketAddr::new(span.advertised.for_family(family)?, span.dialled(port)?))
     }
@@ -142,7 +145,7 @@ impl Map {
     }
 
     pub(super) fn knows(&self, port: u16) -> bool {
-        self.endpoint(port, Ipv4Addr::UNSPECIFIED.into()).is_some()
+        self.endpoint(port, Family::Ipv4).is_some()
     }
 
     pub(super) fn is_known(&self) -> bool {
@@ -154,7 +157,7 @@ impl Map {
     }
 
     pub(super) fn has_moved(&self, before: &Self) -> bool {
-        let families: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+        let families = [Family::Ipv4, Family::Ipv6];
         if self == before {
             return false;
         }
@@ -181,7 +184,7 @@ impl Map {
             first: span.first,
             last: span.last,
             advertised: span.advertised,
-            dialled: self.endpoint(span.first, Ipv4Addr::UNSPECIFIED.into()).map(|endpoint| endpoint.port()),
+            dialled: self.endpoint(span.first, Family::Ipv4).map(|endpoint| endpoint.port()),
         })
     }
 }

@@ -21,12 +21,16 @@ fn a_client_is_told_the_family_it_came_by_or_the_only_one() {
             ipv6: ipv6.map(|address| address.parse().unwrap()),
         };
         let told = told.map(|address| address.parse::<IpAddr>().unwrap());
-        assert_eq!(advertised.for_family(came_by.parse().unwrap()), told, "{advertised:?} over {came_by}");
+        assert_eq!(
+            advertised.for_family(came_by.parse::<IpAddr>().unwrap().into()),
+            told,
+            "{advertised:?} over {came_by}"
+        );
     }
 }
 
-const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
+const V4: Family = Family::Ipv4;
+const V6: Family = Family::Ipv6;
 
 fn part(first: u16, last: u16, external: External, port: DialledPort) -> Part {
     Part { ports: Some(Ports { first, last }), external, port }

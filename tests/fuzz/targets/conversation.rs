@@ -191,7 +191,7 @@ fn play(session: Session, single_node: bool, script: &Script, pieces: &[usize]) 
             view: if single_node { &SingleNode } else { &NodePorts },
             attached: 9042,
             path: "default".into(),
-            family: [127, 0, 0, 1].into(),
+            family: cqlgate::topology::Family::Ipv4,
             injection: Injection { local: true, peers: true },
             logged_in: true,
         },

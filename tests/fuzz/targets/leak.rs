@@ -287,7 +287,7 @@ impl Connection {
 
 fn established(session: Session, injection: Injection, logged_in: bool, around: &Arc<Surroundings>) -> Gateway {
     let client =
-        Client { session, view: &NodePorts, attached: 9042, path: "default".into(), family: [127, 0, 0, 1].into(), injection, logged_in };
+        Client { session, view: &NodePorts, attached: 9042, path: "default".into(), family: cqlgate::topology::Family::Ipv4, injection, logged_in };
     Gateway::Established(Box::new(Conversation::new(client, Arc::clone(around))))
 }
 

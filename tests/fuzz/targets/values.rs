@@ -91,7 +91,7 @@ fuzz_target!(|bytes: &[u8]| {
     let fate = |choices: &mut Choices<'_>| choices.one_of(&[Fate::Hide, Fate::Keep]);
     let unserved = Unserved { remote: fate(&mut choices), ghosts: fate(&mut choices) };
     let Some(path) = topology.paths.last().cloned() else { return };
-    let family = [127, 0, 0, 1].into();
+    let family = cqlgate::topology::Family::Ipv4;
     let is_plain = choices.byte() & 1 == 1;
     let perspective = Perspective { view, path, family, topology, attached: 9042, injection, is_plain, unserved };
     let cap = 40 * frame.len() + 8192;

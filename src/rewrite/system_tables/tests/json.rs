@@ -65,7 +65,7 @@ fn a_column_alone_is_replaced_in_its_own_json() {
 fn an_advertised_ipv6_address_is_written_as_nodes_write_it() {
     let row = |address| frame(4, 0, &message("local", &["[json]"], &[vec![text(address)]], &[text("")]));
     let before = row(r#"{"rpc_address": "fd00:0:0:0:0:0:0:11"}"#);
-    let perspective = Perspective { family: "::1".parse().unwrap(), ..perspective(topology()) };
+    let perspective = Perspective { family: crate::topology::Family::Ipv6, ..perspective(topology()) };
     let (made, _) = rewrite_rows(&before, perspective).unwrap();
     assert_eq!(made, Made::Frame(row(r#"{"rpc_address": "2001:db8:0:0:0:0:0:10"}"#)));
 }
