@@ -10,7 +10,7 @@ import threading
 from . import assertions as a
 from . import drivers, suites
 from .api_witness import Metrics
-from .cassandra import CREDENTIALS
+from .cassandra import PLANTED
 from .gateway import Gateway
 from .program import Died, Program
 
@@ -145,12 +145,12 @@ def run(report, direct=False, names=("node", "gocql", "scylla"), steps=PARTS, ta
     if {"login", "unasked"} & set(steps):
         ring = suites.ring_with_schema(auth=True)
         if "login" in steps:
-            part = check("login", ring, suites.Direct(ring) if direct else Waiting(ring, credentials=CREDENTIALS), CREDENTIALS)
+            part = check("login", ring, suites.Direct(ring) if direct else Waiting(ring, credentials=PLANTED), PLANTED)
             for at, cell in enumerate(cells):
                 part.tables(cell, tables if at < len(names) else max(10, tables // 4), none_failed)
             part.end()
         if "unasked" in steps and not direct:
-            part = check("unasked", ring, Waiting(ring), CREDENTIALS)
+            part = check("unasked", ring, Waiting(ring), PLANTED)
             for cell in cells[:len(names)]:
                 part.tables(cell, max(10, tables // 10), lambda said, text: text)
             part.end()
