@@ -101,7 +101,7 @@ impl Rules {
 }
 
 /// IPv4-mapped networks count as IPv4 ones, as addresses do.
-fn nets(networks: &[Network]) -> Vec<IpNet> {
+pub(super) fn nets(networks: &[Network]) -> Vec<IpNet> {
     networks.iter().map(|network| canonical(network.0)).collect()
 }
 
@@ -112,7 +112,8 @@ fn canonical(net: IpNet) -> IpNet {
     v4.map_or(net, IpNet::V4)
 }
 
-fn contains(nets: &[IpNet], address: IpAddr) -> bool {
+/// `address` is canonical.
+pub(super) fn contains(nets: &[IpNet], address: IpAddr) -> bool {
     nets.iter().any(|net| net.contains(&address))
 }
 

@@ -3,9 +3,11 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
+use super::gate::{contains, nets};
 use super::header::{Endpoint, Via};
 use crate::config::advertise::{Path, ProxyMatch};
-use crate::config::text::Network;
 
 /// The conditions of the configuration's paths; the first that fits counts.
 #[derive(Clone, Debug)]
@@ -18,14 +20,14 @@ pub struct PathRules {
 #[derive(Clone, Debug)]
 struct Rule {
     name: Arc<str>,
-    from: Vec<Network>,
+    from: Vec<IpNet>,
     proxy: Option<ProxyMatch>,
 }
 
 impl PathRules {
     pub fn new(paths: &[Path]) -> Self {
         let rule =
-            |path: &Path| Rule { name: path.name.as_str().into(), from: path.from.clone(), proxy: path.proxy.clone() };
+            |path: &Path| Rule { name: path.name.as_str().into(), from: nets(&path.from), proxy: path.proxy.clone() };
         let rules = paths.iter().filter(|path| path.has_condition()).map(rule).collect();
         Self { rules, last: paths.last().map_or("", |path| path.name.as_str()).into() }
     }
@@ -34,7 +36,7 @@ impl PathRules {
     pub fn of(&self, address: IpAddr, via: Option<&Via>) -> &Arc<str> {
         let address = address.to_canonical();
         let fits = |rule: &&Rule| {
-            let is_from = rule.from.is_empty() || rule.from.iter().any(|network| network.0.contains(&address));
+            let is_from = rule.from.is_empty() || contains(&rule.from, address);
             is_from && rule.proxy.as_ref().is_none_or(|proxy| via.is_some_and(|via| is_said(proxy, via)))
         };
         self.rules.iter().find(fits).map_or(&self.last, |rule| &rule.name)
@@ -73,7 +75,7 @@ mod tests {
             ProxyMatch { azure_link: Some(7), authority: Some("db.example".to_owned()), ..ProxyMatch::default() };
         let gcp = ProxyMatch { gcp_psc: Some(1 << 40), ..ProxyMatch::default() };
         PathRules::new(&[
-            path("inside", &["10.0.0.0/8", "fd00::/8"], None),
+            path("inside", &["10.0.0.0/8", "fd00::/8", "::ffff:198.51.100.0/120"], None),
             path("private", &[], Some(aws)),
             path("named", &[], Some(azure)),
             path("both", &["192.0.2.0/24"], Some(gcp)),
@@ -94,6 +96,8 @@ mod tests {
         check("10.1.2.3", None, "inside");
         check("::ffff:10.1.2.3", None, "inside");
         check("fd00::1", None, "inside");
+        // An IPv4-mapped network counts as an IPv4 one, as in access.
+        check("198.51.100.7", None, "inside");
         check("203.0.113.1", None, "outside");
         check("203.0.113.1", via(Some(Endpoint::Aws("vpce-1".into())), None), "private");
         check("10.1.2.3", via(Some(Endpoint::Aws("vpce-1".into())), None), "inside");
