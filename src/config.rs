@@ -68,6 +68,11 @@ pub struct Listen {
 }
 
 impl Listen {
+    /// Whether all of these are among its ports.
+    pub fn has(&self, ports: text::Ports) -> bool {
+        self.first <= ports.first && ports.last <= self.last
+    }
+
     /// How many ports there are.
     pub fn ports(&self) -> usize {
         usize::from(self.last.saturating_sub(self.first)) + 1

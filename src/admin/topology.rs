@@ -285,18 +285,12 @@ mod tests {
     fn a_node_that_its_path_cannot_tell_is_among_the_hidden() {
         use crate::config::External;
         use crate::config::advertise::{self, DialledPort, Part, Told};
-        use crate::config::text::Ports;
         use crate::topology::Paths;
 
-        let part = |port, external| Part {
-            ports: Some(Ports { first: port, last: port }),
-            external,
-            port: DialledPort::Only(9042),
-        };
-        let at = || External::Addresses { ipv4: Some([203, 0, 113, 10].into()), ipv6: None };
+        let part = |port, external| Part::new(port, port, external, DialledPort::Only(9042));
+        let at = || External::ip([203, 0, 113, 10].into());
         let parts = vec![part(9042, at()), part(9043, External::Service("b".to_owned())), part(9044, at())];
-        let path = |name: &str, told| advertise::Path { name: name.to_owned(), from: Vec::new(), proxy: None, told };
-        let plan = [path("inside", Told::Pods), path("outside", Told::Ports(parts))];
+        let plan = [advertise::Path::new("inside", Told::Pods), advertise::Path::new("outside", Told::Ports(parts))];
         let nodes = [9042, 9043, 9044]
             .map(|port| Node::example(&format!("n{port}"), port, &format!("10.1.2.{}:9042", port - 9040)));
         let paths = Arc::new(Paths::of(&plan, &std::collections::BTreeMap::new(), &Paths::default()));

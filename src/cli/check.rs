@@ -5,7 +5,6 @@ mod nodes;
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
@@ -77,9 +76,8 @@ fn misnamed(advertise: &External, shown: &Shown) -> Vec<String> {
     let rows = "rows carry addresses, and drivers that verify names refuse it. Give it the address (subjectAltName), or let drivers verify \
                 the name: Java 4, FixedHostNameAddressTranslator with advertised-hostname; Python, check_hostname off";
     match advertise {
-        External::Addresses { ipv4, ipv6 } => {
-            let told = ipv4.map(IpAddr::V4).into_iter().chain(ipv6.map(IpAddr::V6));
-            let other = told.filter(|address| !shown.addresses().any(|shown| shown == *address));
+        External::Addresses { .. } => {
+            let other = advertise.addresses().filter(|address| !shown.addresses().any(|shown| shown == *address));
             other.map(|address| format!("it is not for {address}, which clients are told to dial: {rows}")).collect()
         }
         External::Name(name) if !shown.is_for(name) => vec![format!("it is not for {name}, which is advertised")],

@@ -33,12 +33,29 @@ pub enum External {
     Service(String),
 }
 
+impl External {
+    pub fn ip(ip: IpAddr) -> Self {
+        match ip {
+            IpAddr::V4(ip) => Self::Addresses { ipv4: Some(ip), ipv6: None },
+            IpAddr::V6(ip) => Self::Addresses { ipv4: None, ipv6: Some(ip) },
+        }
+    }
+
+    /// Those that are given, IPv4 first; none of what has to be looked up.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let (ipv4, ipv6) = match *self {
+            Self::Addresses { ipv4, ipv6 } => (ipv4, ipv6),
+            Self::Name(_) | Self::Service(_) => (None, None),
+        };
+        ipv4.map(IpAddr::V4).into_iter().chain(ipv6.map(IpAddr::V6))
+    }
+}
+
 impl fmt::Display for External {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Addresses { ipv4, ipv6 } => {
-                let both = ipv4.map(IpAddr::V4).into_iter().chain(ipv6.map(IpAddr::V6));
-                f.write_str(&both.map(|ip| ip.to_string()).collect::<Vec<_>>().join(" and "))
+            Self::Addresses { .. } => {
+                f.write_str(&self.addresses().map(|ip| ip.to_string()).collect::<Vec<_>>().join(" and "))
             }
             Self::Name(name) => f.write_str(name),
             Self::Service(name) => write!(f, "Service {name}"),
@@ -68,6 +85,12 @@ pub struct Part {
     pub port: DialledPort,
 }
 
+impl Part {
+    pub fn new(first: u16, last: u16, external: External, port: DialledPort) -> Self {
+        Self { ports: Some(Ports { first, last }), external, port }
+    }
+}
+
 /// What clients of one path dial.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Told {
@@ -89,6 +112,11 @@ pub struct Path {
 }
 
 impl Path {
+    /// One without a condition.
+    pub fn new(name: &str, told: Told) -> Self {
+        Self { name: name.to_owned(), from: Vec::new(), proxy: None, told }
+    }
+
     /// The only one, of one address for every port.
     pub fn everywhere(external: External) -> Vec<Self> {
         let port = match external {
@@ -96,7 +124,7 @@ impl Path {
             External::Addresses { .. } | External::Name(_) => DialledPort::Listened,
         };
         let told = Told::Ports(vec![Part { ports: None, external, port }]);
-        vec![Self { name: DEFAULT_PATH.to_owned(), from: Vec::new(), proxy: None, told }]
+        vec![Self::new(DEFAULT_PATH, told)]
     }
 
     /// Who is of this path, and of none before it.

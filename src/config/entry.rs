@@ -66,7 +66,7 @@ impl Access {
             if part.allow.is_none() && part.deny.is_empty() {
                 problem(key.clone(), "says nothing: allow or deny is missing".to_owned());
             }
-            if part.ports.first < listen.first || part.ports.last > listen.last {
+            if !listen.has(part.ports) {
                 problem(format!("{key}.ports"), format!("{} is outside listen {listen}", part.ports));
             }
         }

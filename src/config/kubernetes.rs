@@ -172,7 +172,7 @@ impl Kubernetes {
                 problem(&key("name"), format!("{:?} is no name of a Kubernetes object", set.name));
             }
             let Ports { first, last } = set.ports;
-            if first < listen.first || last > listen.last {
+            if !listen.has(set.ports) {
                 problem(&key("ports"), format!("{} are not all within listen {listen}", set.ports));
             }
             for (before, other) in self.stateful_sets.iter().enumerate().take(index) {
@@ -197,7 +197,7 @@ impl Kubernetes {
 }
 
 /// RFC 1123 labels, as names of Services, namespaces and StatefulSets are.
-pub(in crate::config) fn is_object_name(name: &str) -> bool {
+pub(super) fn is_object_name(name: &str) -> bool {
     let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
     let outer = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     let bytes = name.as_bytes();

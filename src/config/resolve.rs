@@ -21,13 +21,13 @@ pub struct Resolved {
 }
 
 #[derive(Default)]
-pub(in crate::config) struct Findings {
+pub(super) struct Findings {
     problems: Vec<Problem>,
-    pub(in crate::config) warnings: Vec<String>,
+    pub(super) warnings: Vec<String>,
 }
 
 impl Findings {
-    pub(in crate::config) fn problem(&mut self, key: impl Into<String>, what: impl Into<String>) {
+    pub(super) fn problem(&mut self, key: impl Into<String>, what: impl Into<String>) {
         self.problems.push(Problem { key: key.into(), what: what.into(), place: None });
     }
 

@@ -72,7 +72,7 @@ impl Views {
             if rule.unnamed && rule.driver.is_some() {
                 problem(format!("{key}.unnamed"), "excludes driver: nobody has a name and none".to_owned());
             }
-            if let Some(ports) = rule.ports.filter(|ports| ports.first < listen.first || ports.last > listen.last) {
+            if let Some(ports) = rule.ports.filter(|ports| !listen.has(*ports)) {
                 problem(format!("{key}.ports"), format!("{ports} is outside listen {listen}"));
             }
         }

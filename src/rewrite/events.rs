@@ -9,12 +9,11 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::exchange::Client;
 use super::kept_nodes::KeptNodes;
 use super::registration::RegisteredTypes;
 use crate::cql::message::{Event, NodeChange};
 use crate::topology::{HostId, Mapped, Node, NodeState, Paths, Topology};
-
-use super::exchange::Client;
 
 /// Addresses of which a node spoke before the topology knew them, per connection.
 const MAX_UNKNOWN: usize = 64;

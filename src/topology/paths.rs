@@ -32,6 +32,11 @@ impl Advertised {
         }
     }
 
+    /// IPv4 first.
+    pub fn each(self) -> impl Iterator<Item = IpAddr> {
+        self.ipv4.map(IpAddr::V4).into_iter().chain(self.ipv6.map(IpAddr::V6))
+    }
+
     pub fn is_known(&self) -> bool {
         self.ipv4.is_some() || self.ipv6.is_some()
     }

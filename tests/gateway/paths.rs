@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 
 use cqlgate::config::External;
 use cqlgate::config::advertise::{DialledPort, Part, Path, Told};
-use cqlgate::config::text::Ports;
 use cqlgate::cql::frame::Opcode;
 use cqlgate::cql::primitives::inet_cell;
 use cqlgate::topology::NodeState;
@@ -23,12 +22,7 @@ const OUTSIDER: u8 = 66;
 fn address_for_each(gate: &Gate, dialled: fn(u16) -> u16) -> Told {
     let part = |index: usize| {
         let listened = gate.port(index).port();
-        let ipv4 = Some([203, 0, 113, 10 + u8::try_from(index).unwrap()].into());
-        Part {
-            ports: Some(Ports { first: listened, last: listened }),
-            external: External::Addresses { ipv4, ipv6: None },
-            port: DialledPort::Only(dialled(listened)),
-        }
+        Part::new(listened, listened, External::ip(at(index).ip()), DialledPort::Only(dialled(listened)))
     };
     let mut parts: Vec<_> = (0..3).map(part).collect();
     parts.sort_by_key(|part| part.ports.unwrap().first);
@@ -37,7 +31,7 @@ fn address_for_each(gate: &Gate, dialled: fn(u16) -> u16) -> Told {
 
 fn path(name: &str, from: &[&str], told: Told) -> Path {
     let from = from.iter().map(|network| network.parse().unwrap()).collect();
-    Path { name: name.to_owned(), from, proxy: None, told }
+    Path { from, ..Path::new(name, told) }
 }
 
 async fn take(gate: &Gate, paths: Vec<Path>) {

@@ -9,8 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use cqlgate::config::External;
-use cqlgate::config::advertise::{self, DialledPort, Part, Told};
-use cqlgate::config::text::Ports;
+use cqlgate::config::advertise::{DialledPort, Part, Path, Told};
 use cqlgate::cql::message::NodeChange;
 use cqlgate::cql::segment::MAX_PAYLOAD;
 use cqlgate::rewrite::conversation::{Client, EventAction, EventKind, Fact};
@@ -32,20 +31,15 @@ pub fn port(number: usize) -> u16 {
 
 /// What clients of three paths dial: ports of one address, an address for each node, the nodes' own.
 pub fn paths() -> Paths {
-    let path = |name: &str, told| advertise::Path { name: name.to_owned(), from: Vec::new(), proxy: None, told };
-    let part = |ports, ipv4: Ipv4Addr, port| Part {
-        ports,
-        external: External::Addresses { ipv4: Some(ipv4), ipv6: None },
-        port,
-    };
     let each = |number| {
         let at = port(number);
-        part(Some(Ports { first: at, last: at }), each_address(number), DialledPort::Only(EACH_PORT))
+        Part::new(at, at, External::ip(each_address(number).into()), DialledPort::Only(EACH_PORT))
     };
+    let [one] = Path::everywhere(External::ip(ADVERTISED.parse().unwrap())).try_into().unwrap();
     let plan = [
-        path("each", Told::Ports((1..=9).map(each).collect())),
-        path("pods", Told::Pods),
-        path("one", Told::Ports(vec![part(None, ADVERTISED.parse().unwrap(), DialledPort::Listened)])),
+        Path::new("each", Told::Ports((1..=9).map(each).collect())),
+        Path::new("pods", Told::Pods),
+        Path { name: "one".to_owned(), ..one },
     ];
     Paths::of(&plan, &BTreeMap::new(), &Paths::default())
 }

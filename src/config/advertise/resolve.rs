@@ -25,7 +25,7 @@ pub fn paths(
     let rules = match (advertise, rules) {
         (Some(advertise), None) => {
             let told = told("advertise", advertise, listen, found);
-            return vec![Path { name: DEFAULT_PATH.to_owned(), from: Vec::new(), proxy: None, told }];
+            return vec![Path::new(DEFAULT_PATH, told)];
         }
         (None, None) => {
             found.problem("", "advertise is missing: what clients dial, or paths, where that depends on who dials");
@@ -81,8 +81,7 @@ fn told(key: &str, advertise: &Advertise, listen: Listen, found: &mut Findings) 
 
 fn address(key: &str, text: &str, found: &mut Findings) -> External {
     let external = match text.parse::<IpAddr>() {
-        Ok(IpAddr::V4(ip)) => External::Addresses { ipv4: Some(ip), ipv6: None },
-        Ok(IpAddr::V6(ip)) => External::Addresses { ipv4: None, ipv6: Some(ip) },
+        Ok(ip) => External::ip(ip),
         Err(_) => {
             if !is_name(text) {
                 let hint = "write one such as 203.0.113.10 or gateway.example.com, without a port";
@@ -112,8 +111,7 @@ fn service(key: &str, name: &str, found: &mut Findings) -> External {
 }
 
 fn check_dialled(key: &str, external: &External, found: &mut Findings) {
-    let External::Addresses { ipv4, ipv6 } = external else { return };
-    for address in ipv4.map(IpAddr::V4).into_iter().chain(ipv6.map(IpAddr::V6)) {
+    for address in external.addresses() {
         if address.is_unspecified() {
             found.problem(key, format!("{address} cannot be dialled: name the address that clients use"));
         } else if address.is_loopback() {
@@ -128,7 +126,7 @@ fn map(key: &str, entries: &[Entry], listen: Listen, found: &mut Findings) -> Ve
     for (index, entry) in entries.iter().enumerate() {
         let key = format!("{key}[{index}]");
         let ports = entry.ports;
-        if ports.first < listen.first || ports.last > listen.last {
+        if !listen.has(ports) {
             found.problem(format!("{key}.ports"), format!("{ports} is outside listen {listen}"));
             continue;
         }
@@ -221,13 +219,10 @@ fn refuse_alike(parts: &[(String, Ports, Part)], found: &mut Findings) {
     let mut told: BTreeMap<(External, u16), u16> = BTreeMap::new();
     for (key, ports, part) in parts {
         // One address of two is enough.
-        let each = match &part.external {
-            External::Addresses { ipv4, ipv6 } => [
-                ipv4.map(|ipv4| External::Addresses { ipv4: Some(ipv4), ipv6: None }),
-                ipv6.map(|ipv6| External::Addresses { ipv4: None, ipv6: Some(ipv6) }),
-            ],
-            named => [Some(named.clone()), None],
-        };
+        let mut each: Vec<External> = part.external.addresses().map(External::ip).collect();
+        if each.is_empty() {
+            each.push(part.external.clone());
+        }
         for (index, listened) in (0..).zip(ports.first..=ports.last) {
             let dialled = match part.port {
                 DialledPort::Listened => listened,
@@ -235,7 +230,7 @@ fn refuse_alike(parts: &[(String, Ports, Part)], found: &mut Findings) {
                 DialledPort::Only(port) => port,
                 DialledPort::OfService => continue,
             };
-            let before = each.iter().flatten().filter_map(|at| told.insert((at.clone(), dialled), listened)).next();
+            let before = each.iter().filter_map(|at| told.insert((at.clone(), dialled), listened)).next();
             if let Some(before) = before {
                 let what = format!("{listened} would be told as port {dialled} of {}, as {before} is", part.external);
                 found.problem(key.clone(), what);

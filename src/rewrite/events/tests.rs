@@ -232,16 +232,14 @@ impl ToldAs for OfThePath {
 fn a_node_is_new_to_clients_when_it_is_known_what_they_dial_for_it() {
     use crate::config::External;
     use crate::config::advertise::{DialledPort, Part, Path, Told as What};
-    use crate::config::text::Ports;
 
-    let part = |first, last, external, port| Part { ports: Some(Ports { first, last }), external, port };
-    let given = External::Addresses { ipv4: Some([203, 0, 113, 10].into()), ipv6: None };
+    let given = External::ip([203, 0, 113, 10].into());
     let service = External::Service("b".to_owned());
     let parts = vec![
-        part(9042, 9043, given, DialledPort::Listened),
-        part(9044, 9044, service.clone(), DialledPort::Only(9042)),
+        Part::new(9042, 9043, given, DialledPort::Listened),
+        Part::new(9044, 9044, service.clone(), DialledPort::Only(9042)),
     ];
-    let plan = [Path { name: "p".to_owned(), from: Vec::new(), proxy: None, told: What::Ports(parts) }];
+    let plan = [Path::new("p", What::Ports(parts))];
     let pending = Arc::new(Paths::of(&plan, &BTreeMap::new(), &Paths::default()));
     let advertised = Advertised { ipv4: Some([203, 0, 113, 11].into()), ipv6: None };
     let learned = crate::topology::paths::Learned { advertised, ports: BTreeMap::new() };

@@ -86,11 +86,7 @@ impl Map {
             map.find_alike();
         }
         let spans = map.spans.iter().filter(|span| span.first != span.last || map.knows(span.first));
-        let both = |span: &Span| {
-            let (ipv4, ipv6) = (span.advertised.ipv4.map(IpAddr::V4), span.advertised.ipv6.map(IpAddr::V6));
-            ipv4.into_iter().chain(ipv6)
-        };
-        map.addresses = spans.flat_map(both).collect();
+        map.addresses = spans.flat_map(|span| span.advertised.each()).collect();
         (map.ipv4, map.ipv6) = (map.seen_by(Family::Ipv4), map.seen_by(Family::Ipv6));
         map
     }
@@ -98,10 +94,9 @@ impl Map {
     fn find_alike(&mut self) {
         let mut told: HashMap<SocketAddr, u16> = HashMap::new();
         for span in &self.spans {
-            let addresses = [span.advertised.ipv4.map(IpAddr::V4), span.advertised.ipv6.map(IpAddr::V6)];
             for port in span.first..=span.last {
                 let Some(dialled) = span.dialled(port) else { continue };
-                for ip in addresses.into_iter().flatten() {
+                for ip in span.advertised.each() {
                     match told.entry(SocketAddr::new(ip, dialled)) {
                         Entry::Vacant(place) => _ = place.insert(port),
                         Entry::Occupied(before) if *before.get() != port => _ = self.alike.insert(port),

@@ -1,5 +1,4 @@
 use super::*;
-use crate::config::text::Ports;
 use crate::topology::NodeId;
 
 #[test]
@@ -32,12 +31,8 @@ fn a_client_is_told_the_family_it_came_by_or_the_only_one() {
 const V4: Family = Family::Ipv4;
 const V6: Family = Family::Ipv6;
 
-fn part(first: u16, last: u16, external: External, port: DialledPort) -> Part {
-    Part { ports: Some(Ports { first, last }), external, port }
-}
-
 fn at(address: &str) -> External {
-    External::Addresses { ipv4: Some(address.parse().unwrap()), ipv6: None }
+    External::ip(address.parse().unwrap())
 }
 
 fn service(name: &str) -> External {
@@ -45,7 +40,7 @@ fn service(name: &str) -> External {
 }
 
 fn plan(parts: Vec<Part>) -> Vec<advertise::Path> {
-    vec![advertise::Path { name: "p".to_owned(), from: Vec::new(), proxy: None, told: Told::Ports(parts) }]
+    vec![advertise::Path::new("p", Told::Ports(parts))]
 }
 
 /// A Service's name, its address, and its ports by the ports that they lead to.
@@ -75,9 +70,9 @@ fn check(parts: &[Part], known: &[Known<'_>], ports: &[u16], expected: &[&str]) 
 #[test]
 fn each_part_has_its_address_and_its_numbers() {
     let parts = [
-        part(9042, 9044, at("203.0.113.10"), DialledPort::From(30042)),
-        part(9045, 9045, at("203.0.113.11"), DialledPort::Only(9042)),
-        part(9046, 9047, at("203.0.113.10"), DialledPort::Listened),
+        Part::new(9042, 9044, at("203.0.113.10"), DialledPort::From(30042)),
+        Part::new(9045, 9045, at("203.0.113.11"), DialledPort::Only(9042)),
+        Part::new(9046, 9047, at("203.0.113.10"), DialledPort::Listened),
     ];
     let expected = ["-", "203.0.113.10:30042", "203.0.113.10:30044", "203.0.113.11:9042", "203.0.113.10:9047", "-"];
     let path = check(&parts, &[], &[9041, 9042, 9044, 9045, 9047, 9048], &expected);
@@ -88,8 +83,8 @@ fn each_part_has_its_address_and_its_numbers() {
 #[test]
 fn a_services_port_is_the_one_that_leads_here() {
     let parts = [
-        part(9042, 9043, service("a"), DialledPort::OfService),
-        part(9044, 9044, service("b"), DialledPort::Only(9042)),
+        Part::new(9042, 9043, service("a"), DialledPort::OfService),
+        Part::new(9044, 9044, service("b"), DialledPort::Only(9042)),
     ];
     let path = check(
         &parts,
@@ -113,7 +108,7 @@ fn a_services_port_is_the_one_that_leads_here() {
 
 #[test]
 fn of_two_ports_that_would_be_told_alike_the_later_one_is_hidden() {
-    let each = |name: &str, port| part(port, port, service(name), DialledPort::Only(9042));
+    let each = |name: &str, port| Part::new(port, port, service(name), DialledPort::Only(9042));
     let parts = [each("a", 9042), each("b", 9043), each("c", 9044)];
     let known: &[Known<'_>] = &[("a", "203.0.113.10", &[]), ("b", "203.0.113.10", &[]), ("c", "203.0.113.12", &[])];
     let path = check(&parts, known, &[9042, 9043, 9044], &["203.0.113.10:9042", "-", "203.0.113.12:9042"]);
@@ -126,28 +121,28 @@ fn the_shape_says_whether_addresses_tell_nodes_apart() {
         let paths = Paths::of(&plan(parts.to_vec()), &BTreeMap::new(), &Paths::default());
         paths.last().unwrap().shape(V4, 9042, &Topology::default())
     };
-    let each = |address, port, dialled| part(port, port, at(address), dialled);
+    let each = |address, port, dialled| Part::new(port, port, at(address), dialled);
     let nodes =
         [each("203.0.113.10", 9042, DialledPort::Only(9042)), each("203.0.113.11", 9043, DialledPort::Only(9042))];
     assert_eq!(shape(&nodes), Shape { has_distinct_addresses: true, only_port: Some(9042) });
     let other = [each("203.0.113.10", 9042, DialledPort::Listened), each("203.0.113.11", 9043, DialledPort::Listened)];
     assert_eq!(shape(&other), Shape { has_distinct_addresses: true, only_port: None });
     let two = [
-        part(9042, 9043, at("203.0.113.10"), DialledPort::Listened),
+        Part::new(9042, 9043, at("203.0.113.10"), DialledPort::Listened),
         each("203.0.113.11", 9044, DialledPort::Listened),
     ];
     assert_eq!(shape(&two), Shape::default());
-    assert_eq!(shape(&[part(9042, 9043, at("203.0.113.10"), DialledPort::Listened)]), Shape::default());
+    assert_eq!(shape(&[Part::new(9042, 9043, at("203.0.113.10"), DialledPort::Listened)]), Shape::default());
 }
 
 #[test]
 fn a_path_of_which_nothing_is_known_stays_as_it_was() {
     let before = Paths::of(
-        &plan(vec![part(9042, 9043, at("203.0.113.10"), DialledPort::Listened)]),
+        &plan(vec![Part::new(9042, 9043, at("203.0.113.10"), DialledPort::Listened)]),
         &BTreeMap::new(),
         &Paths::default(),
     );
-    let to = plan(vec![part(9042, 9043, service("a"), DialledPort::From(9042))]);
+    let to = plan(vec![Part::new(9042, 9043, service("a"), DialledPort::From(9042))]);
     let pending = Paths::of(&to, &BTreeMap::new(), &before);
     assert_eq!(pending.last(), before.last());
     let same = Paths::of(&to, &learned(&[("a", "203.0.113.10", &[])]), &pending);
@@ -159,8 +154,8 @@ fn a_path_of_which_nothing_is_known_stays_as_it_was() {
 #[test]
 fn what_was_not_known_before_has_not_moved() {
     let parts = vec![
-        part(9042, 9042, service("a"), DialledPort::Only(9042)),
-        part(9043, 9043, service("b"), DialledPort::Only(9042)),
+        Part::new(9042, 9042, service("a"), DialledPort::Only(9042)),
+        Part::new(9043, 9043, service("b"), DialledPort::Only(9042)),
     ];
     let one = Paths::of(&plan(parts.clone()), &learned(&[("a", "203.0.113.10", &[])]), &Paths::default());
     let both = Paths::of(&plan(parts), &learned(&[("a", "203.0.113.10", &[]), ("b", "203.0.113.11", &[])]), &one);
@@ -170,8 +165,7 @@ fn what_was_not_known_before_has_not_moved() {
 
 #[test]
 fn pods_are_told_as_they_are() {
-    let told = Told::Pods;
-    let plan = [advertise::Path { name: "inside".to_owned(), from: Vec::new(), proxy: None, told }];
+    let plan = [advertise::Path::new("inside", Told::Pods)];
     let paths = Arc::new(Paths::of(&plan, &BTreeMap::new(), &Paths::default()));
     let nodes = [Node::example("a", 9042, "10.0.0.1:9042"), Node::example("b", 9043, "10.0.0.2:9042")];
     let topology =

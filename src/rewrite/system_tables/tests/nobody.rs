@@ -55,19 +55,11 @@ fn are_searched_in_every_view() {
 fn address_each() -> Topology {
     use crate::config::External;
     use crate::config::advertise::{DialledPort, Part, Path, Told};
-    use crate::config::text::Ports;
-    let part = |port: u16| Part {
-        ports: Some(Ports { first: port, last: port }),
-        external: External::Addresses { ipv4: Some([192, 0, 2, port as u8].into()), ipv6: None },
-        port: DialledPort::Only(9142),
-    };
-    let told = Told::Ports((9042..9046).map(part).collect());
-    let plan = [Path { name: "each".to_owned(), from: Vec::new(), proxy: None, told }];
-    topology().with_paths(&Arc::new(crate::topology::Paths::of(
-        &plan,
-        &BTreeMap::new(),
-        &crate::topology::Paths::default(),
-    )))
+    use crate::topology::Paths;
+    let address = |port: u16| External::ip([192, 0, 2, port as u8].into());
+    let part = |port| Part::new(port, port, address(port), DialledPort::Only(9142));
+    let plan = [Path::new("each", Told::Ports((9042..9046).map(part).collect()))];
+    topology().with_paths(&Arc::new(Paths::of(&plan, &BTreeMap::new(), &Paths::default())))
 }
 
 #[test]
